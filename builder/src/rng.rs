@@ -1,0 +1,137 @@
+//! Tallow's own random numbers: candle cannot seed its CPU generator, and a seed must reproduce a run to the bit.
+
+use serde::{Deserialize, Serialize};
+
+/// xoshiro256++ (Blackman & Vigna, 2019, "Scrambled linear pseudorandom number generators", section 4).
+///
+/// The whole state serialises, so a checkpoint can restore it. Work that runs in parallel takes a generator of its
+/// own from [`Rng::stream`], keyed by what it works on, so that results do not depend on the order of threads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rng {
+    state: [u64; 4],
+}
+
+/// One step of SplitMix64 (Steele et al., 2014), which xoshiro's authors recommend for seeding.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Rng {
+    /// A generator that depends on `seed` alone.
+    pub fn new(seed: u64) -> Self {
+        Self::stream(seed, &[])
+    }
+
+    /// An independent generator for `seed` and a key, such as `[epoch, sample]`.
+    pub fn stream(seed: u64, key: &[u64]) -> Self {
+        let mut mixer = seed;
+        for &part in key {
+            mixer = split_mix(&mut mixer) ^ part;
+        }
+        Self { state: std::array::from_fn(|_| split_mix(&mut mixer)) }
+    }
+
+    /// 64 uniform bits.
+    pub fn next_u64(&mut self) -> u64 {
+        let s = &mut self.state;
+        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+
+    /// Uniform in [0, 1), with 53 bits.
+    pub fn uniform(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+
+    /// Uniform in [low, high).
+    pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Uniform over 0..n without modulo bias (Lemire 2019, "Fast random integer generation in an interval").
+    ///
+    /// # Panics
+    /// If `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        assert!(n > 0, "Rng::below needs a non-empty range");
+        let n = n as u64;
+        let threshold = n.wrapping_neg() % n;
+        loop {
+            let wide = u128::from(self.next_u64()) * u128::from(n);
+            if wide as u64 >= threshold {
+                return (wide >> 64) as usize;
+            }
+        }
+    }
+
+    /// True with the given probability.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.uniform() < probability
+    }
+
+    /// Standard normal (Box & Muller 1958). The second value of the pair is dropped to keep the state small.
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+
+    /// Shuffles in place (Fisher & Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_uniform_and_normal_are_right() {
+        let mut rng = Rng::new(7);
+        let n = 200_000;
+        let (mut u, mut z, mut zz) = (0.0, 0.0, 0.0);
+        for _ in 0..n {
+            u += rng.uniform();
+            let x = rng.normal();
+            z += x;
+            zz += x * x;
+        }
+        let n = f64::from(n);
+        assert!((u / n - 0.5).abs() < 0.005);
+        assert!((z / n).abs() < 0.01);
+        assert!((zz / n - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn below_reaches_every_value_about_equally() {
+        let mut rng = Rng::new(1);
+        let mut counts = [0u32; 7];
+        for _ in 0..70_000 {
+            counts[rng.below(7)] += 1;
+        }
+        assert!(counts.iter().all(|&c| (9_500..10_500).contains(&c)), "{counts:?}");
+    }
+
+    #[test]
+    fn streams_differ_and_a_serialised_state_continues() {
+        assert_ne!(Rng::stream(1, &[0, 1]).next_u64(), Rng::stream(1, &[1, 0]).next_u64());
+        let mut rng = Rng::new(3);
+        rng.next_u64();
+        let text = serde_json::to_string(&rng).expect("plain integers serialise");
+        let mut copy: Rng = serde_json::from_str(&text).expect("what was written reads back");
+        assert_eq!(rng.next_u64(), copy.next_u64());
+    }
+}

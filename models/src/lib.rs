@@ -1,0 +1,1 @@
+//! The network zoo: plain CNN, ResNet and EfficientNet as layer graphs.

@@ -1,0 +1,1 @@
+//! What goes into a network: image decoding, resizing, cropping, normalising, and the metadata that records it.

@@ -1,0 +1,1 @@
+//! Serves ONNX classifiers through ONNX Runtime or tract.

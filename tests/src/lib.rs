@@ -1,0 +1,1 @@
+//! Conformance: candle, ONNX Runtime, tract and candle-onnx agree on every network.

@@ -1,0 +1,1 @@
+//! Trains a layer graph: data, augmentation, optimisers, schedules, checkpoints.

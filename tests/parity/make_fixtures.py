@@ -1,0 +1,187 @@
+"""Writes fixtures/*.json: what torchvision, torch.optim and timm compute, for Tallow's tests to be held against.
+
+Run with CPU builds of torch, torchvision, timm and numpy:  python tests/parity/make_fixtures.py [name ...]
+where the names are those of `FIXTURES` below (all by default). Weights and inputs come from formula.py, so the files hold
+results only. References are computed in f64; f32 results of the same network show what f32 itself loses.
+"""
+import json
+import pathlib
+import sys
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.efficientnet import efficientnet_b0
+
+import formula
+import optimisers
+
+HERE = pathlib.Path(__file__).parent / "fixtures"
+VERSIONS = {"torch": torch.__version__.split("+")[0], "torchvision": torchvision.__version__.split("+")[0]}
+RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+EFFICIENTNETS = [f"efficientnet_b{i}" for i in range(8)]
+# Deep networks amplify: the deeper, the smaller the gain that keeps f32 within 5e-6 of f64.
+GAIN = dict(zip(RESNETS + EFFICIENTNETS, [1.0, 1.0, 1.0, 0.9, 0.85, 1.35, 1.3, 1.3, 1.3, 1.25, 1.2, 1.2, 1.17]))
+
+
+def network(name: str, classes: int) -> nn.Module:
+    return formula.fill(getattr(torchvision.models, name)(num_classes=classes), GAIN[name])
+
+
+def f32_list(tensor: torch.Tensor) -> list:
+    """Nine significant digits, which give every f32 back."""
+    return [[float(f"{v:.9g}") for v in row] for row in tensor.tolist()]
+
+
+def logits() -> list:
+    cases = [(name, 10, 2, h, w) for name in ("resnet18", "resnet50", "efficientnet_b0")
+             for h, w in ((64, 64), (97, 97), (65, 80))]
+    cases += [(name, 10, 2, 65, 80) for name in RESNETS + EFFICIENTNETS if name not in {c[0] for c in cases}]
+    cases += [("resnet18", 1000, 1, 64, 64)]
+    entries = []
+    for name, classes, batch, height, width in cases:
+        x = formula.images(batch, height, width)
+        net = network(name, classes).eval()
+        with torch.no_grad():
+            single = net(x)
+            double = net.double()(x.double())
+        largest = double.abs().max()
+        f32_error = ((single - double).abs().max() / largest).item()
+        assert f32_error < 5e-6, (name, f32_error)
+        if batch > 1:  # else a network that ignores its input would pass
+            assert (double[0] - double[1]).abs().max() / largest > 5e-3, name
+        entries.append({
+            "model": name, "classes": classes, "gain": GAIN[name], "batch": batch, "height": height, "width": width,
+            "f32_relative_error": f32_error, "logits_f64": double.tolist(), "logits_f32": f32_list(single),
+        })
+    return entries
+
+
+def state_lines(net: nn.Module) -> list:
+    """`name d0xd1…` for every tensor of the state dict but the num_batches_tracked counters, in order."""
+    return [f"{k} {'x'.join(map(str, v.shape))}" for k, v in net.state_dict().items()
+            if not k.endswith("num_batches_tracked")]
+
+
+def state_dicts() -> list:
+    """Three lists in full; of the others the count and FNV-1a of the lines, each ended by a newline."""
+    entries = []
+    for name in RESNETS + EFFICIENTNETS:
+        with torch.device("meta"):
+            net = getattr(torchvision.models, name)()
+        lines = state_lines(net)
+        text = "".join(line + "\n" for line in lines)
+        entries.append({
+            "model": name,
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "tensors": len(lines),
+            "num_batches_tracked": len(net.state_dict()) - len(lines),
+            "fnv1a64": f"{formula.fnv1a64(text.encode()):016x}",
+            "lines": lines if name in ("resnet18", "resnet50", "efficientnet_b0") else None,
+        })
+    return entries
+
+
+def layer_statistics() -> list:
+    """Output statistics of named modules in eval mode, in execution order, to find the first layer that differs."""
+    entries = []
+    for name in ("resnet18", "resnet50", "efficientnet_b0"):
+        net = network(name, 10).double().eval()
+        rows = []
+
+        def record(module_name):
+            def hook(_module, _inputs, y):
+                rows.append({"name": module_name, "shape": list(y.shape), "mean": y.mean().item(),
+                             "std": y.std(correction=0).item(), "abs_max": y.abs().max().item()})
+            return hook
+
+        for module_name, module in net.named_modules():
+            leaf = isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d))
+            depth = module_name.count(".")
+            block = module_name.startswith(("layer", "features.")) and module_name.split(".")[-1].isdigit() and depth < 3
+            detailed = module_name.startswith(("layer1.0", "layer2.0", "features.1.0", "features.2.0")) or depth < 1
+            if (leaf and detailed) or block or module_name.endswith("block.2") or module_name.startswith("features.0."):
+                module.register_forward_hook(record(module_name))
+        with torch.no_grad():
+            net(formula.images(2, 65, 80).double())
+        entries.append({"model": name, "classes": 10, "gain": GAIN[name], "batch": 2, "height": 65, "width": 80,
+                        "layers": rows})
+    return entries
+
+
+def summary(tensor: torch.Tensor) -> dict:
+    """Ten digits are enough to hold f32 results against."""
+    numbers = {"sum": tensor.sum().item(), "norm": tensor.norm().item(), "first": tensor.flatten()[0].item()}
+    return {k: float(f"{v:.10g}") for k, v in numbers.items()}
+
+
+def train_step() -> list:
+    """One step of SGD in train mode: loss, gradients, running statistics, parameters after it, and the next loss."""
+    cifar = formula.fill(cifar_form(torchvision.models.resnet18(num_classes=10)), 1.0)
+    mobile = formula.fill(efficientnet_b0(num_classes=10, dropout=0.0, stochastic_depth_prob=0.0), 1.35)
+    targets = torch.tensor([3, 0, 7, 1])
+    entries = []
+    for name, net, size, gain in (("resnet18_cifar", cifar, 32, 1.0), ("efficientnet_b0", mobile, 64, 1.35)):
+        loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
+        x = formula.images(4, size, size)
+        start = {k: v.clone() for k, v in net.state_dict().items()}
+        net.train()
+        single = loss_of(net(x), targets)
+        single.backward()
+        single_gradients = {k: p.grad.double() for k, p in net.named_parameters()}
+
+        net.load_state_dict(start)
+        net.double().train().zero_grad()
+        x = x.double()
+        sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+        loss = loss_of(net(x), targets)
+        sgd.zero_grad()
+        loss.backward()
+        gradients = {k: p.grad.clone() for k, p in net.named_parameters()}
+        worst = max(((single_gradients[k] - g).norm() / g.norm()).item() for k, g in gradients.items())
+        sgd.step()
+        state = net.state_dict()
+        entries.append({
+            "model": name, "classes": 10, "gain": gain, "batch": 4, "height": size, "width": size,
+            "targets": targets.tolist(), "label_smoothing": 0.1, "dropout": 0.0, "stochastic_depth": 0.0,
+            "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "weight_decay_on": "all parameters",
+            "loss": loss.item(), "loss_f32_relative_error": abs(single.item() / loss.item() - 1),
+            "gradient_f32_relative_error": worst,
+            "gradient_norm": torch.stack([g.norm() for g in gradients.values()]).norm().item(),
+            "gradients": {k: summary(g) for k, g in gradients.items()},
+            "running": {k: summary(v) for k, v in state.items() if "running_" in k},
+            "parameters_after": {k: summary(p.detach()) for k, p in net.named_parameters()},
+            "next_loss": loss_of(net(x), targets).item(),
+        })
+    return entries
+
+
+def cifar_form(net: nn.Module) -> nn.Module:
+    """The stem that small images get: 3x3, stride 1, no max pool."""
+    net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    net.maxpool = nn.Identity()
+    return net
+
+
+FIXTURES = {
+    "logits": logits,
+    "state_dicts": state_dicts,
+    "layer_statistics": layer_statistics,
+    "train_step": train_step,
+    "optimisers": optimisers.cases,
+}
+
+
+def main(names):
+    torch.manual_seed(0)
+    HERE.mkdir(exist_ok=True)
+    for name in names or FIXTURES:
+        entries = FIXTURES[name]()
+        rows = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
+        path = HERE / f"{name}.json"
+        path.write_text(f'{{"made_with":{json.dumps(VERSIONS)},\n"cases":[\n{rows}\n]}}\n')
+        print(f"{path.name}: {len(entries)} cases, {path.stat().st_size / 1024:.0f} KB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

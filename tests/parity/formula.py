@@ -14,8 +14,8 @@ the last part of the name and on the shape; it is computed in f64 and rounded on
     weight of 2 or 4 dimensions                        (2u - 1) * (sqrt(3) * gain / sqrt(fan_in))
     anything else (network inputs)                     (2u - 1) * sqrt(3)
 
-fan_in is the product of all dimensions but the first. A weight has variance gain^2 / fan_in; `gain` is a property of the fixture, chosen so that
-logits neither explode nor forget the input.
+fan_in is the product of all dimensions but the first. A weight has variance gain^2 / fan_in; `gain` is a property of
+the fixture, chosen so that logits neither explode nor forget the input.
 """
 import math
 

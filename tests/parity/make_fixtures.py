@@ -6,6 +6,7 @@ hold results only. References are computed in f64; f32 results of the same netwo
 """
 import json
 import pathlib
+import re
 import sys
 
 import torch
@@ -82,6 +83,11 @@ def state_dicts() -> list:
     return entries
 
 
+def ten_digits(numbers: dict) -> dict:
+    """Ten are enough to hold f32 results against."""
+    return {k: float(f"{v:.10g}") for k, v in numbers.items()}
+
+
 def layer_statistics() -> list:
     """Output statistics of named modules in eval mode, in execution order, to find the first layer that differs."""
     entries = []
@@ -91,17 +97,13 @@ def layer_statistics() -> list:
 
         def record(module_name):
             def hook(_module, _inputs, y):
-                rows.append({"name": module_name, "shape": list(y.shape), "mean": y.mean().item(),
-                             "std": y.std(correction=0).item(), "abs_max": y.abs().max().item()})
+                numbers = {"mean": y.mean().item(), "std": y.std(correction=0).item(), "abs_max": y.abs().max().item()}
+                rows.append({"name": module_name, "shape": list(y.shape), **ten_digits(numbers)})
             return hook
 
         for module_name, module in net.named_modules():
             leaf = isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d))
-            depth = module_name.count(".")
-            block = module_name.startswith(("layer", "features.")) and module_name[-1].isdigit() and depth < 3
-            detailed = module_name.startswith(("layer1.0", "layer2.0", "features.1.0", "features.2.0")) or depth < 1
-            detailed |= module_name == "classifier.1"
-            if (leaf and detailed) or block or module_name.endswith("block.2") or module_name.startswith("features.0."):
+            if leaf or re.fullmatch(r"layer\d\.\d+|features\.\d+\.\d+(\.block\.\d)?", module_name):
                 module.register_forward_hook(record(module_name))
         with torch.no_grad():
             net(formula.images(2, 65, 80).double())
@@ -111,9 +113,8 @@ def layer_statistics() -> list:
 
 
 def summary(tensor: torch.Tensor) -> dict:
-    """Ten digits are enough to hold f32 results against."""
     numbers = {"sum": tensor.sum().item(), "norm": tensor.norm().item(), "first": tensor.flatten()[0].item()}
-    return {k: float(f"{v:.10g}") for k, v in numbers.items()}
+    return ten_digits(numbers)
 
 
 def train_step() -> list:

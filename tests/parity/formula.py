@@ -61,10 +61,11 @@ def values(name: str, shape, gain: float) -> np.ndarray:
     return x.astype(np.float32).reshape(shape)
 
 
-def fill(net: torch.nn.Module, gain: float) -> torch.nn.Module:
-    """Overwrites every parameter and buffer of `net` with the formula's values."""
-    state = net.state_dict()
-    net.load_state_dict({k: torch.from_numpy(values(k, v.shape, gain)).to(v.dtype) for k, v in state.items()})
+def fill(net: torch.nn.Module, gain: float, names: dict | None = None) -> torch.nn.Module:
+    """Overwrites every parameter and buffer of `net` with the formula's values, under their own or other names."""
+    names = names or {k: k for k in net.state_dict()}
+    net.load_state_dict({k: torch.from_numpy(values(names[k], v.shape, gain)).to(v.dtype)
+                         for k, v in net.state_dict().items()})
     return net
 
 

@@ -16,6 +16,7 @@ from torchvision.models.efficientnet import efficientnet_b0
 
 import formula
 import optimisers
+import timm_names
 
 HERE = pathlib.Path(__file__).parent / "fixtures"
 VERSIONS = {"torch": torch.__version__.split("+")[0], "torchvision": torchvision.__version__.split("+")[0]}
@@ -23,6 +24,7 @@ RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 EFFICIENTNETS = [f"efficientnet_b{i}" for i in range(8)]
 # Deep networks amplify: the deeper, the smaller the gain that keeps f32 within 5e-6 of f64.
 GAIN = dict(zip(RESNETS + EFFICIENTNETS, [1.0, 1.0, 1.0, 0.9, 0.85, 1.35, 1.3, 1.3, 1.3, 1.25, 1.2, 1.2, 1.17]))
+TIMM_GAIN = {"efficientnet_b0": 1.35, **dict.fromkeys((f"efficientnet_lite{i}" for i in range(5)), 1.1)}
 
 
 def network(name: str, classes: int) -> nn.Module:
@@ -39,46 +41,61 @@ def logits() -> list:
              for h, w in ((64, 64), (97, 97), (65, 80))]
     cases += [(name, 10, 2, 65, 80) for name in RESNETS + EFFICIENTNETS if name not in {c[0] for c in cases}]
     cases += [("resnet18", 1000, 1, 64, 64)]
-    entries = []
-    for name, classes, batch, height, width in cases:
-        x = formula.images(batch, height, width)
-        net = network(name, classes).eval()
-        with torch.no_grad():
-            single = net(x)
-            double = net.double()(x.double())
-        largest = double.abs().max()
-        f32_error = ((single - double).abs().max() / largest).item()
-        assert f32_error < 5e-6, (name, f32_error)
-        if batch > 1:  # else a network that ignores its input would pass
-            assert (double[0] - double[1]).abs().max() / largest > 5e-3, name
-        entries.append({
-            "model": name, "classes": classes, "gain": GAIN[name], "batch": batch, "height": height, "width": width,
-            "f32_relative_error": f32_error, "logits_f64": double.tolist(), "logits_f32": f32_list(single),
-        })
+    entries = [logits_of(network(name, classes), name, GAIN[name], classes, *size) for name, classes, *size in cases]
+    for name in timm_names.TIMM:
+        for height, width in ((64, 64), (65, 80)):
+            net = timm_names.network(name, 10)
+            formula.fill(net, TIMM_GAIN[name], timm_names.names(net))
+            entries.append(logits_of(net, name, TIMM_GAIN[name], 10, 2, height, width) | {"tensorflow_form": True})
     return entries
 
 
-def state_lines(net: nn.Module) -> list:
-    """`name d0xd1…` for every tensor of the state dict but the num_batches_tracked counters, in order."""
-    return [f"{k} {'x'.join(map(str, v.shape))}" for k, v in net.state_dict().items()
-            if not k.endswith("num_batches_tracked")]
+def logits_of(net: nn.Module, name: str, gain: float, classes: int, batch: int, height: int, width: int) -> dict:
+    x = formula.images(batch, height, width)
+    net.eval()
+    with torch.no_grad():
+        single = net(x)
+        double = net.double()(x.double())
+    largest = double.abs().max()
+    f32_error = ((single - double).abs().max() / largest).item()
+    assert f32_error < 5e-6, (name, f32_error)
+    if batch > 1:  # else a network that ignores its input would pass
+        assert (double[0] - double[1]).abs().max() / largest > 5e-3, name
+    return {
+        "model": name, "classes": classes, "gain": gain, "batch": batch, "height": height, "width": width,
+        "f32_relative_error": f32_error, "logits_f64": double.tolist(), "logits_f32": f32_list(single),
+    }
 
 
 def state_dicts() -> list:
-    """Three lists in full; of the others the count and FNV-1a of the lines, each ended by a newline."""
+    """Names and shapes of every tensor but the num_batches_tracked counters, in order, as `name d0xd1…` lines.
+
+    Three lists are kept in full; of the others the count and the FNV-1a of the lines, each ended by a newline.
+    """
     entries = []
-    for name in RESNETS + EFFICIENTNETS:
+    for name in RESNETS + EFFICIENTNETS + sorted(timm_names.TIMM)[1:]:
         with torch.device("meta"):
-            net = getattr(torchvision.models, name)()
-        lines = state_lines(net)
+            ours = name.startswith("efficientnet_lite")
+            net = timm_names.network(name, 1000) if ours else getattr(torchvision.models, name)()
+        names = timm_names.names(net) if ours else {k: k for k in net.state_dict()}
+        lines = [f"{names[k]} {'x'.join(map(str, v.shape))}" for k, v in net.state_dict().items()
+                 if not k.endswith("num_batches_tracked")]
         text = "".join(line + "\n" for line in lines)
+        norms = {(m.eps, m.momentum) for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+        (eps, momentum), = norms
         entries.append({
             "model": name,
             "parameters": sum(p.numel() for p in net.parameters()),
             "tensors": len(lines),
-            "num_batches_tracked": len(net.state_dict()) - len(lines),
             "fnv1a64": f"{formula.fnv1a64(text.encode()):016x}",
             "lines": lines if name in ("resnet18", "resnet50", "efficientnet_b0") else None,
+            "batch_norm_eps": eps,
+            # timm builds for inference and leaves momentum, dropout and stochastic depth at zero or PyTorch's default.
+            "batch_norm_momentum": None if ours else momentum,
+            "dropout": None if ours else max((m.p for m in net.modules() if isinstance(m, nn.Dropout)), default=0.0),
+            "stochastic_depth": None if ours else [
+                [k, m.stochastic_depth.p] for k, m in net.named_modules()
+                if getattr(m, "use_res_connect", False) and m.stochastic_depth.p > 0],
         })
     return entries
 

@@ -163,7 +163,13 @@ impl EfficientNet {
     }
 
     /// Weighs each channel by what a small network makes of all channels' means (Hu et al. 2018, section 3).
-    fn squeeze_excitation(&self, net: &mut Layers, at: &str, x: NodeId, squeezed: usize) -> tallow_builder::Result<NodeId> {
+    fn squeeze_excitation(
+        &self,
+        net: &mut Layers,
+        at: &str,
+        x: NodeId,
+        squeezed: usize,
+    ) -> tallow_builder::Result<NodeId> {
         let channels = net.channels(x);
         let name = |layer: &str| format!("{at}.{layer}");
         let reduce = net.conv(squeezed, 1, 1).bias();

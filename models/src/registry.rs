@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(first("efficientnet_lite_4"), "efficientnet_lite4");
         assert_eq!(first("plaincnn"), "plain_cnn");
         let message = find("resnet19").unwrap_err().to_string();
-        assert_eq!(message, "no network is called `resnet19`; did you mean `resnet101`, `resnet110` or `resnet18`?");
+        assert_eq!(
+            message,
+            "no network is called `resnet19`; did you mean `resnet18`, `resnet101` or `resnet110`?"
+        );
     }
 
     #[test]

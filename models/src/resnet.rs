@@ -1,8 +1,8 @@
 //! ResNet (He, Zhang, Ren & Sun 2015, "Deep residual learning for image recognition"), named as torchvision names it.
 //! The stride of a bottleneck is on its 3×3 convolution, as in torchvision's networks; the paper has it on the first.
 
-use tallow_builder::graph::{Activation::Relu, BatchNorm, Linear, NodeId};
 use tallow_builder::Graph;
+use tallow_builder::graph::{Activation::Relu, BatchNorm, Linear, NodeId};
 
 use crate::error::Result;
 use crate::layers::Layers;

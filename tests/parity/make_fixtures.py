@@ -14,6 +14,7 @@ import torchvision
 from torch import nn
 from torchvision.models.efficientnet import efficientnet_b0
 
+import cifar_resnets
 import formula
 import optimisers
 import timm_names
@@ -24,11 +25,20 @@ RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 EFFICIENTNETS = [f"efficientnet_b{i}" for i in range(8)]
 # Deep networks amplify: the deeper, the smaller the gain that keeps f32 within 5e-6 of f64.
 GAIN = dict(zip(RESNETS + EFFICIENTNETS, [1.0, 1.0, 1.0, 0.9, 0.85, 1.35, 1.3, 1.3, 1.3, 1.25, 1.2, 1.2, 1.17]))
-TIMM_GAIN = {"efficientnet_b0": 1.35, **dict.fromkeys((f"efficientnet_lite{i}" for i in range(5)), 1.1)}
+LITES = [f"efficientnet_lite{i}" for i in range(5)]
+TIMM_GAIN = {"efficientnet_b0": 1.35, **dict.fromkeys(LITES, 1.1)}
 
 
 def network(name: str, classes: int) -> nn.Module:
-    return formula.fill(getattr(torchvision.models, name)(num_classes=classes), GAIN[name])
+    if name in cifar_resnets.NAMES:
+        return cifar_resnets.network(name, classes)
+    if name.startswith("efficientnet_lite"):
+        return timm_names.network(name, classes)
+    return getattr(torchvision.models, name)(num_classes=classes)
+
+
+def filled(name: str, classes: int) -> nn.Module:
+    return formula.fill(network(name, classes), GAIN.get(name, 1.0))
 
 
 def f32_list(tensor: torch.Tensor) -> list:
@@ -41,10 +51,12 @@ def logits() -> list:
              for h, w in ((64, 64), (97, 97), (65, 80))]
     cases += [(name, 10, 2, 65, 80) for name in RESNETS + EFFICIENTNETS if name not in {c[0] for c in cases}]
     cases += [("resnet18", 1000, 1, 64, 64)]
-    entries = [logits_of(network(name, classes), name, GAIN[name], classes, *size) for name, classes, *size in cases]
+    cases += [(name, 10, 2, h, w) for name in ("resnet18_cifar", "resnet20") for h, w in ((32, 32), (8, 8), (13, 30))]
+    entries = [logits_of(filled(name, classes), name, GAIN.get(name, 1.0), classes, *size)
+               for name, classes, *size in cases]
     for name in timm_names.TIMM:
         for height, width in ((64, 64), (65, 80)):
-            net = timm_names.network(name, 10)
+            net = timm_names.network(name, 10)  # also of efficientnet_b0
             formula.fill(net, TIMM_GAIN[name], timm_names.names(net))
             entries.append(logits_of(net, name, TIMM_GAIN[name], 10, 2, height, width) | {"tensorflow_form": True})
     return entries
@@ -73,11 +85,11 @@ def state_dicts() -> list:
     Three lists are kept in full; of the others the count and the FNV-1a of the lines, each ended by a newline.
     """
     entries = []
-    for name in RESNETS + EFFICIENTNETS + sorted(timm_names.TIMM)[1:]:
+    for name in RESNETS + EFFICIENTNETS + cifar_resnets.NAMES + LITES:
         with torch.device("meta"):
-            ours = name.startswith("efficientnet_lite")
-            net = timm_names.network(name, 1000) if ours else getattr(torchvision.models, name)()
-        names = timm_names.names(net) if ours else {k: k for k in net.state_dict()}
+            net = network(name, 10 if name in cifar_resnets.NAMES else 1000)
+        lite = name in LITES
+        names = timm_names.names(net) if lite else {k: k for k in net.state_dict()}
         lines = [f"{names[k]} {'x'.join(map(str, v.shape))}" for k, v in net.state_dict().items()
                  if not k.endswith("num_batches_tracked")]
         text = "".join(line + "\n" for line in lines)
@@ -90,10 +102,10 @@ def state_dicts() -> list:
             "fnv1a64": f"{formula.fnv1a64(text.encode()):016x}",
             "lines": lines if name in ("resnet18", "resnet50", "efficientnet_b0") else None,
             "batch_norm_eps": eps,
-            # timm builds for inference and leaves momentum, dropout and stochastic depth at zero or PyTorch's default.
-            "batch_norm_momentum": None if ours else momentum,
-            "dropout": None if ours else max((m.p for m in net.modules() if isinstance(m, nn.Dropout)), default=0.0),
-            "stochastic_depth": None if ours else [
+            # timm builds for inference: momentum, dropout and stochastic depth are zero or PyTorch's default.
+            "batch_norm_momentum": None if lite else momentum,
+            "dropout": None if lite else max((m.p for m in net.modules() if isinstance(m, nn.Dropout)), default=0.0),
+            "stochastic_depth": None if lite else [
                 [k, m.stochastic_depth.p] for k, m in net.named_modules()
                 if getattr(m, "use_res_connect", False) and m.stochastic_depth.p > 0],
         })
@@ -109,7 +121,7 @@ def layer_statistics() -> list:
     """Output statistics of named modules in eval mode, in execution order, to find the first layer that differs."""
     entries = []
     for name in ("resnet18", "resnet50", "efficientnet_b0"):
-        net = network(name, 10).double().eval()
+        net = filled(name, 10).double().eval()
         rows = []
 
         def record(module_name):
@@ -136,7 +148,7 @@ def summary(tensor: torch.Tensor) -> dict:
 
 def train_step() -> list:
     """One step of SGD in train mode: loss, gradients, running statistics, parameters after it, and the next loss."""
-    cifar = formula.fill(cifar_form(torchvision.models.resnet18(num_classes=10)), 1.0)
+    cifar = filled("resnet18_cifar", 10)
     mobile = formula.fill(efficientnet_b0(num_classes=10, dropout=0.0, stochastic_depth_prob=0.0), 1.35)
     targets = torch.tensor([3, 0, 7, 1])
     entries = []
@@ -175,13 +187,6 @@ def train_step() -> list:
             "next_loss": loss_of(net(x), targets).item(),
         })
     return entries
-
-
-def cifar_form(net: nn.Module) -> nn.Module:
-    """The stem that small images get: 3x3, stride 1, no max pool."""
-    net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-    net.maxpool = nn.Identity()
-    return net
 
 
 FIXTURES = {

@@ -4,7 +4,8 @@ import re
 import timm
 from torch import nn
 
-TIMM = {**{f"efficientnet_lite{i}": f"tf_efficientnet_lite{i}" for i in range(5)}, "efficientnet_b0": "tf_efficientnet_b0"}
+LITE = {f"efficientnet_lite{i}": f"tf_efficientnet_lite{i}" for i in range(5)}
+TIMM = {**LITE, "efficientnet_b0": "tf_efficientnet_b0"}
 # A layer of a block: its place in torchvision's `block`, counted from the end, and in the convolution-norm pair.
 PLAIN = {"conv_dw": "block.0.0", "bn1": "block.0.1", "se": "block.1", "conv_pw": "block.-1.0", "bn2": "block.-1.1"}
 INVERTED = {"conv_pw": "block.0.0", "bn1": "block.0.1", "conv_dw": "block.1.0", "bn2": "block.1.1", "se": "block.2",

@@ -33,7 +33,7 @@ pub enum Error {
         /// Rows of the input.
         height: usize,
         /// The layer and the shapes.
-        source: tallow_builder::Error,
+        source: Box<tallow_builder::Error>,
     },
 }
 

@@ -100,7 +100,7 @@ impl Settings {
             network: network.to_owned(),
             width: self.width,
             height: self.height,
-            source,
+            source: Box::new(source),
         })
     }
 }

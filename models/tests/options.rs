@@ -10,7 +10,7 @@ fn sized(width: usize, height: usize) -> Options {
 }
 
 fn probabilities(network: &str, options: &Options) -> Vec<(String, f64)> {
-    let graph = build(network, options).unwrap();
+    let graph = build(network, options).expect("the options are in range");
     let probability = |op: &Op| match *op {
         Op::Dropout { p } | Op::StochasticDepth { p } => Some(p),
         _ => None,

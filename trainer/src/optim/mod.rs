@@ -15,7 +15,7 @@ use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_builder::graph::{Graph, Parameter};
 
-pub use ema::Ema;
+pub use ema::{Decay, Ema};
 
 use crate::error::{Error, Result};
 use rule::{combine2, combine3};
@@ -198,9 +198,7 @@ impl Optimizer {
             state.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
         };
         if dims(&state) != dims(&self.state) {
-            return Err(Error::Checkpoint {
-                problem: "its optimiser state belongs to another network or optimiser".into(),
-            });
+            return Err(Error::OptimizerState);
         }
         self.state = state;
         self.steps = steps;
@@ -310,7 +308,7 @@ impl Update<'_> {
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     let mut total = 0.0;
     for gradient in gradients.values() {
-        total += f64::from(rule::square_sum(gradient)?);
+        total += rule::square_sum(gradient)?;
     }
     Ok(total.sqrt())
 }

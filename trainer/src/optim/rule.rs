@@ -24,7 +24,7 @@ pub(super) fn combine3(
 }
 
 /// Σ a², summed in f64.
-pub(super) fn square_sum(a: &Tensor) -> Result<f32> {
+pub(super) fn square_sum(a: &Tensor) -> Result<f64> {
     Ok(a.contiguous()?.apply_op1_no_bwd(&SquareSum)?.to_scalar()?)
 }
 
@@ -109,6 +109,6 @@ impl CustomOp1 for SquareSum {
         let chunk = |values: &[f32]| values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
         // Collected first and then summed in order, so that the result does not depend on the threads.
         let sums: Vec<f64> = values(a, layout)?.par_chunks(CHUNK).map(chunk).collect();
-        Ok((CpuStorage::F32(vec![sums.iter().sum::<f64>() as f32]), Shape::from(())))
+        Ok((CpuStorage::F64(vec![sums.iter().sum()]), Shape::from(())))
     }
 }

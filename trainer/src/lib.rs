@@ -1,5 +1,6 @@
 //! Trains a layer graph: data, augmentation, optimisers, schedules, checkpoints.
 
+mod atomic;
 pub mod augment;
 pub mod data;
 mod error;

@@ -9,8 +9,8 @@ use tallow_builder::weights::{read_safetensors, write_safetensors};
 use tallow_builder::{Graph, Weights};
 
 use crate::error::{Error, Result};
-use crate::metrics::csv::Validation;
 use crate::metrics::Running;
+use crate::metrics::csv::Validation;
 use crate::optim::State;
 
 const FORMAT: u32 = 1;

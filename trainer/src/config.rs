@@ -153,12 +153,18 @@ impl Config {
     /// # Errors
     /// [`Error::Setting`] with the number's name.
     pub fn validate(&self) -> Result<()> {
-        let setting = |name, value: &dyn ToString, remedy| Err(Error::Setting { name, value: value.to_string(), remedy });
+        let setting = |name, value: &dyn ToString, remedy| {
+            Err(Error::Setting { name, value: value.to_string(), remedy })
+        };
         if self.epochs == 0 {
             return setting("epochs", &0, "choose at least 1");
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            return setting("label_smoothing", &self.label_smoothing, "choose a number in [0, 1), such as 0.1");
+            return setting(
+                "label_smoothing",
+                &self.label_smoothing,
+                "choose a number in [0, 1), such as 0.1",
+            );
         }
         if let Some(norm) = self.clip_norm
             && !(norm > 0.0)
@@ -180,9 +186,10 @@ impl Config {
     pub fn augmentation(&self, preprocess: &Preprocess) -> Augment {
         match self.augment {
             Some(augment) => augment,
-            None if self.data == "digits" => {
-                Augment { pad_and_crop: Some(preprocess.width.min(preprocess.height) / 8), ..Augment::default() }
-            }
+            None if self.data == "digits" => Augment {
+                pad_and_crop: Some(preprocess.width.min(preprocess.height) / 8),
+                ..Augment::default()
+            },
             None if preprocess.width.min(preprocess.height) <= SMALL => Augment::cifar(),
             None => Augment::imagenet(),
         }

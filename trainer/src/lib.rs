@@ -2,6 +2,7 @@
 //!
 //! A [`Trainer`] runs what a [`Config`] says and leaves everything in a [`RunDir`].
 
+mod atomic;
 pub mod augment;
 pub mod checkpoint;
 pub mod config;

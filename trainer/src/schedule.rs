@@ -67,9 +67,12 @@ impl Schedule {
         check("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0.0, "choose 0 or more")?;
         match self.decay {
             RateDecay::Constant => Ok(()),
-            RateDecay::Cosine { floor } => {
-                check("floor", floor, (0.0..=rate).contains(&floor), "choose a rate from 0 to the learning rate")
-            }
+            RateDecay::Cosine { floor } => check(
+                "floor",
+                floor,
+                (0.0..=rate).contains(&floor),
+                "choose a rate from 0 to the learning rate",
+            ),
             RateDecay::Step { every, factor } | RateDecay::Exponential { every, factor } => {
                 check("every", every, every > 0.0, "choose a number of epochs above 0")?;
                 check("factor", factor, factor > 0.0 && factor <= 1.0, "choose a number above 0, at most 1")

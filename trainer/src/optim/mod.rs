@@ -102,7 +102,11 @@ impl OptimizerKind {
             if (0.0..1.0).contains(&value) { Ok(()) } else { Err(setting(name, value, remedy)) }
         };
         let positive = |name, value: f64| {
-            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(setting(name, value, "choose a number above 0")) }
+            if value > 0.0 && value.is_finite() {
+                Ok(())
+            } else {
+                Err(setting(name, value, "choose a number above 0"))
+            }
         };
         let decay = |value: f64| {
             if value >= 0.0 && value.is_finite() {
@@ -210,7 +214,13 @@ impl Optimizer {
     ///
     /// # Errors
     /// Where a gradient does not fit its parameter.
-    pub fn step(&mut self, weights: &mut Weights, gradients: &Gradients, rate: f64, factor: f64) -> Result<()> {
+    pub fn step(
+        &mut self,
+        weights: &mut Weights,
+        gradients: &Gradients,
+        rate: f64,
+        factor: f64,
+    ) -> Result<()> {
         self.steps += 1;
         for parameter in &self.parameters {
             let Some(gradient) = gradients.get(&parameter.name) else { continue };
@@ -270,14 +280,17 @@ impl Update<'_> {
                 let velocity = combine2(self.slot("momentum"), &gradient, move |v, g| momentum * v + g)?;
                 self.keep("momentum", &velocity);
                 if nesterov {
-                    return combine3(value, &velocity, &gradient, move |w, v, g| w - step * (g + momentum * v));
+                    return combine3(value, &velocity, &gradient, move |w, v, g| {
+                        w - step * (g + momentum * v)
+                    });
                 }
                 combine2(value, &velocity, move |w, v| w - step * v)
             }
             OptimizerKind::RmsProp { decay, momentum, eps, weight_decay } => {
                 let gradient = self.penalised(value, gradient, weight_decay)?;
                 let (new, momentum, eps) = ((1.0 - decay) as f32, momentum as f32, eps as f32);
-                let square = combine2(self.slot("mean_square"), &gradient, move |s, g| s + new * (g * g - s))?;
+                let square =
+                    combine2(self.slot("mean_square"), &gradient, move |s, g| s + new * (g * g - s))?;
                 self.keep("mean_square", &square);
                 let velocity = combine3(self.slot("momentum"), &gradient, &square, move |v, g, s| {
                     momentum * v + step * g / (s + eps).sqrt()
@@ -288,14 +301,17 @@ impl Update<'_> {
             OptimizerKind::AdamW { beta1, beta2, eps, weight_decay } => {
                 let (new1, new2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
                 let mean = combine2(self.slot("mean"), gradient, move |m, g| m + new1 * (g - m))?;
-                let square = combine2(self.slot("mean_square"), gradient, move |s, g| s + new2 * (g * g - s))?;
+                let square =
+                    combine2(self.slot("mean_square"), gradient, move |s, g| s + new2 * (g * g - s))?;
                 self.keep("mean", &mean);
                 self.keep("mean_square", &square);
                 let steps = self.steps as f64;
                 let unbiased = (rate / (1.0 - beta1.powf(steps))) as f32;
                 let root = (1.0 / (1.0 - beta2.powf(steps))) as f32;
                 let (kept, eps) = ((1.0 - rate * self.decay(weight_decay)) as f32, eps as f32);
-                combine3(value, &mean, &square, move |w, m, s| kept * w - unbiased * m / ((s * root).sqrt() + eps))
+                combine3(value, &mean, &square, move |w, m, s| {
+                    kept * w - unbiased * m / ((s * root).sqrt() + eps)
+                })
             }
         }
     }

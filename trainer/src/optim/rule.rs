@@ -9,7 +9,11 @@ use crate::error::Result;
 const CHUNK: usize = 64 * 1024;
 
 /// f(a, b) for every element.
-pub(super) fn combine2(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static) -> Result<Tensor> {
+pub(super) fn combine2(
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static,
+) -> Result<Tensor> {
     Ok(a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Elementwise(f))?)
 }
 
@@ -59,11 +63,13 @@ impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
         same_shape(layout, b_layout)?;
         let (a, b) = (values(a, layout)?, values(b, b_layout)?);
         let mut result = vec![0f32; a.len()];
-        result.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
-            for (out, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
-                *out = (self.0)(a, b);
-            }
-        });
+        result.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(
+            |(out, (a, b))| {
+                for (out, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
+                    *out = (self.0)(a, b);
+                }
+            },
+        );
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 }

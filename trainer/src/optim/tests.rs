@@ -74,12 +74,16 @@ fn sgd_matches_pytorch() {
 
 #[test]
 fn adamw_matches_pytorch() {
-    check_trajectory("adamw", OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 });
+    check_trajectory(
+        "adamw",
+        OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 },
+    );
 }
 
 #[test]
 fn rmsprop_matches_timms_tensorflow_form() {
-    let rms = |decay, momentum, weight_decay| OptimizerKind::RmsProp { decay, momentum, eps: 1e-3, weight_decay };
+    let rms =
+        |decay, momentum, weight_decay| OptimizerKind::RmsProp { decay, momentum, eps: 1e-3, weight_decay };
     check_trajectory("rmsprop_tf", rms(0.9, 0.9, 1e-5));
     check_trajectory("rmsprop_tf_no_momentum", rms(0.95, 0.0, 0.0));
 }

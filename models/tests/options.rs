@@ -1,6 +1,7 @@
 //! Every network at any size and with every option: a graph, or an error that says what is wrong.
 
 use tallow_builder::graph::{Op, Padding, Pads, Shape};
+use tallow_input::Interpolation;
 use tallow_models::{
     Block, Error, Network, Options, PaddingStyle, PlainCnn, ResNet, Stem, build, find, names, networks,
 };
@@ -147,4 +148,34 @@ fn a_residual_network_of_ones_own_builds() {
     let graph = net.build("mine", &Options::new(3, 16)).unwrap();
     let last = graph.find("layer2.0.relu").unwrap();
     assert_eq!(graph.node(last).shape, Shape::map(64, 8, 8));
+}
+
+/// The side that torchvision's `IMAGENET1K_V1` presets, and Lite's evaluation code, resize to before the crop.
+#[test]
+fn images_are_resized_as_the_published_weights_want_them() {
+    for (name, resized, filter) in [
+        ("resnet18", 256, Interpolation::Bilinear),
+        ("resnet152", 256, Interpolation::Bilinear),
+        ("resnet20", 32, Interpolation::Bilinear),
+        ("efficientnet_b0", 256, Interpolation::Bicubic),
+        ("efficientnet_b1", 256, Interpolation::Bicubic),
+        ("efficientnet_b3", 320, Interpolation::Bicubic),
+        ("efficientnet_b4", 384, Interpolation::Bicubic),
+        ("efficientnet_b5", 456, Interpolation::Bicubic),
+        ("efficientnet_b6", 528, Interpolation::Bicubic),
+        ("efficientnet_b7", 600, Interpolation::Bicubic),
+        ("efficientnet_lite0", 256, Interpolation::Bicubic),
+        ("efficientnet_lite4", 332, Interpolation::Bicubic),
+    ] {
+        let network = find(name).unwrap();
+        let side = network.native as u32;
+        let preprocess = network.preprocess(side, side);
+        preprocess.validate().unwrap();
+        assert_eq!((preprocess.width, preprocess.interpolation), (side, filter), "{name}");
+        assert_eq!(preprocess.resized_size(1000, 1000), (resized, resized), "{name}");
+    }
+    // torchvision's B2 weights are evaluated at 288 pixels without a margin; the paper's resolution is 260.
+    assert_eq!(find("efficientnet_b2").unwrap().preprocess(288, 288).resized_size(400, 300), (384, 288));
+    let lite = find("efficientnet_lite0").unwrap().preprocess(224, 224);
+    assert!((255.0 * lite.mean[0] - 127.0).abs() < 1e-4 && (255.0 * lite.std[2] - 128.0).abs() < 1e-4);
 }

@@ -88,6 +88,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An image was decoded but cannot be brought to the network's input; the loader adds which image.
+    #[error("{reason}")]
+    Unusable {
+        /// Why not.
+        reason: String,
+    },
+    /// A preprocessing that makes no sense.
+    #[error(transparent)]
+    Input(#[from] tallow_input::InputError),
     /// An epoch in which not one image could be used.
     #[error("none of the {tried} images could be used; the first: {first}")]
     NoUsableImages {
@@ -141,10 +150,8 @@ pub enum Error {
         reason: String,
     },
     /// A picture could not be drawn.
-    #[error("cannot draw {}: {reason}", .path.display())]
+    #[error("cannot draw the picture: {reason}")]
     Plot {
-        /// The picture's file.
-        path: PathBuf,
         /// What went wrong.
         reason: String,
     },

@@ -40,7 +40,11 @@ impl Plan {
     /// Loads and transforms one sample into `out`; gives its label.
     fn prepare(&self, sample: usize, out: &mut [f32]) -> Result<u32> {
         let mut rng = Rng::stream(self.options.seed, &[stream::AUGMENT, self.epoch, sample as u64]);
-        self.transform.apply(self.dataset.load(sample)?, &mut rng, out)?;
+        let image = self.dataset.load(sample)?;
+        self.transform.apply(image, &mut rng, out).map_err(|error| match error {
+            Error::Unusable { reason } => Error::Image { origin: self.dataset.origin(sample), reason },
+            other => other,
+        })?;
         Ok(self.dataset.label(sample))
     }
 }

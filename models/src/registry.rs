@@ -11,9 +11,9 @@ use crate::plain_cnn::PlainCnn;
 use crate::resnet::{self as r, ResNet};
 use Interpolation::{Bicubic, Bilinear};
 
-/// A network of the zoo.
+/// A network of the zoo: a name for a spec, and what its published weights expect.
 #[derive(Clone, Debug)]
-pub struct Network {
+pub struct Architecture {
     /// Its name, such as `resnet50`.
     pub name: &'static str,
     /// Side of the square images it was designed for, pixels.
@@ -53,8 +53,8 @@ const RESNET_CIFAR: &str = "He et al. 2015, section 4.2";
 const EFFICIENTNET: &str = "Tan & Le 2019, table 1, compound scaling";
 const LITE: &str = "EfficientNet-Lite, Google 2020";
 
-static NETWORKS: [Network; 29] = [
-    Network {
+static ARCHITECTURES: [Architecture; 29] = [
+    Architecture {
         name: "plain_cnn",
         native: 32,
         classes: 10,
@@ -92,29 +92,29 @@ static NETWORKS: [Network; 29] = [
     lite("efficientnet_lite4", 300, l::LITE4),
 ];
 
-const fn resnet(name: &'static str, spec: ResNet) -> Network {
+const fn resnet(name: &'static str, spec: ResNet) -> Architecture {
     let pixels = imagenet(Bilinear, 224.0 / 256.0);
-    Network { name, native: 224, classes: 1000, source: RESNET, spec: Spec::ResNet(spec), pixels }
+    Architecture { name, native: 224, classes: 1000, source: RESNET, spec: Spec::ResNet(spec), pixels }
 }
 
-const fn small_resnet(name: &'static str, spec: ResNet) -> Network {
+const fn small_resnet(name: &'static str, spec: ResNet) -> Architecture {
     let pixels = imagenet(Bilinear, 1.0);
-    Network { name, native: 32, classes: 10, source: RESNET_CIFAR, spec: Spec::ResNet(spec), pixels }
+    Architecture { name, native: 32, classes: 10, source: RESNET_CIFAR, spec: Spec::ResNet(spec), pixels }
 }
 
-const fn efficientnet(name: &'static str, native: usize, crop: f64, spec: EfficientNet) -> Network {
+const fn efficientnet(name: &'static str, native: usize, crop: f64, spec: EfficientNet) -> Architecture {
     let (spec, pixels) = (Spec::EfficientNet(spec), imagenet(Bicubic, crop));
-    Network { name, native, classes: 1000, source: EFFICIENTNET, spec, pixels }
+    Architecture { name, native, classes: 1000, source: EFFICIENTNET, spec, pixels }
 }
 
 /// (x − 127) / 128 on bytes, and TensorFlow's crop, which leaves 32 pixels of the resized side.
-const fn lite(name: &'static str, native: usize, spec: EfficientNet) -> Network {
+const fn lite(name: &'static str, native: usize, spec: EfficientNet) -> Architecture {
     let crop = native as f64 / (native + 32) as f64;
     let pixels = Pixels { mean: [127.0 / 255.0; 3], std: [128.0 / 255.0; 3], interpolation: Bicubic, crop };
-    Network { name, native, classes: 1000, source: LITE, spec: Spec::EfficientNet(spec), pixels }
+    Architecture { name, native, classes: 1000, source: LITE, spec: Spec::EfficientNet(spec), pixels }
 }
 
-impl Network {
+impl Architecture {
     /// The network as a layer graph.
     ///
     /// # Errors
@@ -142,23 +142,23 @@ impl Network {
 }
 
 /// Every network, family by family.
-pub fn networks() -> &'static [Network] {
-    &NETWORKS
+pub fn architectures() -> &'static [Architecture] {
+    &ARCHITECTURES
 }
 
 /// Every network's name.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    NETWORKS.iter().map(|network| network.name)
+    ARCHITECTURES.iter().map(|architecture| architecture.name)
 }
 
 /// The network with this name.
 ///
 /// # Errors
 /// [`Error::UnknownNetwork`], with the nearest names.
-pub fn find(name: &str) -> Result<&'static Network> {
-    NETWORKS
+pub fn find(name: &str) -> Result<&'static Architecture> {
+    ARCHITECTURES
         .iter()
-        .find(|network| network.name == name)
+        .find(|architecture| architecture.name == name)
         .ok_or_else(|| Error::UnknownNetwork { name: name.to_owned(), nearest: nearest(name) })
 }
 
@@ -174,7 +174,7 @@ pub fn find(name: &str) -> Result<&'static Network> {
 /// ```
 ///
 /// # Errors
-/// [`Error::UnknownNetwork`], and those of [`Network::build`].
+/// [`Error::UnknownNetwork`], and those of [`Architecture::build`].
 pub fn build(name: &str, options: &Options) -> Result<Graph> {
     find(name)?.build(options)
 }

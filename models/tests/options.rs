@@ -3,7 +3,8 @@
 use tallow_builder::graph::{Op, Padding, Pads, Shape};
 use tallow_input::Interpolation;
 use tallow_models::{
-    Block, Error, Network, Options, PaddingStyle, PlainCnn, ResNet, Stem, build, find, names, networks,
+    Architecture, Block, Error, Options, PaddingStyle, PlainCnn, ResNet, Stem, architectures, build, find,
+    names,
 };
 
 fn sized(width: usize, height: usize) -> Options {
@@ -21,7 +22,7 @@ fn probabilities(network: &str, options: &Options) -> Vec<(String, f64)> {
 
 #[test]
 fn every_network_builds_at_any_size_in_both_paddings() {
-    for Network { name, .. } in networks() {
+    for Architecture { name, .. } in architectures() {
         for (width, height) in [(1, 1), (1, 9), (8, 8), (17, 4), (31, 33), (97, 64), (80, 65)] {
             for padding in [PaddingStyle::Symmetric, PaddingStyle::Same] {
                 let options = Options { padding: Some(padding), ..sized(width, height) };
@@ -47,7 +48,7 @@ fn every_network_builds_at_any_size_in_both_paddings() {
 
 #[test]
 fn a_network_without_options_has_its_native_size_and_classes() {
-    for network in networks() {
+    for network in architectures() {
         let graph = network.build(&Options::default()).unwrap();
         assert_eq!(graph.input_shape(), Shape::map(3, network.native, network.native));
         assert_eq!(graph.output_shape(), Shape::vector(network.classes));
@@ -60,7 +61,7 @@ fn names_are_unique() {
     let mut all: Vec<&str> = names().collect();
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), networks().len());
+    assert_eq!(all.len(), architectures().len());
 }
 
 #[test]

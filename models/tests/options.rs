@@ -1,5 +1,6 @@
 //! Every network at any size and with every option: a graph, or an error that says what is wrong.
 
+use tallow_builder::Graph;
 use tallow_builder::graph::{Op, Padding, Pads, Shape};
 use tallow_input::Interpolation;
 use tallow_models::{
@@ -54,6 +55,15 @@ fn a_network_without_options_has_its_native_size_and_classes() {
         assert_eq!(graph.output_shape(), Shape::vector(network.classes));
     }
     assert_eq!(find("efficientnet_lite4").unwrap().native, 300);
+}
+
+#[test]
+fn every_network_reads_back_as_it_was_written() {
+    for name in names() {
+        let graph = build(name, &Options::default()).unwrap();
+        let text = serde_json::to_string(&graph).unwrap();
+        assert_eq!(serde_json::from_str::<Graph>(&text).unwrap(), graph, "{name}");
+    }
 }
 
 #[test]

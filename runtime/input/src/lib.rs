@@ -1,1 +1,20 @@
-//! What goes into a network: image decoding, resizing, cropping, normalising, and the metadata that records it.
+//! What goes into a network: decoding image files, resizing, cropping and normalising their pixels,
+//! and the model card that records all of it inside an `.onnx` file.
+//! Knows neither a tensor library nor an inference engine, so that trainer, exporter and runtime share it.
+
+mod card;
+mod decode;
+mod error;
+mod jpeg;
+mod normalize;
+mod preprocess;
+mod resample;
+mod resize;
+
+pub use card::{CARD_FORMAT, CARD_PREFIX, ModelCard, OutputKind};
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_file};
+pub use error::{ImageFault, InputError};
+pub use image::RgbImage;
+pub use normalize::{Normalizer, fill_chw};
+pub use preprocess::Preprocess;
+pub use resize::{Interpolation, Region, center_crop, resize, resized_crop};

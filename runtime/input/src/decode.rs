@@ -1,0 +1,152 @@
+//! Image files to RGB pixels, as Pillow's `ImageOps.exif_transpose(Image.open(f)).convert("RGB")` gives them.
+//! The format is told by the content, never by the name; the EXIF orientation is applied; alpha is dropped.
+//! Truncated files and decompression bombs are errors.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::error::{ImageError, LimitErrorKind};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use crate::error::{ImageFault, InputError};
+use crate::jpeg;
+
+/// The most pixels that an image's width or height may have.
+pub const MAX_SIDE: u32 = 16_384;
+
+/// The most pixels an image may have: the count at which Pillow raises `DecompressionBombError`.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// The most bytes a decoder may allocate.
+const MAX_ALLOC: u64 = 1 << 30;
+
+/// Decodes a JPEG, PNG, WebP or BMP file held in memory.
+///
+/// Grey becomes R = G = B. Of 16-bit samples the high byte is kept (for 16-bit grey Pillow clips to 255
+/// instead, which turns such images white). Alpha is dropped, not composited. CMYK and YCCK JPEGs are read as
+/// Adobe writes them (inverted). Of an animation the first frame is taken. Colour profiles are not applied.
+///
+/// # Errors
+/// [`InputError::Image`], its file given as `image data`.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, InputError> {
+    decode_named(bytes).map_err(|fault| InputError::Image { file: "image data".into(), fault })
+}
+
+/// Reads and [`decode`]s an image file.
+///
+/// # Errors
+/// [`InputError::Read`] if the file cannot be read, [`InputError::Image`] if it is no usable image; both name it.
+pub fn decode_file(path: impl AsRef<Path>) -> Result<RgbImage, InputError> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|source| InputError::Read { file: path.into(), source })?;
+    decode_named(&bytes).map_err(|fault| InputError::Image { file: path.display().to_string(), fault })
+}
+
+fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
+    if bytes.is_empty() {
+        return Err(ImageFault::Empty);
+    }
+    let format = image::guess_format(bytes).map_err(|_| ImageFault::NotAnImage)?;
+    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp) {
+        return Err(ImageFault::NotAnImage);
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOC);
+
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(fault)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    let whole = match format {
+        ImageFormat::Jpeg => jpeg::reaches_end(bytes),
+        ImageFormat::WebP => riff_is_whole(bytes),
+        _ => true,
+    };
+    if !whole {
+        return Err(ImageFault::Truncated);
+    }
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut picture = DynamicImage::ImageRgb8(to_rgb(DynamicImage::from_decoder(decoder).map_err(fault)?));
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// A WebP file says its length; its EXIF orientation comes last, and a cut must not lose it unseen.
+fn riff_is_whole(bytes: &[u8]) -> bool {
+    match bytes.get(4..8) {
+        Some(length) => {
+            bytes.len() as u64
+                >= 8 + u64::from(u32::from_le_bytes([length[0], length[1], length[2], length[3]]))
+        }
+        None => false,
+    }
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), ImageFault> {
+    let pixels = u64::from(width) * u64::from(height);
+    if width == 0 || height == 0 {
+        return Err(ImageFault::Damaged(format!("its size is {width}x{height}")));
+    }
+    if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
+        return Err(ImageFault::TooLarge(format!(
+            "{width}x{height}, at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are read"
+        )));
+    }
+    Ok(())
+}
+
+/// Drops alpha and the low byte of 16-bit samples; spreads grey over three channels.
+fn to_rgb(picture: DynamicImage) -> RgbImage {
+    let (width, height) = (picture.width(), picture.height());
+    fn high(v: u16) -> u8 {
+        (v >> 8) as u8
+    }
+    fn gather<T: Copy>(samples: &[T], channels: usize, to8: impl Fn(T) -> u8) -> Vec<u8> {
+        let colours: [usize; 3] = if channels < 3 { [0; 3] } else { [0, 1, 2] };
+        samples.chunks_exact(channels).flat_map(|pixel| colours.map(|c| to8(pixel[c]))).collect()
+    }
+    let pixels = match &picture {
+        DynamicImage::ImageRgb8(_) => return picture.into_rgb8(),
+        DynamicImage::ImageLuma8(p) => gather(p, 1, |v| v),
+        DynamicImage::ImageLumaA8(p) => gather(p, 2, |v| v),
+        DynamicImage::ImageRgba8(p) => gather(p, 4, |v| v),
+        DynamicImage::ImageLuma16(p) => gather(p, 1, high),
+        DynamicImage::ImageLumaA16(p) => gather(p, 2, high),
+        DynamicImage::ImageRgb16(p) => gather(p, 3, high),
+        DynamicImage::ImageRgba16(p) => gather(p, 4, high),
+        _ => return picture.to_rgb8(),
+    };
+    RgbImage::from_raw(width, height, pixels).expect("three bytes were gathered for each pixel")
+}
+
+fn fault(error: ImageError) -> ImageFault {
+    match error {
+        ImageError::Limits(limit) => match limit.kind() {
+            LimitErrorKind::DimensionError => {
+                ImageFault::TooLarge(format!("more than {MAX_SIDE} pixels wide or high"))
+            }
+            _ => ImageFault::TooLarge(format!("decoding takes more than {} MiB", MAX_ALLOC >> 20)),
+        },
+        ImageError::Unsupported(what) => ImageFault::Unsupported(one_line(&what.to_string())),
+        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => ImageFault::Truncated,
+        other => {
+            let text = one_line(&other.to_string());
+            let lower = text.to_lowercase();
+            if ["unexpected end", "unexpected eof", "failed to fill", "exhausted", "not enough bytes"]
+                .iter()
+                .any(|s| lower.contains(s))
+            {
+                ImageFault::Truncated
+            } else {
+                ImageFault::Damaged(text)
+            }
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -4,12 +4,15 @@
 //! those two.
 
 pub mod error;
+pub mod exec;
 pub mod graph;
 pub mod init;
+pub mod kernels;
 pub mod rng;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use exec::Network;
 pub use graph::{Graph, GraphBuilder, NodeId};
 pub use init::Init;
 pub use rng::Rng;

@@ -26,6 +26,10 @@ use crate::error::{Error, Result};
 pub struct NodeId(usize);
 
 impl NodeId {
+    pub(crate) fn at(index: usize) -> Self {
+        Self(index)
+    }
+
     /// The node's index in [`Graph::nodes`].
     pub fn index(self) -> usize {
         self.0

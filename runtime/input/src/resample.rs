@@ -1,6 +1,7 @@
 //! The arithmetic of Pillow's `Image.resize` on 8-bit RGB, to the bit: fixed-point weights of 22 bits,
 //! columns first, then rows, rounded and clipped to 8 bits after each pass.
-//! Networks are trained behind these exact pixels, and a filter that rounds otherwise shifts their logits.
+//! The order is that of Pillow before 13.0, behind which published networks were trained (13.0 picks the
+//! cheaper order, which moves some pixels by one level).
 
 use crate::resize::Interpolation;
 

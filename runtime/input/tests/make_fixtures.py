@@ -1,7 +1,10 @@
 """Writes the Pillow reference values that the tests of tallow-input compare with.
 
-    python3 -m venv venv && venv/bin/pip install pillow numpy
+    python3 -m venv venv && venv/bin/pip install pillow==12.3.0 numpy
     venv/bin/python runtime/input/tests/make_fixtures.py
+
+Pillow is pinned because 13.0 resizes rows before columns where that is cheaper, which changes some pixels by one level;
+earlier versions, behind which published networks were trained, always resize columns first.
 
 Every image is generated here from fixed numbers, so nothing needs to be downloaded. `resize.json` holds source
 images (PNG, base64; null means the one before) and Pillow's resized RGB bytes, of the whole image and of a region; `decode.json` holds files and the RGB bytes Pillow reads

@@ -1,0 +1,219 @@
+//! Image folders: `train/<class>/<image>` with `validation/<class>/<image>`, or `<class>/<image>` alone, in which
+//! case a validation set is held out. Classes are sorted by name; class folders are searched to any depth;
+//! hidden files are ignored.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::RgbImage;
+use tallow_input::InputError;
+
+use super::{Dataset, SplitOptions, Splits, stratified_split};
+use crate::error::{Error, Result};
+
+/// File name endings that count as images, in any case.
+pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
+
+/// The names that a folder of validation images may have; the first that exists is taken.
+pub const VALIDATION_NAMES: [&str; 4] = ["validation", "val", "valid", "test"];
+
+/// Images in class folders.
+pub struct ImageFolder {
+    classes: Vec<String>,
+    samples: Vec<(PathBuf, u32)>,
+}
+
+/// Opens `root`, laid out as `train/<class>/<image>` or as `<class>/<image>`.
+///
+/// Beside `train`, a folder named as in [`VALIDATION_NAMES`] holds the validation images; without one, and without
+/// `train`, `split` says what is held out.
+///
+/// # Errors
+/// One message that names the folder and the remedy: no such folder, no class folders, one class only, a class
+/// folder without images, classes that differ between training and validation, nothing to hold out.
+pub fn open(root: impl AsRef<Path>, split: SplitOptions) -> Result<Splits> {
+    let root = root.as_ref();
+    if !root.is_dir() {
+        return Err(Error::NoSuchFolder { path: root.into() });
+    }
+    let train = root.join("train");
+    let found = VALIDATION_NAMES.iter().find(|name| root.join(name).is_dir());
+    if !train.is_dir() {
+        return match found {
+            // A class may well be called `test`; a data set of nothing but such folders is missing its train/.
+            Some(name) if class_folders(root)?.iter().all(|(class, _)| is_validation_name(class)) => {
+                Err(Error::NoTrainFolder { path: root.into(), found: (*name).into() })
+            }
+            _ => stratified_split(Arc::new(ImageFolder::open(root)?), split),
+        };
+    }
+    let train_set = ImageFolder::open(&train)?;
+    let Some(name) = found else {
+        return stratified_split(Arc::new(train_set), split);
+    };
+    let validation = root.join(name);
+    let validation_set = ImageFolder::open(&validation)?;
+    if let Some(differences) = class_differences(&train_set.classes, &validation_set.classes) {
+        return Err(Error::ClassesDiffer { train, validation, differences });
+    }
+    Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set) })
+}
+
+fn is_validation_name(name: &str) -> bool {
+    VALIDATION_NAMES.contains(&name)
+}
+
+/// ` only in training: a, b; only in validation: c`, or `None` if the classes are the same.
+fn class_differences(train: &[String], validation: &[String]) -> Option<String> {
+    let (train, validation): (BTreeSet<_>, BTreeSet<_>) =
+        (train.iter().collect(), validation.iter().collect());
+    let parts = [("training", &train - &validation), ("validation", &validation - &train)];
+    let texts = parts.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| {
+        let shown: Vec<&str> = names.iter().take(10).map(|name| name.as_str()).collect();
+        let more = if names.len() > 10 { format!(" and {} more", names.len() - 10) } else { String::new() };
+        format!(" only in {what}: {}{more}", shown.join(", "))
+    });
+    let texts: Vec<String> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join(";"))
+}
+
+impl ImageFolder {
+    /// Opens `root/<class>/…/<image>`.
+    ///
+    /// # Errors
+    /// See [`open`].
+    pub fn open(root: &Path) -> Result<Self> {
+        if !root.is_dir() {
+            return Err(Error::NoSuchFolder { path: root.into() });
+        }
+        let folders = class_folders(root)?;
+        let (mut classes, mut samples) = (Vec::new(), Vec::new());
+        for (class, folder) in folders {
+            let found = ImageSearch::in_folder(&folder)?;
+            if found.images.is_empty() {
+                return Err(Error::EmptyClass { others: found.describe_others(), path: folder });
+            }
+            let label = classes.len() as u32;
+            samples.extend(found.images.into_iter().map(|path| (path, label)));
+            classes.push(class);
+        }
+        match classes.len() {
+            0 => Err(Error::NoClasses { path: root.into() }),
+            1 => Err(Error::OneClass { path: root.into(), class: classes.remove(0) }),
+            _ => Ok(Self { classes, samples }),
+        }
+    }
+}
+
+impl Dataset for ImageFolder {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.samples[index].1
+    }
+
+    fn load(&self, index: usize) -> Result<RgbImage> {
+        tallow_input::decode_file(&self.samples[index].0).map_err(|error| Error::Image {
+            origin: self.origin(index),
+            reason: match error {
+                InputError::Image { fault, .. } => fault.to_string(),
+                InputError::Read { source, .. } => format!("cannot read the file: {source}"),
+                other => other.to_string(),
+            },
+        })
+    }
+
+    fn origin(&self, index: usize) -> String {
+        self.samples[index].0.display().to_string()
+    }
+}
+
+/// The folders in `root` that are not hidden, sorted by name.
+fn class_folders(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut folders = BTreeMap::new();
+    for path in visible_entries(root)? {
+        if path.is_dir() {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| Error::ClassName { path: path.clone() })?.to_string();
+            folders.insert(name, path);
+        }
+    }
+    Ok(folders)
+}
+
+/// What a folder holds except hidden entries, sorted.
+fn visible_entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let paths =
+            fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let hidden =
+            |path: &PathBuf| path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        Ok(paths.into_iter().filter(|path| !hidden(path)).collect())
+    };
+    let mut paths = read().map_err(Error::io("read", folder))?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// What is found below one class folder.
+#[derive(Default)]
+struct ImageSearch {
+    images: Vec<PathBuf>,
+    /// Endings of the files that are no images.
+    others: BTreeSet<String>,
+    other_files: usize,
+    /// Folders already searched, resolved, so that a symbolic link to a parent does not loop.
+    searched: HashSet<PathBuf>,
+}
+
+impl ImageSearch {
+    fn in_folder(folder: &Path) -> Result<Self> {
+        let mut search = Self::default();
+        search.descend(folder)?;
+        Ok(search)
+    }
+
+    fn descend(&mut self, folder: &Path) -> Result<()> {
+        let resolved = fs::canonicalize(folder).map_err(Error::io("read", folder))?;
+        if !self.searched.insert(resolved) {
+            return Ok(());
+        }
+        for path in visible_entries(folder)? {
+            if path.is_dir() {
+                self.descend(&path)?;
+                continue;
+            }
+            let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+            if EXTENSIONS.contains(&extension.as_str()) {
+                self.images.push(path);
+            } else {
+                self.other_files += 1;
+                self.others.insert(if extension.is_empty() {
+                    "none".into()
+                } else {
+                    format!(".{extension}")
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn describe_others(&self) -> String {
+        if self.other_files == 0 {
+            return String::new();
+        }
+        let endings: Vec<&str> = self.others.iter().take(5).map(String::as_str).collect();
+        format!(" ({} files of other types: {})", self.other_files, endings.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests;

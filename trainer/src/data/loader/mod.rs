@@ -1,0 +1,261 @@
+//! Batches from a data set, prepared ahead on operating system threads of the loader's own (rayon's pool belongs to
+//! the kernels). Stateless: batch b of epoch e depends on the seed, e and b alone, not on workers or timing, so a
+//! resumed run sees what an uninterrupted one would have. [`queue`] holds the hand-over between threads.
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use tallow_builder::Rng;
+
+use super::{Dataset, require_samples, stream};
+use crate::error::{Error, Result};
+use queue::{Plan, Queue};
+
+/// From a decoded image to the network's input.
+pub trait Transform: Send + Sync {
+    /// (height, width) of the output in pixels.
+    fn output_size(&self) -> (usize, usize);
+
+    /// Writes the image as (3, height, width), normalised, into `out`; `rng` is the sample's own generator.
+    ///
+    /// # Errors
+    /// If the image cannot be used; the loader then treats it like one that cannot be decoded.
+    fn apply(&self, image: RgbImage, rng: &mut Rng, out: &mut [f32]) -> Result<()>;
+}
+
+/// How the loader works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoaderOptions {
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// Whether each epoch has an order of its own; otherwise the data set's order.
+    pub shuffle: bool,
+    /// Whether to leave out a last batch that is not full.
+    pub drop_last: bool,
+    /// Threads that decode and transform; 0 means one for each core.
+    pub workers: usize,
+    /// How many batches may be in preparation or waiting: bounds the memory.
+    pub prefetch: usize,
+    /// Whether a broken image is an error instead of being left out.
+    pub strict: bool,
+    /// Decides order and augmentation.
+    pub seed: u64,
+}
+
+impl Default for LoaderOptions {
+    fn default() -> Self {
+        Self {
+            batch_size: 64,
+            shuffle: false,
+            drop_last: false,
+            workers: 0,
+            prefetch: 3,
+            strict: false,
+            seed: 0,
+        }
+    }
+}
+
+/// One step's input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// The batch's place in the epoch, from 0. To resume after it, start at `index + 1`.
+    pub index: usize,
+    /// (N, 3, height, width), normalised.
+    pub images: Vec<f32>,
+    /// N labels.
+    pub labels: Vec<u32>,
+    /// N sample indices in the data set.
+    pub indices: Vec<usize>,
+    /// Height of the images.
+    pub height: usize,
+    /// Width of the images.
+    pub width: usize,
+}
+
+impl Batch {
+    /// Number of samples, N. Smaller than the batch size if images had to be left out, and in a last batch.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True if every sample had to be left out. The loader never hands such a batch out.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// An image that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Skipped {
+    /// Where it comes from.
+    pub origin: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What was left out so far, by sample index.
+type SkippedList = Arc<Mutex<BTreeMap<usize, Skipped>>>;
+
+/// Makes batches of a data set; see the module's description.
+pub struct Loader {
+    dataset: Arc<dyn Dataset>,
+    transform: Arc<dyn Transform>,
+    options: LoaderOptions,
+    skipped: SkippedList,
+}
+
+impl Loader {
+    /// A loader of `dataset` through `transform`.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`] for an empty data set, [`Error::Setting`] for a batch size of 0 or for one larger than
+    /// the data set together with `drop_last`.
+    pub fn new(
+        dataset: Arc<dyn Dataset>,
+        transform: Arc<dyn Transform>,
+        options: LoaderOptions,
+    ) -> Result<Self> {
+        require_samples(&*dataset, "data")?;
+        let batch_size = options.batch_size;
+        let setting = |remedy| Error::Setting { name: "batch_size", value: batch_size.to_string(), remedy };
+        if batch_size == 0 {
+            return Err(setting("a batch needs at least one sample"));
+        }
+        if options.drop_last && batch_size > dataset.len() {
+            return Err(setting(
+                "larger than the data set: lower it, or keep the last batch (drop_last = false)",
+            ));
+        }
+        Ok(Self { dataset, transform, options, skipped: SkippedList::default() })
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &dyn Dataset {
+        &*self.dataset
+    }
+
+    /// Batches in an epoch.
+    pub fn batches(&self) -> usize {
+        let (samples, size) = (self.dataset.len(), self.options.batch_size);
+        if self.options.drop_last { samples / size } else { samples.div_ceil(size) }
+    }
+
+    /// The images left out so far, each once, by origin.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        let mut list: Vec<_> = lock(&self.skipped).values().cloned().collect();
+        list.sort();
+        list
+    }
+
+    /// The order of the samples in `epoch`.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
+        if self.options.shuffle {
+            Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]).shuffle(&mut order);
+        }
+        order
+    }
+
+    /// Starts to prepare `epoch`, from batch `first_batch` on, and hands the batches out in order.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if the system gives not even one thread.
+    pub fn epoch(&self, epoch: u64, first_batch: usize) -> Result<Epoch> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if self.options.workers == 0 { cores() } else { self.options.workers };
+        let plan = Plan {
+            order: self.order(epoch),
+            epoch,
+            batches: self.batches(),
+            dataset: self.dataset.clone(),
+            transform: self.transform.clone(),
+            options: LoaderOptions { workers, ..self.options },
+            skipped: self.skipped.clone(),
+        };
+        let queue = Arc::new(Queue::new(plan, first_batch));
+        let mut threads = Vec::new();
+        for number in 0..workers {
+            let queue = queue.clone();
+            let builder = std::thread::Builder::new().name(format!("data {number}"));
+            match builder.spawn(move || queue.work()) {
+                Ok(thread) => threads.push(thread),
+                Err(source) if threads.is_empty() => return Err(Error::Threads { source }),
+                Err(_) => break,
+            }
+        }
+        Ok(Epoch { queue, threads, waited: Duration::ZERO, nothing_yet: first_batch == 0, finished: false })
+    }
+}
+
+/// The batches of one epoch, in order. Dropping it stops its threads.
+///
+/// An item is an error if an image is broken and the loader strict ([`Error::Image`]), if a worker panicked
+/// ([`Error::WorkerPanicked`]), or if at the end no image at all could be used ([`Error::NoUsableImages`]).
+/// Nothing follows an error.
+pub struct Epoch {
+    queue: Arc<Queue>,
+    threads: Vec<JoinHandle<()>>,
+    waited: Duration,
+    /// True until a batch has come, in an epoch begun at its start.
+    nothing_yet: bool,
+    finished: bool,
+}
+
+impl Epoch {
+    /// How long the caller has waited for batches so far. Near zero if the loader keeps up.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if self.finished {
+            return None;
+        }
+        let start = Instant::now();
+        let item = loop {
+            match self.queue.take() {
+                Some(Ok(batch)) if batch.is_empty() => {}
+                other => break other,
+            }
+        };
+        self.waited += start.elapsed();
+        match &item {
+            Some(Ok(_)) => self.nothing_yet = false,
+            Some(Err(_)) => self.finished = true,
+            None => {
+                self.finished = true;
+                return if self.nothing_yet { self.queue.nothing_usable().map(Err) } else { None };
+            }
+        }
+        item
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        self.queue.stop();
+        for thread in self.threads.drain(..) {
+            // A worker catches panics of its samples; there is nothing left to report here.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Locks, also after a panic elsewhere: every state behind these locks is valid between statements.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,87 @@
+//! Where samples come from: the [`Dataset`] trait, image folders, the embedded digits, and the split into
+//! training and validation. The [`loader`] turns a data set into batches on threads of its own.
+//! Everything random is keyed by seed, epoch and sample, so that no result depends on the order of threads.
+
+pub mod digits;
+pub mod folder;
+pub mod loader;
+mod split;
+
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use crate::error::{Error, Result};
+
+pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
+pub use split::{SplitOptions, Subset, stratified_split};
+
+/// A finite set of labelled images with random access.
+///
+/// Loading is by shared reference and from several threads at once.
+pub trait Dataset: Send + Sync {
+    /// Number of samples.
+    fn len(&self) -> usize;
+
+    /// True if there are no samples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Class names; a label is an index into them.
+    fn classes(&self) -> &[String];
+
+    /// The label of sample `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Dataset::len`].
+    fn label(&self, index: usize) -> u32;
+
+    /// Reads and decodes sample `index`, upright and in RGB.
+    ///
+    /// # Errors
+    /// [`Error::Image`] with the sample's origin if it cannot be read or decoded.
+    fn load(&self, index: usize) -> Result<RgbImage>;
+
+    /// Where sample `index` comes from, for messages: a path, or `digits #17`.
+    fn origin(&self, index: usize) -> String;
+}
+
+/// The two sets that training needs, with the same classes.
+#[derive(Clone)]
+pub struct Splits {
+    /// What the network learns from.
+    pub train: Arc<dyn Dataset>,
+    /// What it is measured on.
+    pub validation: Arc<dyn Dataset>,
+}
+
+impl Splits {
+    /// Opens a data set by name: `digits`, or else a folder of images (see [`folder::open`]).
+    ///
+    /// `split` says what to hold out for validation where the data set has no validation part of its own.
+    ///
+    /// # Errors
+    /// Those of [`folder::open`] and [`stratified_split`].
+    pub fn open(source: &str, split: SplitOptions) -> Result<Self> {
+        match source {
+            "digits" if !std::path::Path::new(source).is_dir() => {
+                stratified_split(Arc::new(digits::Digits::new()), split)
+            }
+            path => folder::open(path, split),
+        }
+    }
+}
+
+/// First parts of the keys given to [`tallow_builder::Rng::stream`], one for each use, so that no two uses share
+/// a stream.
+pub(crate) mod stream {
+    pub const SPLIT: u64 = u64::from_be_bytes(*b"split   ");
+    pub const SHUFFLE: u64 = u64::from_be_bytes(*b"shuffle ");
+    pub const AUGMENT: u64 = u64::from_be_bytes(*b"augment ");
+}
+
+/// Fails unless `set` has samples.
+pub(crate) fn require_samples(set: &dyn Dataset, what: &str) -> Result<()> {
+    if set.is_empty() { Err(Error::NoSamples { what: what.into() }) } else { Ok(()) }
+}

@@ -1,0 +1,169 @@
+//! What can go wrong in this crate: one enum, each message one line that says what is wrong, where, and what to do.
+
+use std::path::PathBuf;
+
+/// An error of the trainer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The data folder does not exist or is no folder.
+    #[error("no such folder: {}: name a folder laid out as train/<class>/<image>, or the data set `digits`", .path.display())]
+    NoSuchFolder {
+        /// The folder asked for.
+        path: PathBuf,
+    },
+    /// A folder has no class folders in it.
+    #[error("no class folders in {}: put the images of each class into a folder of its own, {}/<class>/<image>", .path.display(), .path.display())]
+    NoClasses {
+        /// The folder that should hold the classes.
+        path: PathBuf,
+    },
+    /// There is a validation folder but nothing to train on.
+    #[error("{} has {found}/ but no train/: put the training images into {}/train/<class>/<image>", .path.display(), .path.display())]
+    NoTrainFolder {
+        /// The data folder.
+        path: PathBuf,
+        /// The validation folder's name.
+        found: String,
+    },
+    /// A class folder without images.
+    #[error("no images in the class folder {}{others}: add {}, or remove the folder", .path.display(), crate::data::folder::EXTENSIONS.join(", "))]
+    EmptyClass {
+        /// The class folder.
+        path: PathBuf,
+        /// What else is in it, such as ` (12 files of other types: .gif)`, or empty.
+        others: String,
+    },
+    /// A classifier needs two classes.
+    #[error("only one class ({class}) in {}: a classifier needs at least two class folders", .path.display())]
+    OneClass {
+        /// The folder that holds the classes.
+        path: PathBuf,
+        /// The only class.
+        class: String,
+    },
+    /// Training and validation do not have the same classes.
+    #[error(
+        "the classes of {} and {} differ:{differences}: each needs the same class folders",
+        .train.display(), .validation.display()
+    )]
+    ClassesDiffer {
+        /// Training folder.
+        train: PathBuf,
+        /// Validation folder.
+        validation: PathBuf,
+        /// Which classes are missing where.
+        differences: String,
+    },
+    /// A class folder's name is not Unicode, so it cannot be a label.
+    #[error("the folder name {} is not valid UTF-8: rename it, because class names become labels", .path.display())]
+    ClassName {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The share of validation samples is not between 0 and 1.
+    #[error(
+        "a validation fraction of {fraction} leaves no sensible split: choose a number between 0 and 1, such as 0.1"
+    )]
+    Fraction {
+        /// What was asked for.
+        fraction: f64,
+    },
+    /// Every class has a single sample, so nothing can be held out.
+    #[error(
+        "too few images to hold out a validation set: no class has two; add images or a validation/ folder"
+    )]
+    TooFewToSplit,
+    /// A data set without samples where some are needed.
+    #[error("the {what} set has no samples: nothing to iterate over")]
+    NoSamples {
+        /// Which set.
+        what: String,
+    },
+    /// One image could not be read or decoded.
+    #[error("{origin}: {reason}")]
+    Image {
+        /// Path or other origin of the image.
+        origin: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An image was decoded but cannot be brought to the network's input; the loader adds which image.
+    #[error("{reason}")]
+    Unusable {
+        /// Why not.
+        reason: String,
+    },
+    /// A preprocessing that makes no sense.
+    #[error(transparent)]
+    Input(#[from] tallow_input::InputError),
+    /// An epoch in which not one image could be used.
+    #[error("none of the {tried} images could be used; the first: {first}")]
+    NoUsableImages {
+        /// How many were tried.
+        tried: usize,
+        /// The first failure.
+        first: String,
+    },
+    /// A worker thread panicked on a sample.
+    #[error("preparing {origin} panicked ({message}): remove the image and report it, this is a bug")]
+    WorkerPanicked {
+        /// Path or other origin of the sample.
+        origin: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The system gave no thread.
+    #[error("cannot start a data loading thread: {source}: lower the number of workers")]
+    Threads {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A setting that makes no sense.
+    #[error("{name} = {value}: {remedy}")]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried, such as `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A metrics.csv that is not ours or is damaged.
+    #[error("{}, line {line}: {reason}: repair the line or start a new run", .path.display())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A picture could not be drawn.
+    #[error("cannot draw the picture: {reason}")]
+    Plot {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An I/O error with what was tried on which file, for `map_err`.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// A result with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

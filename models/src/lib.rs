@@ -17,6 +17,6 @@ pub use efficientnet::EfficientNet;
 pub use error::{Error, Result};
 pub use options::{Options, PaddingStyle};
 pub use plain_cnn::PlainCnn;
-pub use registry::{Network, build, find, names, networks};
+pub use registry::{Architecture, architectures, build, find, names};
 pub use resnet::{Block, ResNet, Stem};
 pub use scaling::Scaling;

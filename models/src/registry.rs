@@ -1,17 +1,19 @@
 //! Networks by name.
 
 use tallow_builder::Graph;
+use tallow_input::{Interpolation, Preprocess};
 
 use crate::efficientnet::{self as b, EfficientNet};
-use crate::efficientnet_lite as lite;
+use crate::efficientnet_lite as l;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::plain_cnn::PlainCnn;
 use crate::resnet::{self as r, ResNet};
+use Interpolation::{Bicubic, Bilinear};
 
-/// A network of the zoo.
+/// A network of the zoo: a name for a spec, and what its published weights expect.
 #[derive(Clone, Debug)]
-pub struct Network {
+pub struct Architecture {
     /// Its name, such as `resnet50`.
     pub name: &'static str,
     /// Side of the square images it was designed for, pixels.
@@ -21,6 +23,7 @@ pub struct Network {
     /// Where it is described.
     pub source: &'static str,
     spec: Spec,
+    pixels: Pixels,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,18 +33,34 @@ enum Spec {
     EfficientNet(EfficientNet),
 }
 
+/// How the published weights' authors prepare an image.
+#[derive(Clone, Copy, Debug)]
+struct Pixels {
+    mean: [f32; 3],
+    std: [f32; 3],
+    interpolation: Interpolation,
+    /// Side of the crop over the short side that the image is resized to.
+    crop: f64,
+}
+
+/// ImageNet's mean and standard deviation, as torchvision has them.
+const fn imagenet(interpolation: Interpolation, crop: f64) -> Pixels {
+    Pixels { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation, crop }
+}
+
 const RESNET: &str = "He et al. 2015, table 1";
 const RESNET_CIFAR: &str = "He et al. 2015, section 4.2";
 const EFFICIENTNET: &str = "Tan & Le 2019, table 1, compound scaling";
 const LITE: &str = "EfficientNet-Lite, Google 2020";
 
-static NETWORKS: [Network; 29] = [
-    Network {
+static ARCHITECTURES: [Architecture; 29] = [
+    Architecture {
         name: "plain_cnn",
         native: 32,
         classes: 10,
         source: "after Simonyan & Zisserman 2014",
         spec: Spec::PlainCnn,
+        pixels: imagenet(Bilinear, 1.0),
     },
     resnet("resnet18", r::RESNET18),
     resnet("resnet34", r::RESNET34),
@@ -58,39 +77,44 @@ static NETWORKS: [Network; 29] = [
     small_resnet("resnet44", r::RESNET44),
     small_resnet("resnet56", r::RESNET56),
     small_resnet("resnet110", r::RESNET110),
-    efficientnet("efficientnet_b0", 224, EFFICIENTNET, b::B0),
-    efficientnet("efficientnet_b1", 240, EFFICIENTNET, b::B1),
-    efficientnet("efficientnet_b2", 260, EFFICIENTNET, b::B2),
-    efficientnet("efficientnet_b3", 300, EFFICIENTNET, b::B3),
-    efficientnet("efficientnet_b4", 380, EFFICIENTNET, b::B4),
-    efficientnet("efficientnet_b5", 456, EFFICIENTNET, b::B5),
-    efficientnet("efficientnet_b6", 528, EFFICIENTNET, b::B6),
-    efficientnet("efficientnet_b7", 600, EFFICIENTNET, b::B7),
-    efficientnet("efficientnet_lite0", 224, LITE, lite::LITE0),
-    efficientnet("efficientnet_lite1", 240, LITE, lite::LITE1),
-    efficientnet("efficientnet_lite2", 260, LITE, lite::LITE2),
-    efficientnet("efficientnet_lite3", 280, LITE, lite::LITE3),
-    efficientnet("efficientnet_lite4", 300, LITE, lite::LITE4),
+    efficientnet("efficientnet_b0", 224, 224.0 / 256.0, b::B0),
+    efficientnet("efficientnet_b1", 240, 240.0 / 256.0, b::B1),
+    efficientnet("efficientnet_b2", 260, 1.0, b::B2),
+    efficientnet("efficientnet_b3", 300, 300.0 / 320.0, b::B3),
+    efficientnet("efficientnet_b4", 380, 380.0 / 384.0, b::B4),
+    efficientnet("efficientnet_b5", 456, 1.0, b::B5),
+    efficientnet("efficientnet_b6", 528, 1.0, b::B6),
+    efficientnet("efficientnet_b7", 600, 1.0, b::B7),
+    lite("efficientnet_lite0", 224, l::LITE0),
+    lite("efficientnet_lite1", 240, l::LITE1),
+    lite("efficientnet_lite2", 260, l::LITE2),
+    lite("efficientnet_lite3", 280, l::LITE3),
+    lite("efficientnet_lite4", 300, l::LITE4),
 ];
 
-const fn resnet(name: &'static str, spec: ResNet) -> Network {
-    Network { name, native: 224, classes: 1000, source: RESNET, spec: Spec::ResNet(spec) }
+const fn resnet(name: &'static str, spec: ResNet) -> Architecture {
+    let pixels = imagenet(Bilinear, 224.0 / 256.0);
+    Architecture { name, native: 224, classes: 1000, source: RESNET, spec: Spec::ResNet(spec), pixels }
 }
 
-const fn small_resnet(name: &'static str, spec: ResNet) -> Network {
-    Network { name, native: 32, classes: 10, source: RESNET_CIFAR, spec: Spec::ResNet(spec) }
+const fn small_resnet(name: &'static str, spec: ResNet) -> Architecture {
+    let pixels = imagenet(Bilinear, 1.0);
+    Architecture { name, native: 32, classes: 10, source: RESNET_CIFAR, spec: Spec::ResNet(spec), pixels }
 }
 
-const fn efficientnet(
-    name: &'static str,
-    native: usize,
-    source: &'static str,
-    spec: EfficientNet,
-) -> Network {
-    Network { name, native, classes: 1000, source, spec: Spec::EfficientNet(spec) }
+const fn efficientnet(name: &'static str, native: usize, crop: f64, spec: EfficientNet) -> Architecture {
+    let (spec, pixels) = (Spec::EfficientNet(spec), imagenet(Bicubic, crop));
+    Architecture { name, native, classes: 1000, source: EFFICIENTNET, spec, pixels }
 }
 
-impl Network {
+/// (x − 127) / 128 on bytes, and TensorFlow's crop, which leaves 32 pixels of the resized side.
+const fn lite(name: &'static str, native: usize, spec: EfficientNet) -> Architecture {
+    let crop = native as f64 / (native + 32) as f64;
+    let pixels = Pixels { mean: [127.0 / 255.0; 3], std: [128.0 / 255.0; 3], interpolation: Bicubic, crop };
+    Architecture { name, native, classes: 1000, source: LITE, spec: Spec::EfficientNet(spec), pixels }
+}
+
+impl Architecture {
     /// The network as a layer graph.
     ///
     /// # Errors
@@ -108,26 +132,33 @@ impl Network {
             Spec::EfficientNet(spec) => spec.build(self.name, &options),
         }
     }
+
+    /// How an image becomes an input of `width`×`height` pixels: resize filter, crop, mean and standard deviation of the
+    /// weights that the network's authors, or torchvision (`IMAGENET1K_V1`), publish.
+    pub fn preprocess(&self, width: u32, height: u32) -> Preprocess {
+        let Pixels { mean, std, interpolation, crop } = self.pixels;
+        Preprocess { width, height, mean, std, interpolation, crop_fraction: crop }
+    }
 }
 
 /// Every network, family by family.
-pub fn networks() -> &'static [Network] {
-    &NETWORKS
+pub fn architectures() -> &'static [Architecture] {
+    &ARCHITECTURES
 }
 
 /// Every network's name.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    NETWORKS.iter().map(|network| network.name)
+    ARCHITECTURES.iter().map(|architecture| architecture.name)
 }
 
 /// The network with this name.
 ///
 /// # Errors
 /// [`Error::UnknownNetwork`], with the nearest names.
-pub fn find(name: &str) -> Result<&'static Network> {
-    NETWORKS
+pub fn find(name: &str) -> Result<&'static Architecture> {
+    ARCHITECTURES
         .iter()
-        .find(|network| network.name == name)
+        .find(|architecture| architecture.name == name)
         .ok_or_else(|| Error::UnknownNetwork { name: name.to_owned(), nearest: nearest(name) })
 }
 
@@ -143,7 +174,7 @@ pub fn find(name: &str) -> Result<&'static Network> {
 /// ```
 ///
 /// # Errors
-/// [`Error::UnknownNetwork`], and those of [`Network::build`].
+/// [`Error::UnknownNetwork`], and those of [`Architecture::build`].
 pub fn build(name: &str, options: &Options) -> Result<Graph> {
     find(name)?.build(options)
 }

@@ -1,8 +1,10 @@
 //! Every network at any size and with every option: a graph, or an error that says what is wrong.
 
 use tallow_builder::graph::{Op, Padding, Pads, Shape};
+use tallow_input::Interpolation;
 use tallow_models::{
-    Block, Error, Network, Options, PaddingStyle, PlainCnn, ResNet, Stem, build, find, names, networks,
+    Architecture, Block, Error, Options, PaddingStyle, PlainCnn, ResNet, Stem, architectures, build, find,
+    names,
 };
 
 fn sized(width: usize, height: usize) -> Options {
@@ -20,7 +22,7 @@ fn probabilities(network: &str, options: &Options) -> Vec<(String, f64)> {
 
 #[test]
 fn every_network_builds_at_any_size_in_both_paddings() {
-    for Network { name, .. } in networks() {
+    for Architecture { name, .. } in architectures() {
         for (width, height) in [(1, 1), (1, 9), (8, 8), (17, 4), (31, 33), (97, 64), (80, 65)] {
             for padding in [PaddingStyle::Symmetric, PaddingStyle::Same] {
                 let options = Options { padding: Some(padding), ..sized(width, height) };
@@ -46,7 +48,7 @@ fn every_network_builds_at_any_size_in_both_paddings() {
 
 #[test]
 fn a_network_without_options_has_its_native_size_and_classes() {
-    for network in networks() {
+    for network in architectures() {
         let graph = network.build(&Options::default()).unwrap();
         assert_eq!(graph.input_shape(), Shape::map(3, network.native, network.native));
         assert_eq!(graph.output_shape(), Shape::vector(network.classes));
@@ -59,7 +61,7 @@ fn names_are_unique() {
     let mut all: Vec<&str> = names().collect();
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), networks().len());
+    assert_eq!(all.len(), architectures().len());
 }
 
 #[test]
@@ -147,4 +149,34 @@ fn a_residual_network_of_ones_own_builds() {
     let graph = net.build("mine", &Options::new(3, 16)).unwrap();
     let last = graph.find("layer2.0.relu").unwrap();
     assert_eq!(graph.node(last).shape, Shape::map(64, 8, 8));
+}
+
+/// The side that torchvision's `IMAGENET1K_V1` presets, and Lite's evaluation code, resize to before the crop.
+#[test]
+fn images_are_resized_as_the_published_weights_want_them() {
+    for (name, resized, filter) in [
+        ("resnet18", 256, Interpolation::Bilinear),
+        ("resnet152", 256, Interpolation::Bilinear),
+        ("resnet20", 32, Interpolation::Bilinear),
+        ("efficientnet_b0", 256, Interpolation::Bicubic),
+        ("efficientnet_b1", 256, Interpolation::Bicubic),
+        ("efficientnet_b3", 320, Interpolation::Bicubic),
+        ("efficientnet_b4", 384, Interpolation::Bicubic),
+        ("efficientnet_b5", 456, Interpolation::Bicubic),
+        ("efficientnet_b6", 528, Interpolation::Bicubic),
+        ("efficientnet_b7", 600, Interpolation::Bicubic),
+        ("efficientnet_lite0", 256, Interpolation::Bicubic),
+        ("efficientnet_lite4", 332, Interpolation::Bicubic),
+    ] {
+        let network = find(name).unwrap();
+        let side = network.native as u32;
+        let preprocess = network.preprocess(side, side);
+        preprocess.validate().unwrap();
+        assert_eq!((preprocess.width, preprocess.interpolation), (side, filter), "{name}");
+        assert_eq!(preprocess.resized_size(1000, 1000), (resized, resized), "{name}");
+    }
+    // torchvision's B2 weights are evaluated at 288 pixels without a margin; the paper's resolution is 260.
+    assert_eq!(find("efficientnet_b2").unwrap().preprocess(288, 288).resized_size(400, 300), (384, 288));
+    let lite = find("efficientnet_lite0").unwrap().preprocess(224, 224);
+    assert!((255.0 * lite.mean[0] - 127.0).abs() < 1e-4 && (255.0 * lite.std[2] - 128.0).abs() < 1e-4);
 }

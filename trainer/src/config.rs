@@ -115,16 +115,18 @@ pub struct InputConfig {
 }
 
 impl InputConfig {
-    /// The preprocessing of a network with this native size.
-    pub fn resolve(&self, native: usize) -> Preprocess {
-        let side = self.size.unwrap_or(native as u32);
+    /// How images get to this network. Where nothing else is said: as its published weights want them, but without
+    /// the crop margin for small images, which are framed tightly.
+    pub fn resolve(&self, network: &tallow_models::Architecture) -> Preprocess {
+        let side = self.size.unwrap_or(network.native as u32);
         let (width, height) = (self.width.unwrap_or(side), self.height.unwrap_or(side));
-        let usual = Preprocess::imagenet(width, height);
+        let usual = network.preprocess(width, height);
+        let crop_fraction = if width.min(height) <= SMALL { 1.0 } else { usual.crop_fraction };
         Preprocess {
             mean: self.mean.unwrap_or(usual.mean),
             std: self.std.unwrap_or(usual.std),
             interpolation: self.interpolation.unwrap_or(usual.interpolation),
-            crop_fraction: self.crop_fraction.unwrap_or(usual.crop_fraction),
+            crop_fraction: self.crop_fraction.unwrap_or(crop_fraction),
             ..usual
         }
     }
@@ -179,6 +181,14 @@ impl Config {
         }
         self.optimizer.validate()?;
         self.schedule.validate()
+    }
+
+    /// How images get to the network.
+    ///
+    /// # Errors
+    /// Where there is no such network.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        Ok(self.input.resolve(tallow_models::find(&self.model)?))
     }
 
     /// The augmentation: what was asked for, or what suits the data: no mirror images of digits, random parts of

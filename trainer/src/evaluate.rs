@@ -1,13 +1,12 @@
-//! A network's loss and accuracies on a data set.
+//! A network's loss and accuracies on a data set, whatever runs it.
 
 use candle_core::{Device, Tensor};
 use tallow_builder::Network;
-use tallow_builder::kernels::CrossEntropy;
 
 use crate::data::{Batch, Loader};
 use crate::error::Result;
 use crate::metrics::csv::Validation;
-use crate::metrics::{ConfusionMatrix, Running};
+use crate::metrics::{ConfusionMatrix, Running, cross_entropy};
 use crate::progress::{Pass, Progress};
 
 /// What a pass over a data set found.
@@ -25,24 +24,34 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// Those of the loader, and where the images do not fit the network.
-pub fn evaluate(
-    network: &Network,
+pub fn evaluate(network: &Network, loader: &Loader, progress: &mut Progress, pass: Pass) -> Result<Evaluation> {
+    let classes = network.graph().output_shape().elements();
+    let forward = |batch: &Batch| {
+        let logits = network.forward(&images(batch, &Device::Cpu)?)?;
+        Ok(logits.flatten_all()?.to_vec1()?)
+    };
+    evaluate_with(classes, forward, loader, progress, pass)
+}
+
+/// As [`evaluate`], with anything that turns a batch into logits (N, classes).
+///
+/// # Errors
+/// Those of the loader and of `forward`.
+pub fn evaluate_with<E: From<crate::Error>>(
+    classes: usize,
+    mut forward: impl FnMut(&Batch) -> Result<Vec<f32>, E>,
     loader: &Loader,
     progress: &mut Progress,
     pass: Pass,
-) -> Result<Evaluation> {
-    let classes = network.graph().output_shape().elements();
+) -> Result<Evaluation, E> {
     let mut running = Running::new(classes);
     let mut confusion = ConfusionMatrix::new(classes);
-    let loss = CrossEntropy { smoothing: 0.0 };
     progress.start(pass);
     for batch in loader.epoch(0, 0)? {
         let batch = batch?;
-        let logits = network.forward(&images(&batch, &Device::Cpu)?)?;
-        let (mean_loss, _) = loss.loss_and_gradient(&logits, &batch.labels)?;
-        let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
-        running.update(mean_loss, &values, &batch.labels);
-        confusion.update(&values, &batch.labels);
+        let logits = forward(&batch)?;
+        running.update(cross_entropy(&logits, &batch.labels), &logits, &batch.labels);
+        confusion.update(&logits, &batch.labels);
         progress.step(batch.len(), running.loss(), running.top1());
     }
     progress.finish();

@@ -69,7 +69,7 @@ impl Trainer {
     pub fn create(path: &Path, config: Config) -> Result<Self> {
         config.validate()?;
         let data = Splits::open(&config.data, config.split)?;
-        let preprocess = config.input.resolve(tallow_models::find(&config.model)?.native);
+        let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let device = Device::Cpu;
         let weights = match &config.weights {
@@ -108,7 +108,7 @@ impl Trainer {
         if data.train.classes() != run.labels()? {
             return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
         }
-        let preprocess = config.input.resolve(tallow_models::find(&config.model)?.native);
+        let preprocess = config.preprocess()?;
         let [train, validation] = loaders(&config, &preprocess, &data)?;
         let Checkpoint { weights, ema, optimizer: state, position } =
             Checkpoint::read(&run.last(), &graph, &Device::Cpu)?;

@@ -51,7 +51,7 @@ pub(crate) fn load_library(path: &Path) -> Result<Loaded, String> {
     }
     let builder = ort::init_from(&path).map_err(one_line)?;
     let environment = builder.with_name("tallow").with_telemetry(false).build().map_err(one_line)?;
-    let version = version_of(ort::info());
+    let version = version_of(&path, ort::info());
     Ok(loaded.insert(Loaded { path, environment, version }).clone())
 }
 
@@ -59,14 +59,20 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// `ORT Build Info: git-branch=rel-1.32.0, …` names the release, and is all that the C interface tells.
-fn version_of(build_info: &str) -> String {
-    let branch = build_info.split(['=', ',']).nth(1).unwrap_or("").trim();
-    let release = branch.trim_start_matches("rel-");
-    if release.starts_with(|c: char| c.is_ascii_digit()) {
-        release.to_owned()
-    } else {
-        "unknown version".to_owned()
+/// The release, which `ort` does not pass on: from the file's name (`libonnxruntime.so.1.32.0`), else from the
+/// branch or the commit in the build's description (`ORT Build Info: git-branch=rel-1.32.0, git-commit-id=…`).
+fn version_of(path: &Path, build_info: &str) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let digits = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let numbers: Vec<&str> = name.split('.').filter(|part| digits(part)).collect();
+    if numbers.len() > 1 {
+        return numbers.join(".");
+    }
+    let entry = |key: &str| build_info.split([',', ' ']).find_map(|entry| entry.strip_prefix(key));
+    match entry("git-branch=rel-") {
+        Some(release) if digits(release) => release.to_owned(),
+        _ => format!("commit {}", entry("git-commit-id=").unwrap_or("unknown")),
     }
 }
 
@@ -209,15 +215,17 @@ impl Engine for OrtEngine {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::version_of;
 
     #[test]
-    fn the_release_is_read_from_the_build_info() {
-        assert_eq!(
-            version_of("ORT Build Info: git-branch=rel-1.32.0, git-commit-id=26250ae, build type=x"),
-            "1.32.0"
-        );
-        assert_eq!(version_of("ORT Build Info: git-branch=main, x"), "unknown version");
-        assert_eq!(version_of(""), "unknown version");
+    fn the_release_is_read_from_the_file_name_or_the_build_info() {
+        let info = "ORT Build Info: git-branch=HEAD, git-commit-id=fab30a4, build type=Release";
+        assert_eq!(version_of(Path::new("/x/libonnxruntime.so.1.32.0"), info), "1.32.0");
+        assert_eq!(version_of(Path::new("/x/libonnxruntime.1.32.0.dylib"), info), "1.32.0");
+        assert_eq!(version_of(Path::new("/x/libonnxruntime.so.1"), info), "commit fab30a4");
+        let info = "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=26250ae, build type=Release";
+        assert_eq!(version_of(Path::new("/x/onnxruntime.dll"), info), "1.31.1");
     }
 }

@@ -2,6 +2,7 @@
 //! batch is two to four times slower.
 //! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::{ArrayD, ArrayView4};
@@ -46,13 +47,15 @@ impl TractEngine {
         };
         // Shapes noted for inner values may name the batch axis, which a concrete batch would contradict.
         let reader = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
-        let mut model = match source {
-            ModelSource::File(path) => reader.model_for_path(path),
-            ModelSource::Bytes(bytes) => reader.model_for_read(&mut &bytes[..]),
-        }
-        .map_err(|e| refused(&format!("{e:#}")))?;
-        let names: Vec<&str> = info.outputs.iter().map(|output| output.name.as_str()).collect();
-        model.select_outputs_by_name(names).map_err(|e| refused(&format!("{e:#}")))?;
+        let model = guarded(|| {
+            let mut model = match source {
+                ModelSource::File(path) => reader.model_for_path(path),
+                ModelSource::Bytes(bytes) => reader.model_for_read(&mut &bytes[..]),
+            }?;
+            model.select_outputs_by_name(info.outputs.iter().map(|output| output.name.as_str()))?;
+            Ok(model)
+        })
+        .map_err(|reason| refused(&reason))?;
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let executor = match options.threads.unwrap_or_else(cores) {
             0 | 1 => Executor::SingleThread,
@@ -84,7 +87,7 @@ impl TractEngine {
             }
             slot
         };
-        slot.get_or_init(|| self.build(shape).map_err(|e| one_line(format!("{e:#}")))).clone()
+        slot.get_or_init(|| guarded(|| self.build(shape))).clone()
     }
 
     fn build(&self, shape: Shape) -> TractResult<Plan> {
@@ -119,7 +122,20 @@ impl Engine for TractEngine {
             reason,
         };
         let plan = self.plan(input.dim().into()).map_err(failed)?;
-        self.run_plan(&plan, input).map_err(|e| failed(one_line(format!("{e:#}"))))
+        guarded(|| self.run_plan(&plan, input)).map_err(failed)
+    }
+}
+
+/// Runs a step of tract's; its errors, and the panics with which it meets some malformed graphs, become a text.
+fn guarded<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(one_line(format!("{error:#}"))),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            Err(one_line(format!("tract gave up: {text}")))
+        }
     }
 }
 

@@ -26,6 +26,10 @@ pub const NEWEST_OPSET: u32 = 21;
 
 /// The name of the network's input in the file.
 pub const INPUT: &str = "images";
+/// The name of the output that holds scores before softmax.
+pub const LOGITS: &str = "logits";
+/// The name of the output that holds softmax's.
+pub const PROBABILITIES: &str = "probabilities";
 
 /// What the file is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,8 +128,8 @@ fn encode(
         None => vec![],
     };
     let output = match kind {
-        OutputKind::Logits => "logits",
-        OutputKind::Probabilities => "probabilities",
+        OutputKind::Logits => LOGITS,
+        OutputKind::Probabilities => PROBABILITIES,
     };
     let (proto, initializers) = lower::lower(&inference, &weights, output, options.batch);
     let head = ModelProto {

@@ -78,8 +78,11 @@ fn names_are_unique() {
 fn an_option_out_of_range_is_named() {
     let nan = Some(f64::NAN);
     for (options, expected) in [
-        (Options { classes: Some(0), ..Options::default() }, "`resnet20`: classes must be at least 1"),
-        (Options { height: Some(0), ..Options::default() }, "`resnet20`: height must be at least 1"),
+        (
+            Options { classes: Some(0), ..Options::default() },
+            "`resnet20`: classes must lie in 1 to 10000000, is 0",
+        ),
+        (Options { height: Some(0), ..Options::default() }, "height must lie in 1 to 16384, is 0"),
         (
             Options { dropout: Some(1.0), ..Options::default() },
             "`resnet20`: dropout must lie in [0, 1), is 1",

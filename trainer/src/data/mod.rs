@@ -40,7 +40,7 @@ pub trait Dataset: Send + Sync {
     /// Reads and decodes sample `index`, upright and in RGB.
     ///
     /// # Errors
-    /// [`Error::Image`] with the sample's origin if it cannot be read or decoded.
+    /// [`crate::Error::Image`] with the sample's origin if it cannot be read or decoded.
     fn load(&self, index: usize) -> Result<RgbImage>;
 
     /// Where sample `index` comes from, for messages: a path, or `digits #17`.

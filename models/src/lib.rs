@@ -1,1 +1,22 @@
-//! The network zoo: plain CNN, ResNet and EfficientNet as layer graphs.
+//! The network zoo: plain CNN, ResNet and EfficientNet as layer graphs, one file a family.
+//!
+//! [`build`] makes a graph from a name; each family's spec ([`ResNet`], [`EfficientNet`], [`PlainCnn`]) makes those
+//! that have no name. Parameters are called as torchvision calls them.
+
+mod efficientnet;
+mod efficientnet_lite;
+mod error;
+mod layers;
+mod options;
+mod plain_cnn;
+mod registry;
+mod resnet;
+mod scaling;
+
+pub use efficientnet::EfficientNet;
+pub use error::{Error, Result};
+pub use options::{Options, PaddingStyle};
+pub use plain_cnn::PlainCnn;
+pub use registry::{Architecture, architectures, build, find, names};
+pub use resnet::{Block, ResNet, Stem};
+pub use scaling::Scaling;

@@ -1,1 +1,25 @@
-//! Serves ONNX classifiers through ONNX Runtime or tract.
+//! Serves `.onnx` classifiers: one type to hand images to, three engines behind it (ONNX Runtime on CUDA,
+//! ONNX Runtime on the CPU, tract). A file that Tallow exported says itself how its images are prepared and what
+//! its classes are called; the libonnxruntime that `ort` needs is found, or installed, here.
+
+mod classifier;
+mod engines;
+mod error;
+pub mod install;
+mod library;
+mod network;
+mod onnx;
+mod prediction;
+mod report;
+mod select;
+
+pub use classifier::{Classifier, ClassifierBuilder};
+pub use engines::{Engine, EngineChoice, EngineKind, EngineOptions};
+pub use error::RuntimeError;
+pub use library::{LibrarySearch, SearchStep, find_library};
+pub use network::Network;
+pub use onnx::{Dim, ModelInfo, TensorInfo};
+pub use prediction::Prediction;
+pub use report::{RuntimeReport, runtime_report};
+pub use select::Selection;
+pub use tallow_input::{InputError, Interpolation, ModelCard, OutputKind, Preprocess, RgbImage};

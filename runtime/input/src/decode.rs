@@ -60,13 +60,29 @@ fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     let mut decoder = reader.into_decoder().map_err(fault)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    if format == ImageFormat::Jpeg && !jpeg::reaches_end(bytes) {
+    let whole = match format {
+        ImageFormat::Jpeg => jpeg::reaches_end(bytes),
+        ImageFormat::WebP => riff_is_whole(bytes),
+        _ => true,
+    };
+    if !whole {
         return Err(ImageFault::Truncated);
     }
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut picture = DynamicImage::ImageRgb8(to_rgb(DynamicImage::from_decoder(decoder).map_err(fault)?));
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
+}
+
+/// A WebP file says its length; its EXIF orientation comes last, and a cut must not lose it unseen.
+fn riff_is_whole(bytes: &[u8]) -> bool {
+    match bytes.get(4..8) {
+        Some(length) => {
+            bytes.len() as u64
+                >= 8 + u64::from(u32::from_le_bytes([length[0], length[1], length[2], length[3]]))
+        }
+        None => false,
+    }
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), ImageFault> {
@@ -119,7 +135,7 @@ fn fault(error: ImageError) -> ImageFault {
         other => {
             let text = one_line(&other.to_string());
             let lower = text.to_lowercase();
-            if ["unexpected end", "unexpected eof", "failed to fill", "exhausted"]
+            if ["unexpected end", "unexpected eof", "failed to fill", "exhausted", "not enough bytes"]
                 .iter()
                 .any(|s| lower.contains(s))
             {

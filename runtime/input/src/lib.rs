@@ -8,6 +8,7 @@ mod error;
 mod jpeg;
 mod normalize;
 mod preprocess;
+mod resample;
 mod resize;
 
 pub use card::{CARD_FORMAT, CARD_PREFIX, ModelCard, OutputKind};

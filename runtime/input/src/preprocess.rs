@@ -119,11 +119,6 @@ impl Preprocess {
     pub fn pixels(&self, image: &RgbImage) -> Result<RgbImage, InputError> {
         self.validate()?;
         let (width, height) = self.resized_size(image.width(), image.height());
-        if u64::from(width) * u64::from(height) > crate::MAX_PIXELS {
-            let (w, h) = image.dimensions();
-            let reason = format!("from {w}x{h} to {width}x{height}: more than {} pixels", crate::MAX_PIXELS);
-            return Err(InputError::Geometry { action: "resize", reason });
-        }
         let resized = if image.dimensions() == (width, height) {
             Cow::Borrowed(image)
         } else {
@@ -213,7 +208,7 @@ mod tests {
     #[test]
     fn an_absurdly_narrow_image_is_an_error_not_an_allocation() {
         let text = Preprocess::imagenet(600, 600).apply(&RgbImage::new(1, 16_000)).unwrap_err().to_string();
-        assert!(text.contains("from 1x16000 to 600x9600000"), "{text}");
+        assert_eq!(text, "cannot resize: 600x9600000 pixels are more than 178956970");
         assert!(Preprocess::imagenet(8, 8).apply(&RgbImage::new(0, 0)).is_err());
     }
 

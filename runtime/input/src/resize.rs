@@ -1,16 +1,15 @@
 //! Resizing and cropping with torchvision's geometry and Pillow's filters.
-//! Filters are antialiased: their support grows with the reduction, as in `PIL.Image.resize`.
+//! Filters are antialiased, and their results equal `PIL.Image.resize` to the bit.
 //! All sizes are in pixels; images are 8-bit RGB.
 
 use std::borrow::Cow;
 
-use fast_image_resize as fir;
-use fir::images::{CroppedImage, Image, ImageRef};
-use fir::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
+use crate::decode::MAX_PIXELS;
 use crate::error::InputError;
+use crate::resample::resample;
 
 /// The filter that makes new pixels out of old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,7 +40,7 @@ pub struct Region {
 /// Resizes an image to `width` x `height`, whatever its aspect, as `PIL.Image.resize` does.
 ///
 /// # Errors
-/// [`InputError::Geometry`] where a side is 0.
+/// [`InputError::Geometry`] where a side is 0 or the result has more than [`MAX_PIXELS`] pixels.
 pub fn resize(
     image: &RgbImage,
     width: u32,
@@ -57,7 +56,8 @@ pub fn resize(
 /// As torchvision's `resized_crop`, no pixel outside the region has a part in the result.
 ///
 /// # Errors
-/// [`InputError::Geometry`] where a side is 0 or the region reaches beyond the image.
+/// [`InputError::Geometry`] where a side is 0, the region reaches beyond the image, or the result has more
+/// than [`MAX_PIXELS`] pixels.
 pub fn resized_crop(
     image: &RgbImage,
     region: Region,
@@ -77,23 +77,21 @@ pub fn resized_crop(
             "the region {w}x{h} at ({left}, {top}) reaches beyond the image's {iw}x{ih}"
         )));
     }
-    if (w, h) == (width, height) {
-        return Ok(imageops::crop_imm(image, left, top, w, h).to_image());
+    let too_many = || refuse(format!("{width}x{height} pixels are more than {MAX_PIXELS}"));
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(too_many());
     }
-    let failed = |e: &dyn std::fmt::Display| refuse(format!("from {w}x{h} to {width}x{height} pixels: {e}"));
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
-        .map_err(|e| failed(&e))?;
-    let source = CroppedImage::new(&source, left, top, w, h).map_err(|e| failed(&e))?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
-    let algorithm = match interpolation {
-        Interpolation::Nearest => ResizeAlg::Nearest,
-        Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-        Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+    let cut = if (w, h) == image.dimensions() {
+        Cow::Borrowed(image)
+    } else {
+        Cow::Owned(imageops::crop_imm(image, left, top, w, h).to_image())
     };
-    let options = ResizeOptions::new().resize_alg(algorithm).use_alpha(false);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-    RgbImage::from_raw(width, height, target.into_vec())
-        .ok_or_else(|| refuse(format!("{width}x{height} pixels are too many")))
+    if (w, h) == (width, height) {
+        return Ok(cut.into_owned());
+    }
+    let size = |width: u32, height: u32| (width as usize, height as usize);
+    let pixels = resample(cut.as_raw(), size(w, h), size(width, height), interpolation);
+    RgbImage::from_raw(width, height, pixels).ok_or_else(too_many)
 }
 
 /// Cuts `width` x `height` pixels out of the middle, padding with black where the image is smaller.

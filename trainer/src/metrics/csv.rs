@@ -7,6 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::atomic;
 use crate::error::{Error, Result};
 
@@ -15,7 +17,7 @@ pub const HEADER: &str = "epoch,step,learning_rate,train_loss,train_top1,validat
                           validation_top5,images_per_second,seconds";
 
 /// What a validation pass found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean loss.
     pub loss: f64,

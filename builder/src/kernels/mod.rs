@@ -1,0 +1,28 @@
+//! Kernels as candle `CustomOp`s, forward and backward, for the CPU in f32.
+//!
+//! candle's own convolution, pooling and batch-norm gradients are slow, incomplete or wrong; these hold for every
+//! shape and are checked against naive f64 loops. One file an op; [`matrix`] and [`columns`] serve the convolutions,
+//! [`plane`] the depthwise convolution and the pools.
+
+mod activation;
+mod batch_norm;
+mod channel_scale;
+mod columns;
+mod conv2d;
+mod cpu;
+mod depthwise;
+mod dropout;
+mod global_avg_pool;
+mod matrix;
+mod plane;
+mod pool;
+mod softmax;
+
+pub use activation::ActivationKernel;
+pub use batch_norm::{BatchNormEval, BatchNormTrain, Moments};
+pub use channel_scale::ChannelScale;
+pub use conv2d::Conv2dKernel;
+pub use dropout::dropout_mask;
+pub use global_avg_pool::GlobalAvgPool;
+pub use pool::{AvgPool2d, MaxPool2d};
+pub use softmax::{CrossEntropy, softmax, softmax_backward};

@@ -1,0 +1,61 @@
+//! Softmax over logits, and the loss on top of it.
+
+use candle_core::{D, Result, Tensor, bail};
+
+/// Softmax over the last axis of `[N, K]`.
+///
+/// # Errors
+/// Where the tensor has no last axis.
+pub fn softmax(logits: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
+    let exp = shifted.exp()?;
+    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+}
+
+/// Gradient of the logits, given y = softmax(logits): y·(g − Σ g·y).
+///
+/// # Errors
+/// Where the shapes differ.
+pub fn softmax_backward(y: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    let inner = (y * grad)?.sum_keepdim(D::Minus1)?;
+    y * grad.broadcast_sub(&inner)?
+}
+
+/// Cross-entropy with label smoothing (Szegedy et al. 2016, section 7): the target is
+/// (1 − smoothing)·one-hot + smoothing/K, averaged over the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy {
+    /// Probability taken from the label and spread over all classes, in [0, 1).
+    pub smoothing: f64,
+}
+
+impl CrossEntropy {
+    /// The mean loss over the batch, computed in f64, and its gradient with respect to `logits` `[N, K]`.
+    ///
+    /// # Errors
+    /// Where the labels do not fit the logits.
+    pub fn loss_and_gradient(&self, logits: &Tensor, labels: &[u32]) -> Result<(f64, Tensor)> {
+        let (n, k) = logits.dims2()?;
+        if labels.len() != n {
+            bail!("cross-entropy: {} labels for {n} images", labels.len());
+        }
+        if let Some(label) = labels.iter().find(|&&label| label as usize >= k) {
+            bail!("cross-entropy: label {label} with {k} classes");
+        }
+        let spread = self.smoothing / k as f64;
+        let mut loss = 0.0;
+        let mut gradient = Vec::with_capacity(n * k);
+        for (row, &label) in logits.to_vec2::<f32>()?.iter().zip(labels) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exps: Vec<f64> = row.iter().map(|&z| f64::from(z - max).exp()).collect();
+            let log_total = exps.iter().sum::<f64>().ln();
+            for (class, (&z, &exp)) in row.iter().zip(&exps).enumerate() {
+                let target = spread + if class == label as usize { 1.0 - self.smoothing } else { 0.0 };
+                let probability = exp / log_total.exp();
+                loss -= target * (f64::from(z - max) - log_total);
+                gradient.push(((probability - target) / n as f64) as f32);
+            }
+        }
+        Ok((loss / n as f64, Tensor::from_vec(gradient, (n, k), logits.device())?))
+    }
+}

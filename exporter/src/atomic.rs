@@ -1,0 +1,160 @@
+//! Files and directories that appear whole or not at all, and that replace others only when told to.
+//! Both are made under a temporary name beside their place and renamed when complete.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::{Error, Result};
+
+/// What to do about a file or model directory that is already there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// Leave it and fail.
+    #[default]
+    Keep,
+    /// Put the new one in its place once that is complete.
+    Replace,
+}
+
+/// Writes a file.
+pub(crate) fn write_file(
+    path: &Path,
+    existing: Existing,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
+) -> Result<()> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    if existing == Existing::Keep && path.exists() {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    let mut options = tempfile::Builder::new();
+    // A temporary file is its owner's alone by default; what people ship is as readable as any other file.
+    #[cfg(unix)]
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = options.tempfile_in(parent(path)).map_err(failed)?;
+    let mut out = BufWriter::new(file.as_file_mut());
+    write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
+    drop(out);
+    file.as_file().sync_all().map_err(failed)?;
+    let persisted = match existing {
+        Existing::Keep => file.persist_noclobber(path),
+        Existing::Replace => file.persist(path),
+    };
+    persisted.map_err(|e| match e.error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
+        _ => failed(e.error),
+    })?;
+    Ok(())
+}
+
+/// Fills a new directory. Where one is to be replaced, it is moved aside first and back if anything fails.
+pub(crate) fn write_directory(
+    path: &Path,
+    existing: Existing,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    if existing == Existing::Keep && path.exists() {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    let fresh = temporary_directory(path)?;
+    let content = fresh.path().join("new");
+    fs::create_dir(&content).map_err(failed)?;
+    fill(&content)?;
+    let old = fresh.path().join("old");
+    let replaced = path.exists();
+    if replaced {
+        fs::rename(path, &old).map_err(failed)?;
+    }
+    fs::rename(&content, path).map_err(|source| {
+        if replaced && fs::rename(&old, path).is_err() {
+            // Better a leftover than a lost model.
+            return Error::Io { path: fresh.keep(), source };
+        }
+        failed(source)
+    })
+}
+
+/// A hidden directory beside `path`, so that renaming stays within one file system; removed when dropped.
+fn temporary_directory(path: &Path) -> Result<TempDir> {
+    let mut options = tempfile::Builder::new();
+    #[cfg(unix)]
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    options.tempdir_in(parent(path)).map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_kept_or_replaced_as_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_file(&path, Existing::Keep, |f| f.write_all(b"one")).unwrap();
+        let text = write_file(&path, Existing::Keep, |f| f.write_all(b"two")).unwrap_err().to_string();
+        assert!(text.starts_with(&path.display().to_string()) && text.contains("already exists"), "{text}");
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_file(&path, Existing::Replace, |f| f.write_all(b"two")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(entries(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let result = write_file(&path, Existing::Replace, |f| {
+            f.write_all(b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(result.unwrap_err().to_string(), format!("{}: disk full", path.display()));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_directory_is_replaced_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let fill = |name: &'static str| {
+            move |dir: &Path| -> Result<()> {
+                fs::write(dir.join(name), name).unwrap();
+                Ok(())
+            }
+        };
+        write_directory(&path, Existing::Keep, fill("one")).unwrap();
+        assert!(matches!(write_directory(&path, Existing::Keep, fill("two")), Err(Error::Exists { .. })));
+        let failure = |dir: &Path| {
+            fs::write(dir.join("half"), "half").unwrap();
+            Err(Error::Layer { layer: "conv".into(), problem: "broken".into() })
+        };
+        write_directory(&path, Existing::Replace, failure).unwrap_err();
+        assert_eq!(entries(&path), ["one"]);
+        write_directory(&path, Existing::Replace, fill("two")).unwrap();
+        assert_eq!(entries(&path), ["two"]);
+        assert_eq!(entries(folder.path()), ["model"]);
+    }
+
+    #[test]
+    fn a_missing_parent_is_an_error_that_names_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/such/file");
+        let text = write_file(&path, Existing::Keep, |f| f.write_all(b"x")).unwrap_err().to_string();
+        assert!(text.starts_with(&path.display().to_string()), "{text}");
+    }
+}

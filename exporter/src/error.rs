@@ -1,0 +1,86 @@
+//! What can go wrong on the way from a network to a file. Every text is one line.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Each names the layer, option or file it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The network or its weights are not usable, or a weights file is not.
+    #[error(transparent)]
+    Network(#[from] tallow_builder::Error),
+
+    /// An operator set that is not written here.
+    #[error("opset {requested} is not supported: choose one from {min} to {max}")]
+    Opset {
+        /// What was asked for.
+        requested: u32,
+        /// The oldest.
+        min: u32,
+        /// The newest.
+        max: u32,
+    },
+
+    /// An option that does not go with the network.
+    #[error("network `{network}`: {problem}")]
+    Option {
+        /// The network's name.
+        network: String,
+        /// The option and why it cannot be.
+        problem: String,
+    },
+
+    /// The model card describes another network than this one.
+    #[error("the model card does not fit network `{network}`: {problem}")]
+    Card {
+        /// The network's name.
+        network: String,
+        /// The field and both values.
+        problem: String,
+    },
+
+    /// A layer whose numbers cannot be exported.
+    #[error("layer `{layer}`: {problem}")]
+    Layer {
+        /// The layer's name.
+        layer: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// Something is in the way and may not be replaced.
+    #[error("{}: already exists; choose another path, or pass --force to replace it", path.display())]
+    Exists {
+        /// What is in the way.
+        path: PathBuf,
+    },
+
+    /// A file that cannot be read, written or renamed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+
+    /// A file that is not an ONNX model, or a damaged one.
+    #[error("{}: not a readable ONNX model: {problem}", path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+
+    /// A directory that is not a model directory, or a damaged one.
+    #[error("{}: {problem}", path.display())]
+    ModelDir {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

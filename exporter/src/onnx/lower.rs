@@ -1,0 +1,219 @@
+//! Every operation of the layer graph as ONNX nodes, the same ones in each operator set from 15 to 21.
+//! A node and its value are called as the layer is; what a layer needs besides (a sigmoid in SiLU) adds a suffix.
+//! There is no `value_info`: shapes with a symbolic batch inside the graph keep tract from fixing the batch.
+
+use std::collections::HashSet;
+
+use candle_core::{Device, Tensor};
+use tallow_builder::graph::{Activation, Node, Op, Pads, Pool};
+use tallow_builder::{Graph, NodeId, Weights};
+
+use super::INPUT;
+use super::proto::{
+    AttributeProto, AttributeType, Dimension, DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto,
+    TensorType, TypeProto, ValueInfoProto,
+};
+
+/// The graph without its initializers, and these in the order of their first use.
+pub(super) fn lower(
+    graph: &Graph,
+    weights: &Weights,
+    output: &str,
+    batch: Option<usize>,
+) -> (GraphProto, Vec<(String, Tensor)>) {
+    let mut lowering = Lowering {
+        graph,
+        weights,
+        nodes: vec![],
+        initializers: vec![],
+        names: graph.parameters().into_iter().map(|parameter| parameter.name).collect(),
+        values: vec![INPUT.into()],
+    };
+    lowering.names.extend([INPUT.to_owned(), output.to_owned()]);
+    for (id, node) in graph.iter().skip(1) {
+        let value = if id == graph.output() { output.to_owned() } else { lowering.unique(&node.name) };
+        lowering.layer(id, node, &value);
+        lowering.values.push(value);
+    }
+    if graph.output().index() == 0 {
+        lowering.node("Identity", "identity", &[INPUT], output, vec![]);
+    }
+    let info = |name: &str, id: NodeId| value_info(name, graph.node(id).shape.dims(), batch);
+    let proto = GraphProto {
+        node: lowering.nodes,
+        name: graph.name().into(),
+        initializer: vec![],
+        input: graph.iter().take(1).map(|(id, _)| info(INPUT, id)).collect(),
+        output: vec![info(output, graph.output())],
+    };
+    (proto, lowering.initializers)
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    weights: &'a Weights,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<(String, Tensor)>,
+    /// Names taken by values and initializers, which share one namespace.
+    names: HashSet<String>,
+    /// The value of each layer so far.
+    values: Vec<String>,
+}
+
+impl Lowering<'_> {
+    fn layer(&mut self, id: NodeId, node: &Node, output: &str) {
+        let inputs: Vec<String> = node.inputs.iter().map(|id| self.values[id.index()].clone()).collect();
+        let x = inputs.first().map_or(INPUT, String::as_str);
+        let name = &node.name;
+        match &node.op {
+            Op::Conv2d(conv) => {
+                let attributes = vec![
+                    ints("dilations", &conv.dilation),
+                    int("group", conv.groups),
+                    ints("kernel_shape", &conv.kernel),
+                    pads(&conv.padding),
+                    ints("strides", &conv.stride),
+                ];
+                self.with_parameters("Conv", id, x, output, attributes);
+            }
+            Op::BatchNorm(bn) => {
+                // ONNX's momentum is the share of the old average.
+                let attributes = vec![float("epsilon", bn.eps), float("momentum", 1.0 - bn.momentum)];
+                self.with_parameters("BatchNormalization", id, x, output, attributes);
+            }
+            Op::Linear(_) => self.with_parameters("Gemm", id, x, output, vec![int("transB", 1)]),
+            Op::Activation(activation) => self.activation(*activation, name, x, output),
+            Op::MaxPool(pool) => self.node("MaxPool", name, &[x], output, window(pool)),
+            Op::AvgPool(pool) => {
+                let mut attributes = window(pool);
+                attributes.insert(0, int("count_include_pad", 1));
+                self.node("AveragePool", name, &[x], output, attributes);
+            }
+            Op::GlobalAvgPool => self.node("GlobalAveragePool", name, &[x], output, vec![]),
+            Op::Add => self.node("Add", name, &[x, &inputs[1]], output, vec![]),
+            Op::Mul => self.node("Mul", name, &[x, &inputs[1]], output, vec![]),
+            Op::Flatten => self.node("Flatten", name, &[x], output, vec![int("axis", 1)]),
+            Op::Softmax => self.node("Softmax", name, &[x], output, vec![int("axis", 1)]),
+            Op::Input | Op::Dropout { .. } | Op::StochasticDepth { .. } => {
+                self.node("Identity", name, &[x], output, vec![]);
+            }
+        }
+    }
+
+    fn activation(&mut self, activation: Activation, name: &str, x: &str, output: &str) {
+        match activation {
+            Activation::Relu => self.node("Relu", name, &[x], output, vec![]),
+            Activation::Relu6 => {
+                let (low, high) = (self.constant("relu6.min", 0.0), self.constant("relu6.max", 6.0));
+                self.node("Clip", name, &[x, &low, &high], output, vec![]);
+            }
+            Activation::LeakyRelu { slope } => {
+                self.node("LeakyRelu", name, &[x], output, vec![float("alpha", slope)]);
+            }
+            Activation::Sigmoid { slope: 1.0 } => self.node("Sigmoid", name, &[x], output, vec![]),
+            Activation::Sigmoid { slope } => {
+                let slope = self.constant(&format!("{name}.slope"), slope as f32);
+                let scaled = self.unique(&format!("{name}/scaled"));
+                self.node("Mul", &scaled, &[x, &slope], &scaled, vec![]);
+                self.node("Sigmoid", name, &[&scaled], output, vec![]);
+            }
+            Activation::Tanh => self.node("Tanh", name, &[x], output, vec![]),
+            Activation::Silu => {
+                let gate = self.unique(&format!("{name}/sigmoid"));
+                self.node("Sigmoid", &gate, &[x], &gate, vec![]);
+                self.node("Mul", name, &[x, &gate], output, vec![]);
+            }
+            Activation::HardSwish => self.node("HardSwish", name, &[x], output, vec![]),
+        }
+    }
+
+    /// A node that takes its layer's tensors after `x`, in the order of [`Graph::layer_parameters`], which is ONNX's.
+    fn with_parameters(
+        &mut self,
+        op: &str,
+        id: NodeId,
+        x: &str,
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) {
+        let mut inputs = vec![x.to_owned()];
+        for parameter in self.graph.layer_parameters(id) {
+            // The counter of a batch norm's batches is PyTorch's own.
+            if !parameter.shape.is_empty() {
+                let tensor = self.weights.get(&parameter.name).clone();
+                inputs.push(parameter.name.clone());
+                self.initializers.push((parameter.name, tensor));
+            }
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let graph = self.graph;
+        self.node(op, &graph.node(id).name, &inputs, output, attributes);
+    }
+
+    fn node(&mut self, op: &str, name: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) {
+        self.nodes.push(NodeProto {
+            input: inputs.iter().map(|&input| input.into()).collect(),
+            output: vec![output.into()],
+            name: name.into(),
+            op_type: op.into(),
+            attribute,
+        });
+    }
+
+    /// The name of a scalar, made on its first use.
+    fn constant(&mut self, name: &str, value: f32) -> String {
+        let known = |(other, tensor): &&(String, Tensor)| other == name && tensor.dims().is_empty();
+        if let Some((name, _)) = self.initializers.iter().find(known) {
+            return name.clone();
+        }
+        let name = self.unique(name);
+        let scalar = Tensor::new(value, &Device::Cpu).expect("a number on the CPU needs no device");
+        self.initializers.push((name.clone(), scalar));
+        name
+    }
+
+    /// A name that nothing has yet: the one asked for unless a layer is called as another's tensor.
+    fn unique(&mut self, name: &str) -> String {
+        let mut name = name.to_owned();
+        while !self.names.insert(name.clone()) {
+            name.push('_');
+        }
+        name
+    }
+}
+
+fn window(pool: &Pool) -> Vec<AttributeProto> {
+    vec![ints("kernel_shape", &pool.kernel), pads(&pool.padding), ints("strides", &pool.stride)]
+}
+
+fn pads(padding: &Pads) -> AttributeProto {
+    ints("pads", &padding.onnx())
+}
+
+fn attribute(name: &str, r#type: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: r#type.into(), ..Default::default() }
+}
+
+fn int(name: &str, value: usize) -> AttributeProto {
+    AttributeProto { i: Some(value as i64), ..attribute(name, AttributeType::Int) }
+}
+
+fn ints(name: &str, values: &[usize]) -> AttributeProto {
+    AttributeProto {
+        ints: values.iter().map(|&v| v as i64).collect(),
+        ..attribute(name, AttributeType::Ints)
+    }
+}
+
+fn float(name: &str, value: f64) -> AttributeProto {
+    AttributeProto { f: Some(value as f32), ..attribute(name, AttributeType::Float) }
+}
+
+fn value_info(name: &str, sample: Vec<usize>, batch: Option<usize>) -> ValueInfoProto {
+    let fixed = |size: usize| DimensionValue::Fixed(size as i64);
+    let batch = batch.map_or(DimensionValue::Symbol("N".into()), fixed);
+    let values = std::iter::once(batch).chain(sample.into_iter().map(fixed));
+    let shape = TensorShapeProto { dim: values.map(|value| Dimension { value: Some(value) }).collect() };
+    let tensor = TensorType { elem_type: FLOAT, shape: Some(shape) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}

@@ -1,0 +1,174 @@
+//! ONNX: the inference graph as one self-describing `.onnx` file.
+//! Input `images` [N, C, H, W] f32, output `logits` (or `probabilities`); layers and tensors keep their names.
+//! The same network, weights, card and options give the same bytes.
+
+mod encode;
+mod lower;
+mod proto;
+
+use std::path::Path;
+
+use prost::Message;
+use tallow_builder::graph::{Op, Shape};
+use tallow_builder::{Graph, Weights};
+use tallow_input::{ModelCard, OutputKind};
+
+use crate::atomic::{Existing, write_file};
+use crate::error::{Error, Result};
+use crate::passes;
+use encode::Encoding;
+use proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
+
+/// The oldest operator set that is written.
+pub const OLDEST_OPSET: u32 = 15;
+/// The newest operator set that is written.
+pub const NEWEST_OPSET: u32 = 21;
+
+/// The name of the network's input in the file.
+pub const INPUT: &str = "images";
+
+/// What the file is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnnxOptions {
+    /// Version of ONNX's operator set, [`OLDEST_OPSET`] to [`NEWEST_OPSET`].
+    pub opset: u32,
+    /// Folds batch norms into the convolutions before them.
+    pub fold: bool,
+    /// Ends the network in softmax: the output is `probabilities` instead of `logits`.
+    pub softmax: bool,
+    /// Fixes the batch; `None` leaves it symbolic, as `N`.
+    pub batch: Option<usize>,
+}
+
+impl Default for OnnxOptions {
+    fn default() -> Self {
+        Self { opset: 17, fold: true, softmax: false, batch: None }
+    }
+}
+
+/// The bytes of an `.onnx` file. With a card, the file describes itself; `card.output` and, where it is empty,
+/// `card.producer` are filled in here.
+///
+/// # Errors
+/// Where an option is out of range, the card describes another network (labels, image size), or the weights are not
+/// the graph's.
+pub fn export_onnx(
+    graph: &Graph,
+    weights: &Weights,
+    card: Option<&ModelCard>,
+    options: &OnnxOptions,
+) -> Result<Vec<u8>> {
+    let encoding = encode(graph, weights, card, options)?;
+    let mut bytes = Vec::with_capacity(encoding.len());
+    encoding.write(&mut bytes).map_err(|source| Error::Io { path: "memory".into(), source })?;
+    Ok(bytes)
+}
+
+/// Writes an `.onnx` file: [`export_onnx`], streamed, so that the weights are not held twice. The file appears whole
+/// or not at all.
+///
+/// # Errors
+/// As [`export_onnx`], and where the file is in the way or cannot be written.
+pub fn write_onnx(
+    path: &Path,
+    graph: &Graph,
+    weights: &Weights,
+    card: Option<&ModelCard>,
+    options: &OnnxOptions,
+    existing: Existing,
+) -> Result<()> {
+    let encoding = encode(graph, weights, card, options)?;
+    write_file(path, existing, |file| encoding.write(file))
+}
+
+/// The card in an `.onnx` file; `None` where the file has none.
+///
+/// # Errors
+/// Where the file cannot be read, is not an ONNX model, or has a card that cannot be understood.
+pub fn read_card(path: &Path) -> Result<Option<ModelCard>> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let unreadable = |problem: String| Error::Onnx { path: path.to_owned(), problem };
+    let model = MetadataOnly::decode(bytes.as_slice()).map_err(|e| unreadable(e.to_string()))?;
+    let props = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value));
+    ModelCard::from_props(props).map_err(|e| unreadable(e.to_string()))
+}
+
+/// A [`ModelProto`] of which all but the metadata is skipped.
+#[derive(Clone, PartialEq, Message)]
+struct MetadataOnly {
+    #[prost(message, repeated, tag = "14")]
+    metadata_props: Vec<StringStringEntryProto>,
+}
+
+/// Checks everything and lowers the network; nothing can go wrong after that but the writing.
+fn encode(
+    graph: &Graph,
+    weights: &Weights,
+    card: Option<&ModelCard>,
+    options: &OnnxOptions,
+) -> Result<Encoding> {
+    let refuse = |problem: &str| Error::Option { network: graph.name().to_owned(), problem: problem.into() };
+    let Some(ir_version) = ir_version(options.opset) else {
+        return Err(Error::Opset { requested: options.opset, min: OLDEST_OPSET, max: NEWEST_OPSET });
+    };
+    if options.batch == Some(0) {
+        return Err(refuse("a batch of 0 images is no batch"));
+    }
+    let (inference, weights) = passes::inference(graph, weights, options.fold, options.softmax)?;
+    let kind = match inference.node(inference.output()).op {
+        Op::Softmax => OutputKind::Probabilities,
+        _ => OutputKind::Logits,
+    };
+    let metadata_props = match card {
+        Some(card) => metadata(&inference, card, kind)?,
+        None => vec![],
+    };
+    let output = match kind {
+        OutputKind::Logits => "logits",
+        OutputKind::Probabilities => "probabilities",
+    };
+    let (proto, initializers) = lower::lower(&inference, &weights, output, options.batch);
+    let head = ModelProto {
+        ir_version,
+        producer_name: "tallow".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: None,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: i64::from(options.opset) }],
+        metadata_props,
+    };
+    let encoding = Encoding::new(&head, &proto, initializers)?;
+    // Protocol buffers end at 2 GiB.
+    if encoding.len() > i32::MAX as usize {
+        return Err(refuse("its weights do not fit into an ONNX file, which ends at 2 GiB"));
+    }
+    Ok(encoding)
+}
+
+/// The IR version that came with an operator set (ONNX's versioning table), or `None` where it is not written here.
+fn ir_version(opset: u32) -> Option<i64> {
+    match opset {
+        15..=18 => Some(8),
+        19 | 20 => Some(9),
+        21 => Some(10),
+        _ => None,
+    }
+}
+
+fn metadata(graph: &Graph, card: &ModelCard, output: OutputKind) -> Result<Vec<StringStringEntryProto>> {
+    let refuse = |problem: String| Err(Error::Card { network: graph.name().to_owned(), problem });
+    let size = Shape::map(3, card.preprocess.height as usize, card.preprocess.width as usize);
+    if size != graph.input_shape() {
+        return refuse(format!("it prepares images of {size}, the network takes {}", graph.input_shape()));
+    }
+    let (labels, outputs) = (card.labels.len(), graph.output_shape().elements());
+    if labels != outputs {
+        return refuse(format!("it has {labels} labels, the network {outputs} outputs"));
+    }
+    let mut card = ModelCard { output, ..card.clone() };
+    card.producer.get_or_insert_with(|| concat!("tallow ", env!("CARGO_PKG_VERSION")).into());
+    let props = card.to_props().into_iter();
+    Ok(props.map(|(key, value)| StringStringEntryProto { key, value }).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! tract: pure Rust, always there. One optimised plan for each batch size, because a plan with a symbolic
+//! batch is two to four times slower.
+//! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use ndarray::{ArrayD, ArrayView4};
+use tract_linalg::multithread::{Executor, multithread_tract_scope};
+use tract_onnx::prelude::*;
+
+use super::{Engine, EngineKind, EngineOptions};
+use crate::error::{RuntimeError, one_line};
+use crate::network::ModelSource;
+use crate::onnx::ModelInfo;
+
+/// tract's version, as the lock file has it.
+pub(crate) const VERSION: &str = "0.23.9";
+
+/// Plans kept at a time. A server meets few batch sizes: the full one and the rests.
+const PLANS_KEPT: usize = 8;
+
+type Plan = Arc<TypedRunnableModel>;
+type Shape = [usize; 4];
+/// Filled by the first thread that needs it; others that need it wait, those of other shapes do not.
+type Slot = Arc<OnceLock<Result<Plan, String>>>;
+
+pub(crate) struct TractEngine {
+    file: String,
+    model: InferenceModel,
+    executor: Executor,
+    /// Most recently used last.
+    plans: Mutex<Vec<(Shape, Slot)>>,
+}
+
+impl TractEngine {
+    pub(crate) fn load(
+        info: &ModelInfo,
+        source: &ModelSource,
+        options: &EngineOptions,
+    ) -> Result<TractEngine, RuntimeError> {
+        let refused = |e: &dyn std::fmt::Display| RuntimeError::Engine {
+            engine: EngineKind::Tract,
+            file: info.file.clone(),
+            action: "load",
+            reason: one_line(e),
+        };
+        // Shapes noted for inner values may name the batch axis, which a concrete batch would contradict.
+        let reader = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let mut model = match source {
+            ModelSource::File(path) => reader.model_for_path(path),
+            ModelSource::Bytes(bytes) => reader.model_for_read(&mut &bytes[..]),
+        }
+        .map_err(|e| refused(&format!("{e:#}")))?;
+        let names: Vec<&str> = info.outputs.iter().map(|output| output.name.as_str()).collect();
+        model.select_outputs_by_name(names).map_err(|e| refused(&format!("{e:#}")))?;
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let executor = match options.threads.unwrap_or_else(cores) {
+            0 | 1 => Executor::SingleThread,
+            threads => Executor::multithread(threads),
+        };
+        let engine = TractEngine { file: info.file.clone(), model, executor, plans: Mutex::new(Vec::new()) };
+        // What tract cannot run shows when a plan is made, so one is made now, where the shape is known.
+        if let Some([batch, channels, height, width]) = info.input.dims.as_deref()
+            && let (Some(c), Some(h), Some(w)) = (channels.fixed(), height.fixed(), width.fixed())
+        {
+            engine.plan([batch.fixed().unwrap_or(1), c, h, w]).map_err(|reason| refused(&reason))?;
+        }
+        Ok(engine)
+    }
+
+    /// The plan for an input's shape, made if it is not kept.
+    fn plan(&self, shape: Shape) -> Result<Plan, String> {
+        let slot = {
+            let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = plans.iter().position(|(kept, _)| *kept == shape);
+            let entry = match known {
+                Some(at) => plans.remove(at),
+                None => (shape, Slot::default()),
+            };
+            let slot = entry.1.clone();
+            plans.push(entry);
+            if plans.len() > PLANS_KEPT {
+                plans.remove(0);
+            }
+            slot
+        };
+        slot.get_or_init(|| self.build(shape).map_err(|e| one_line(format!("{e:#}")))).clone()
+    }
+
+    fn build(&self, shape: Shape) -> TractResult<Plan> {
+        self.model.clone().with_input_fact(0, f32::fact(shape).into())?.into_optimized()?.into_runnable()
+    }
+
+    fn run_plan(&self, plan: &Plan, input: ArrayView4<'_, f32>) -> TractResult<Vec<ArrayD<f32>>> {
+        let shape = input.shape().to_vec();
+        let input = input.as_standard_layout();
+        let values = input.as_slice().unwrap_or_default();
+        let tensor = Tensor::from_shape(&shape, values)?;
+        let results =
+            multithread_tract_scope(self.executor.clone(), || plan.run(tvec!(tensor.into_tvalue())))?;
+        results.iter().map(|value| Ok(value.to_plain_array_view::<f32>()?.to_owned())).collect()
+    }
+}
+
+impl Engine for TractEngine {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Tract
+    }
+
+    fn description(&self) -> String {
+        format!("tract {VERSION} on CPU")
+    }
+
+    fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+        let failed = |reason: String| RuntimeError::Engine {
+            engine: EngineKind::Tract,
+            file: self.file.clone(),
+            action: "run",
+            reason,
+        };
+        let plan = self.plan(input.dim().into()).map_err(failed)?;
+        self.run_plan(&plan, input).map_err(|e| failed(one_line(format!("{e:#}"))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_told_is_the_version_locked() {
+        let lock = include_str!("../../../Cargo.lock");
+        let entry = lock.split("[[package]]").find(|p| p.contains("name = \"tract-onnx\"\n")).unwrap();
+        assert!(entry.contains(&format!("version = \"{}\"", super::VERSION)), "{entry}");
+    }
+}

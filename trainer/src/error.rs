@@ -75,11 +75,8 @@ pub enum Error {
     )]
     TooFewToSplit,
     /// A data set without samples where some are needed.
-    #[error("the {what} set has no samples: nothing to iterate over")]
-    NoSamples {
-        /// Which set.
-        what: String,
-    },
+    #[error("the data set has no samples: there is nothing to iterate over")]
+    NoSamples,
     /// One image could not be read or decoded.
     #[error("{origin}: {reason}")]
     Image {
@@ -230,7 +227,7 @@ pub enum Error {
 
 impl Error {
     /// An I/O error with what was tried on which file, for `map_err`.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

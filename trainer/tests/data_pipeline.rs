@@ -1,5 +1,7 @@
 //! Folder of images to batches, as training uses it: decoding, augmentation, the loader, broken files.
 
+#![allow(clippy::unwrap_used)] // clippy knows test functions, not what they call
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,7 +132,7 @@ fn throughput() {
     batches.next().unwrap().unwrap();
     let first = batches.waited();
     let mut steps = 0;
-    while let Some(batch) = batches.next() {
+    for batch in batches.by_ref() {
         batch.unwrap();
         std::thread::sleep(Duration::from_millis(100));
         steps += 1;

@@ -1,4 +1,4 @@
-//! The pictures of a run: learning curves ([`curves`]) and the confusion matrix ([`confusion`]).
+//! The pictures of a run: learning curves ([`curves()`]) and the confusion matrix ([`confusion()`]).
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 

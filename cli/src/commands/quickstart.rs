@@ -9,7 +9,7 @@ use tallow_conformance::VerifyOptions;
 use tallow_exporter::{Existing, OnnxOptions};
 use tallow_runtime::{Classifier, find_library, install};
 use tallow_trainer::config::InputConfig;
-use tallow_trainer::data::{Dataset, Splits};
+use tallow_trainer::data::Splits;
 use tallow_trainer::optim::OptimizerKind;
 use tallow_trainer::schedule::{RateDecay, Schedule};
 use tallow_trainer::{Config, Trainer};

@@ -38,7 +38,7 @@ fn config(seed: u64) -> Config {
     Config {
         model: "resnet20".into(),
         data: "digits".into(),
-        epochs: 20,
+        epochs: 12,
         batch_size: 64,
         seed,
         label_smoothing: 0.1,

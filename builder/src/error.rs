@@ -48,7 +48,7 @@ pub enum Error {
         /// The network's name.
         network: String,
         /// Missing, unexpected and wrongly shaped tensors.
-        differences: crate::weights::Differences,
+        differences: Box<crate::weights::Differences>,
     },
 
     /// A weights file that cannot be read as safetensors.

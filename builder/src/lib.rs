@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod exec;
+pub mod files;
 pub mod graph;
 pub mod init;
 pub mod kernels;

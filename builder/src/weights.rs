@@ -1,13 +1,13 @@
 //! The tensors of a network: initialised, loaded strictly, saved atomically.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::graph::{Graph, Role};
 use crate::rng::Rng;
 
@@ -64,6 +64,7 @@ impl Weights {
         if differences.is_empty() {
             return Ok(Self { tensors: taken });
         }
+        let differences = Box::new(differences);
         Err(Error::Weights { origin: origin.to_owned(), network: graph.name().to_owned(), differences })
     }
 
@@ -210,22 +211,4 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
         .map_err(|e| unwritable(e.to_string()))?;
     let bytes = safetensors::serialize(views, None).map_err(|e| unwritable(e.to_string()))?;
     write_atomically(path, &bytes)
-}
-
-/// Writes a file so that a reader, or a crash, finds the old content or the new, never a part.
-///
-/// # Errors
-/// Where the folder cannot be written; the temporary file is removed then.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let mut options = tempfile::Builder::new();
-    // A temporary file is its owner's alone by default; what people ship is as readable as any other file.
-    #[cfg(unix)]
-    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = options.tempfile_in(folder).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
 }

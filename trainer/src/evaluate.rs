@@ -24,7 +24,12 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// Those of the loader, and where the images do not fit the network.
-pub fn evaluate(network: &Network, loader: &Loader, progress: &mut Progress, pass: Pass) -> Result<Evaluation> {
+pub fn evaluate(
+    network: &Network,
+    loader: &Loader,
+    progress: &mut Progress,
+    pass: Pass,
+) -> Result<Evaluation> {
     let classes = network.graph().output_shape().elements();
     let forward = |batch: &Batch| {
         let logits = network.forward(&images(batch, &Device::Cpu)?)?;

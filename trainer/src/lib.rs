@@ -2,7 +2,6 @@
 //!
 //! A [`Trainer`] runs what a [`Config`] says and leaves everything in a [`RunDir`].
 
-mod atomic;
 pub mod augment;
 pub mod checkpoint;
 pub mod config;

@@ -97,6 +97,6 @@ impl RunDir {
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
-        Ok(tallow_builder::weights::write_atomically(&self.file(name), text.as_bytes())?)
+        Ok(tallow_builder::files::write_atomically(&self.file(name), text.as_bytes())?)
     }
 }

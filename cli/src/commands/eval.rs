@@ -75,7 +75,8 @@ fn pass(loader: &Loader) -> Pass {
 
 fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loader> {
     let data = labelled_images(args, labels)?;
-    let options = LoaderOptions { batch_size: args.batch_size, strict: args.strict, ..LoaderOptions::default() };
+    let options =
+        LoaderOptions { batch_size: args.batch_size, strict: args.strict, ..LoaderOptions::default() };
     Ok(Loader::new(data, Arc::new(EvalTransform::new(*preprocess)?), options)?)
 }
 
@@ -90,7 +91,9 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
             let config = run.config()?;
             Splits::open(&config.data, config.split)?.validation
         }
-        (None, None) => bail!("say what to evaluate on with --data FOLDER: {} lies in no run", args.model.display()),
+        (None, None) => {
+            bail!("say what to evaluate on with --data FOLDER: {} lies in no run", args.model.display())
+        }
     };
     if data.classes() != labels {
         bail!(
@@ -104,7 +107,9 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
 
 fn shortened(names: &[String]) -> String {
     match names {
-        [first, second, third, _, .., last] => format!("{first}, {second}, {third}, …, {last} ({})", names.len()),
+        [first, second, third, _, .., last] => {
+            format!("{first}, {second}, {third}, …, {last} ({})", names.len())
+        }
         _ => names.join(", "),
     }
 }

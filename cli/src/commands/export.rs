@@ -112,7 +112,8 @@ fn trained(args: &Args) -> Result<Trained> {
     let classes = graph.output_shape().elements();
     let labels = match &args.labels {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             text.lines().map(str::to_owned).collect()
         }
         None => (0..classes).map(|class| format!("class {class}")).collect::<Vec<_>>(),

@@ -53,7 +53,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let mut results = vec![];
     for path in &args.images {
         match classifier.classify_file(path, args.top_k) {
-            Ok(predictions) if args.json => results.push(json!({ "image": path, "predictions": predictions })),
+            Ok(predictions) if args.json => {
+                results.push(json!({ "image": path, "predictions": predictions }))
+            }
             Ok(predictions) => print(path, &predictions, args.images.len() > 1),
             // One bad image does not keep the others from being labelled, but the command fails.
             Err(error) => {
@@ -78,7 +80,8 @@ fn open(args: &Args, threads: Option<usize>) -> Result<Classifier> {
     };
     let mut builder = Classifier::builder().engine(args.engine).options(options);
     if let Some(path) = &args.labels {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         builder = builder.labels(text.lines().map(str::to_owned).collect());
     }
     if let Some(size) = args.size {

@@ -85,9 +85,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     let run = run.display();
     step("what there is now");
-    println!("{run}/model.onnx        the network for any ONNX runtime; it carries its labels and preprocessing");
+    println!(
+        "{run}/model.onnx        the network for any ONNX runtime; it carries its labels and preprocessing"
+    );
     println!("{run}/model/            the same with weights, layer graph and assets");
-    println!("{run}/curves.png        loss and accuracy; confusion.png beside it shows which digits are confused");
+    println!(
+        "{run}/curves.png        loss and accuracy; confusion.png beside it shows which digits are confused"
+    );
     println!("{run}/checkpoints/      best and last, to go on from");
     step("what to type next (tallow = target/release/tallow)");
     println!("tallow predict {run}/model.onnx {run}/samples/*.png");

@@ -85,7 +85,10 @@ fn print(graph: &Graph, summary: &Summary) -> Result<()> {
     println!("parameters   {:>16}", thousands(totals.parameters as u64));
     println!("buffers      {:>16}", thousands(totals.buffers as u64));
     println!("MACs         {:>16}  for one image; twice as many FLOPs", thousands(totals.macs));
-    println!("activations  {:>16}  bytes for one image in training", thousands(totals.activation_bytes as u64));
+    println!(
+        "activations  {:>16}  bytes for one image in training",
+        thousands(totals.activation_bytes as u64)
+    );
     Ok(())
 }
 

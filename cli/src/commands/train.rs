@@ -227,7 +227,9 @@ fn settings(args: &Args) -> Result<Config> {
             Optimizer::Rmsprop => {
                 OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 1e-5 }
             }
-            Optimizer::Adamw => OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+            Optimizer::Adamw => {
+                OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+            }
         };
     }
     if let Some(decay) = args.weight_decay {

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::atomic;
+use tallow_builder::files::write_atomically;
+
 use crate::error::{Error, Result};
 
 /// The columns, in order.
@@ -149,7 +150,7 @@ impl Log {
         rows.retain(|row| row.epoch <= epochs);
         let mut text = format!("{HEADER}\n");
         rows.iter().for_each(|row| text.push_str(&row.to_line()));
-        atomic::write(path, text.as_bytes())?;
+        write_atomically(path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
         Ok(Self { path: path.into(), file, rows })
     }

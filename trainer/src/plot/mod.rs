@@ -12,7 +12,8 @@ use std::path::Path;
 
 use image::{ImageEncoder, RgbImage};
 
-use crate::atomic;
+use tallow_builder::files::write_atomically;
+
 use crate::error::{Error, Result};
 
 pub use confusion::confusion;
@@ -28,7 +29,7 @@ pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
     encoder
         .write_image(picture.as_raw(), picture.width(), picture.height(), image::ExtendedColorType::Rgb8)
         .map_err(|error| Error::Plot { reason: format!("{}: {error}", path.display()) })?;
-    atomic::write(path, &png)
+    Ok(write_atomically(path, &png)?)
 }
 
 #[cfg(test)]

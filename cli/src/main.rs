@@ -1,1 +1,76 @@
-fn main() {}
+//! The `tallow` command: arguments in, a crate's call, a table or a file out.
+//!
+//! Each command is a file in [`commands`]; `model` finds networks and weights wherever a command may be pointed at.
+
+mod commands;
+mod model;
+mod output;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
+#[derive(Parser)]
+#[command(name = "tallow", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train on the embedded digits, export, verify and predict: the whole path in two minutes
+    Quickstart(commands::quickstart::Args),
+    /// Train a network on a folder of images or the embedded digits
+    Train(Box<commands::train::Args>),
+    /// Measure a trained network on labelled images
+    Eval(commands::eval::Args),
+    /// Label images with an .onnx file
+    Predict(commands::predict::Args),
+    /// Write an .onnx file or a model directory from a run or from weights
+    Export(commands::export::Args),
+    /// Compare candle, ONNX Runtime, tract and candle-onnx on the same inputs
+    Verify(commands::verify::Args),
+    /// Print a network's layers: output, kernel, parameters, MACs
+    Summary(commands::summary::Args),
+    /// Measure latency and throughput of an .onnx file, or training speed of a network
+    Bench(commands::bench::Args),
+    /// Install or inspect the inference engines
+    Runtime(commands::runtime::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: what was tried, then why it failed.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(threads) = cli.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+        pool.build_global().context("cannot start the threads")?;
+    }
+    let threads = cli.threads.map(usize::from);
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
+    match cli.command {
+        Command::Quickstart(args) => commands::quickstart::run(&args),
+        Command::Train(args) => done(commands::train::run(&args)),
+        Command::Eval(args) => done(commands::eval::run(&args, threads)),
+        Command::Predict(args) => commands::predict::run(&args, threads),
+        Command::Export(args) => done(commands::export::run(&args)),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Summary(args) => done(commands::summary::run(&args)),
+        Command::Bench(args) => done(commands::bench::run(&args, threads)),
+        Command::Runtime(args) => done(commands::runtime::run(&args)),
+    }
+}

@@ -4,7 +4,7 @@
 use tallow_builder::graph::{Activation, BatchNorm, Linear, NodeId};
 use tallow_builder::{Graph, Init};
 
-use crate::error::Result;
+use crate::error::{Built, Result};
 use crate::layers::Layers;
 use crate::options::{Options, PaddingStyle, Settings};
 use crate::scaling::Scaling;
@@ -99,7 +99,7 @@ impl EfficientNet {
         settings.with(name, options)?.build(name, |settings| self.graph(name, settings))
     }
 
-    fn graph(&self, name: &str, settings: &Settings) -> tallow_builder::Result<Graph> {
+    fn graph(&self, name: &str, settings: &Settings) -> Built<Graph> {
         let ends = if self.scale_ends { self.scaling } else { Scaling::NONE };
         let repeats = |i: usize| {
             let end = i == 0 || i + 1 == STAGES.len();
@@ -138,7 +138,7 @@ impl EfficientNet {
     }
 
     /// Expand, depthwise, squeeze-and-excitation, project; the sum with the input where the shape stays.
-    fn mbconv(&self, net: &mut Layers, x: NodeId, block: &MbConv) -> tallow_builder::Result<NodeId> {
+    fn mbconv(&self, net: &mut Layers, x: NodeId, block: &MbConv) -> Built<NodeId> {
         let channels = net.channels(x);
         let expanded = channels * block.expand;
         let mut parts = (0..).map(|part| format!("{}.block.{part}", block.at));
@@ -163,13 +163,7 @@ impl EfficientNet {
     }
 
     /// Weighs each channel by what a small network makes of all channels' means (Hu et al. 2018, section 3).
-    fn squeeze_excitation(
-        &self,
-        net: &mut Layers,
-        at: &str,
-        x: NodeId,
-        squeezed: usize,
-    ) -> tallow_builder::Result<NodeId> {
+    fn squeeze_excitation(&self, net: &mut Layers, at: &str, x: NodeId, squeezed: usize) -> Built<NodeId> {
         let channels = net.channels(x);
         let name = |layer: &str| format!("{at}.{layer}");
         let reduce = net.conv(squeezed, 1, 1).bias();
@@ -180,7 +174,7 @@ impl EfficientNet {
         let y = g.activation(&name("activation"), y, self.activation)?;
         let y = g.conv2d(&name("fc2"), y, expand)?;
         let y = g.activation(&name("scale_activation"), y, Activation::SIGMOID)?;
-        g.scale(&name("mul"), x, y)
+        Ok(g.scale(&name("mul"), x, y)?)
     }
 }
 

@@ -40,6 +40,9 @@ pub enum Error {
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The result of what runs inside a family's construction; boxed, as it passes through every layer.
+pub(crate) type Built<T> = std::result::Result<T, Box<tallow_builder::Error>>;
+
 fn alternatives(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {

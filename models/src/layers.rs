@@ -1,8 +1,9 @@
 //! What the families' blocks are made of.
 
+use tallow_builder::Graph;
 use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, GraphBuilder, Linear, NodeId, Padding, Shape};
-use tallow_builder::{Graph, Result};
 
+use crate::error::Built;
 use crate::options::{PaddingStyle, Settings};
 
 /// A graph under construction, with what all layers of one network share.
@@ -41,9 +42,9 @@ impl Layers {
     }
 
     /// A convolution and its batch normalisation.
-    pub fn conv_bn(&mut self, conv: &str, bn: &str, x: NodeId, spec: ConvSpec) -> Result<NodeId> {
+    pub fn conv_bn(&mut self, conv: &str, bn: &str, x: NodeId, spec: ConvSpec) -> Built<NodeId> {
         let x = self.graph.conv2d(conv, x, spec)?;
-        self.graph.batch_norm(bn, x, self.batch_norm.clone())
+        Ok(self.graph.batch_norm(bn, x, self.batch_norm.clone())?)
     }
 
     /// torchvision's `Conv2dNormActivation`: layers `at.0`, `at.1` and, with an activation, `at.2`.
@@ -53,22 +54,22 @@ impl Layers {
         x: NodeId,
         spec: ConvSpec,
         activation: Option<Activation>,
-    ) -> Result<NodeId> {
+    ) -> Built<NodeId> {
         let x = self.conv_bn(&format!("{at}.0"), &format!("{at}.1"), x, spec)?;
         match activation {
-            Some(activation) => self.graph.activation(&format!("{at}.2"), x, activation),
+            Some(activation) => Ok(self.graph.activation(&format!("{at}.2"), x, activation)?),
             None => Ok(x),
         }
     }
 
     /// Adds a residual branch to its shortcut, behind stochastic depth where `drop` is above 0.
-    pub fn join(&mut self, at: &str, branch: NodeId, shortcut: NodeId, drop: f64) -> Result<NodeId> {
+    pub fn join(&mut self, at: &str, branch: NodeId, shortcut: NodeId, drop: f64) -> Built<NodeId> {
         let branch = if drop > 0.0 {
             self.graph.stochastic_depth(&format!("{at}.stochastic_depth"), branch, drop)?
         } else {
             branch
         };
-        self.graph.sum(&format!("{at}.add"), branch, shortcut)
+        Ok(self.graph.sum(&format!("{at}.add"), branch, shortcut)?)
     }
 
     /// Ends the network: global average pool, dropout where its probability is above 0, and the layer that gives logits.
@@ -78,11 +79,11 @@ impl Layers {
         (dropout, p): (&str, f64),
         name: &str,
         linear: Linear,
-    ) -> Result<Graph> {
+    ) -> Built<Graph> {
         let x = self.graph.global_avg_pool("avgpool", x)?;
         let x = self.graph.flatten("flatten", x)?;
         let x = if p > 0.0 { self.graph.dropout(dropout, x, p)? } else { x };
         let x = self.graph.linear(name, x, linear)?;
-        self.graph.finish(x)
+        Ok(self.graph.finish(x)?)
     }
 }

@@ -3,7 +3,7 @@
 use tallow_builder::Graph;
 use tallow_builder::graph::BatchNorm;
 
-use crate::error::{Error, Result};
+use crate::error::{Built, Error, Result};
 
 /// How a network is to be built. What is `None` is as the network's authors have it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +41,9 @@ pub enum PaddingStyle {
     Same,
 }
 
+/// Beyond any data set there is; keeps sizes within what a machine can count.
+const MAX_CLASSES: usize = 10_000_000;
+
 /// Options with every default filled in.
 pub(crate) struct Settings {
     pub classes: usize,
@@ -73,9 +76,15 @@ impl Settings {
         take(&mut self.batch_norm.eps, options.batch_norm_eps);
 
         let wrong = |option, problem: String| Error::Option { network: network.to_owned(), option, problem };
-        for (option, value) in [("classes", self.classes), ("width", self.width), ("height", self.height)] {
-            if value == 0 {
-                return Err(wrong(option, "must be at least 1, is 0".into()));
+        let side = tallow_input::MAX_SIDE as usize;
+        let limits = [
+            ("classes", self.classes, MAX_CLASSES),
+            ("width", self.width, side),
+            ("height", self.height, side),
+        ];
+        for (option, value, limit) in limits {
+            if !(1..=limit).contains(&value) {
+                return Err(wrong(option, format!("must lie in 1 to {limit}, is {value}")));
             }
         }
         for (option, p) in [("dropout", self.dropout), ("stochastic depth", self.stochastic_depth)] {
@@ -91,16 +100,12 @@ impl Settings {
     }
 
     /// Runs a family's construction and says for which network and size it failed.
-    pub fn build(
-        &self,
-        network: &str,
-        graph: impl FnOnce(&Self) -> tallow_builder::Result<Graph>,
-    ) -> Result<Graph> {
+    pub fn build(&self, network: &str, graph: impl FnOnce(&Self) -> Built<Graph>) -> Result<Graph> {
         graph(self).map_err(|source| Error::Graph {
             network: network.to_owned(),
             width: self.width,
             height: self.height,
-            source: Box::new(source),
+            source,
         })
     }
 }

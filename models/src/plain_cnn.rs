@@ -4,7 +4,7 @@
 use tallow_builder::graph::{Activation, BatchNorm, Linear, NodeId};
 use tallow_builder::{Graph, Init};
 
-use crate::error::{Error, Result};
+use crate::error::{Built, Error, Result};
 use crate::layers::Layers;
 use crate::options::{Options, PaddingStyle, Settings};
 
@@ -68,7 +68,7 @@ impl PlainCnn {
         settings.with(name, options)?.build(name, |settings| self.graph(name, settings))
     }
 
-    fn graph(&self, name: &str, settings: &Settings) -> tallow_builder::Result<Graph> {
+    fn graph(&self, name: &str, settings: &Settings) -> Built<Graph> {
         let mut net = Layers::new(name, settings);
         let mut x = net.graph.input();
         for (i, &channels) in self.stages.iter().enumerate() {
@@ -83,13 +83,7 @@ impl PlainCnn {
         net.classify(x, ("dropout", settings.dropout), "fc", linear)
     }
 
-    fn layer(
-        &self,
-        net: &mut Layers,
-        at: &str,
-        x: NodeId,
-        channels: usize,
-    ) -> tallow_builder::Result<NodeId> {
+    fn layer(&self, net: &mut Layers, at: &str, x: NodeId, channels: usize) -> Built<NodeId> {
         let spec = net.conv(channels, self.kernel, 1).weight_init(self.init);
         let conv = format!("{at}.conv");
         let x = if self.batch_norm {
@@ -97,6 +91,6 @@ impl PlainCnn {
         } else {
             net.graph.conv2d(&conv, x, spec.bias())?
         };
-        net.graph.activation(&format!("{at}.{}", self.activation.kind()), x, self.activation)
+        Ok(net.graph.activation(&format!("{at}.{}", self.activation.kind()), x, self.activation)?)
     }
 }

@@ -4,7 +4,7 @@
 use tallow_builder::Graph;
 use tallow_builder::graph::{Activation::Relu, BatchNorm, Linear, NodeId};
 
-use crate::error::Result;
+use crate::error::{Built, Result};
 use crate::layers::Layers;
 use crate::options::{Options, PaddingStyle, Settings};
 
@@ -77,7 +77,7 @@ impl ResNet {
         settings.with(name, options)?.build(name, |settings| self.graph(name, settings))
     }
 
-    fn graph(&self, name: &str, settings: &Settings) -> tallow_builder::Result<Graph> {
+    fn graph(&self, name: &str, settings: &Settings) -> Built<Graph> {
         let mut net = Layers::new(name, settings);
         let mut x = self.stem(&mut net)?;
         let blocks: usize = self.layers.iter().sum();
@@ -103,7 +103,7 @@ impl ResNet {
         net.classify(x, ("dropout", settings.dropout), "fc", linear)
     }
 
-    fn stem(&self, net: &mut Layers) -> tallow_builder::Result<NodeId> {
+    fn stem(&self, net: &mut Layers) -> Built<NodeId> {
         let x = net.graph.input();
         let spec = match self.stem {
             Stem::ImageNet => net.conv(self.planes, 7, 2),
@@ -126,7 +126,7 @@ struct Place {
     drop: f64,
 }
 
-fn basic(net: &mut Layers, x: NodeId, at: &Place) -> tallow_builder::Result<NodeId> {
+fn basic(net: &mut Layers, x: NodeId, at: &Place) -> Built<NodeId> {
     let y = conv_bn(net, x, at, 1, (at.planes, 3, at.stride))?;
     let y = relu(net, y, at, "relu1")?;
     let y = conv_bn(net, y, at, 2, (at.planes, 3, 1))?;
@@ -135,7 +135,7 @@ fn basic(net: &mut Layers, x: NodeId, at: &Place) -> tallow_builder::Result<Node
     relu(net, y, at, "relu")
 }
 
-fn bottleneck(net: &mut Layers, x: NodeId, at: &Place) -> tallow_builder::Result<NodeId> {
+fn bottleneck(net: &mut Layers, x: NodeId, at: &Place) -> Built<NodeId> {
     let y = conv_bn(net, x, at, 1, (at.planes, 1, 1))?;
     let y = relu(net, y, at, "relu1")?;
     let y = conv_bn(net, y, at, 2, (at.planes, 3, at.stride))?;
@@ -147,7 +147,7 @@ fn bottleneck(net: &mut Layers, x: NodeId, at: &Place) -> tallow_builder::Result
 }
 
 /// The identity where shapes agree, else a 1×1 convolution.
-fn shortcut(net: &mut Layers, x: NodeId, at: &Place, filters: usize) -> tallow_builder::Result<NodeId> {
+fn shortcut(net: &mut Layers, x: NodeId, at: &Place, filters: usize) -> Built<NodeId> {
     if at.stride == 1 && net.channels(x) == filters {
         return Ok(x);
     }
@@ -162,11 +162,11 @@ fn conv_bn(
     at: &Place,
     nth: usize,
     (filters, kernel, stride): (usize, usize, usize),
-) -> tallow_builder::Result<NodeId> {
+) -> Built<NodeId> {
     let spec = net.conv(filters, kernel, stride);
     net.conv_bn(&format!("{}.conv{nth}", at.name), &format!("{}.bn{nth}", at.name), x, spec)
 }
 
-fn relu(net: &mut Layers, x: NodeId, at: &Place, name: &str) -> tallow_builder::Result<NodeId> {
+fn relu(net: &mut Layers, x: NodeId, at: &Place, name: &str) -> Built<NodeId> {
     net.graph.activation(&format!("{}.{name}", at.name), x, Relu)
 }

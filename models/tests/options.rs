@@ -1,5 +1,6 @@
 //! Every network at any size and with every option: a graph, or an error that says what is wrong.
 
+use tallow_builder::Graph;
 use tallow_builder::graph::{Op, Padding, Pads, Shape};
 use tallow_input::Interpolation;
 use tallow_models::{
@@ -57,6 +58,15 @@ fn a_network_without_options_has_its_native_size_and_classes() {
 }
 
 #[test]
+fn every_network_reads_back_as_it_was_written() {
+    for name in names() {
+        let graph = build(name, &Options::default()).unwrap();
+        let text = serde_json::to_string(&graph).unwrap();
+        assert_eq!(serde_json::from_str::<Graph>(&text).unwrap(), graph, "{name}");
+    }
+}
+
+#[test]
 fn names_are_unique() {
     let mut all: Vec<&str> = names().collect();
     all.sort_unstable();
@@ -68,8 +78,11 @@ fn names_are_unique() {
 fn an_option_out_of_range_is_named() {
     let nan = Some(f64::NAN);
     for (options, expected) in [
-        (Options { classes: Some(0), ..Options::default() }, "`resnet20`: classes must be at least 1"),
-        (Options { height: Some(0), ..Options::default() }, "`resnet20`: height must be at least 1"),
+        (
+            Options { classes: Some(0), ..Options::default() },
+            "`resnet20`: classes must lie in 1 to 10000000, is 0",
+        ),
+        (Options { height: Some(0), ..Options::default() }, "height must lie in 1 to 16384, is 0"),
         (
             Options { dropout: Some(1.0), ..Options::default() },
             "`resnet20`: dropout must lie in [0, 1), is 1",

@@ -1,6 +1,8 @@
 //! Images in, labels out: what the card says is done, and what it does not say must be told.
 //! Runs on tract, which is always there; `engines.rs` shows that the engines agree.
 
+#![allow(clippy::unwrap_used)] // a test's helpers fail by panicking, as the test does
+
 mod tiny;
 
 use tallow_input::{ModelCard, OutputKind, Preprocess, RgbImage};

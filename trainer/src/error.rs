@@ -75,11 +75,8 @@ pub enum Error {
     )]
     TooFewToSplit,
     /// A data set without samples where some are needed.
-    #[error("the {what} set has no samples: nothing to iterate over")]
-    NoSamples {
-        /// Which set.
-        what: String,
-    },
+    #[error("the data set has no samples: there is nothing to iterate over")]
+    NoSamples,
     /// One image could not be read or decoded.
     #[error("{origin}: {reason}")]
     Image {
@@ -129,6 +126,77 @@ pub enum Error {
         /// What would be right.
         remedy: &'static str,
     },
+    /// The loss or a gradient stopped being a number.
+    #[error(
+        "the {what} is no longer a finite number in epoch {epoch}, batch {batch}, {place}: lower the learning rate, \
+         warm up longer or clip gradients (--clip-norm 1); the checkpoint before it is kept"
+    )]
+    NotFinite {
+        /// Loss or gradient.
+        what: &'static str,
+        /// The epoch, from 1.
+        epoch: u64,
+        /// The batch, from 1.
+        batch: usize,
+        /// The layer or tensor where it first shows.
+        place: String,
+    },
+    /// A settings file, or a file derived from it, that cannot be understood.
+    #[error("{}: {problem}", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason.
+        problem: String,
+    },
+    /// The folder for a new run holds something.
+    #[error("{} is not empty: resume that run with --resume, or choose another folder with --run", .path.display())]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder that should hold a run does not.
+    #[error("{} holds no training run: it has no config.toml and network.json", .path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run without a checkpoint.
+    #[error("no checkpoint in {}: the run stopped before its first; start it anew", .path.display())]
+    NoCheckpoint {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A checkpoint that cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Optimiser state that does not fit.
+    #[error(
+        "the checkpoint's optimiser state belongs to another network or optimiser: undo the change to config.toml"
+    )]
+    OptimizerState,
+    /// A resumed run's data has other classes than it started with.
+    #[error("the classes of {data} are no longer those of {}: restore the class folders", .run.display())]
+    LabelsChanged {
+        /// The data set.
+        data: String,
+        /// The run.
+        run: PathBuf,
+    },
+    /// An error of the network's description, weights or execution.
+    #[error(transparent)]
+    Builder(#[from] tallow_builder::Error),
+    /// A network that the zoo cannot build.
+    #[error(transparent)]
+    Models(#[from] tallow_models::Error),
+    /// An error of the tensor library.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
@@ -159,7 +227,7 @@ pub enum Error {
 
 impl Error {
     /// An I/O error with what was tried on which file, for `map_err`.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }

@@ -1,10 +1,23 @@
 //! Trains a layer graph: data, augmentation, optimisers, schedules, checkpoints.
+//!
+//! A [`Trainer`] runs what a [`Config`] says and leaves everything in a [`RunDir`].
 
+mod atomic;
 pub mod augment;
+pub mod checkpoint;
+pub mod config;
 pub mod data;
 mod error;
+pub mod evaluate;
 pub mod metrics;
+pub mod optim;
 pub mod plot;
 pub mod progress;
+mod run_dir;
+pub mod schedule;
+mod trainer;
 
+pub use config::Config;
 pub use error::{Error, Result};
+pub use run_dir::RunDir;
+pub use trainer::{Outcome, Trainer};

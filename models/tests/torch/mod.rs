@@ -35,7 +35,7 @@ impl Setup {
             batch_norm_eps: self.tensorflow_form.then_some(1e-3),
             ..options
         };
-        let graph = build(&self.model, &options).unwrap();
+        let graph = build(&self.model, &options).expect("the fixture names a network");
         let tensors: BTreeMap<String, Tensor> = graph
             .parameters()
             .into_iter()
@@ -45,16 +45,17 @@ impl Setup {
                 } else {
                     Tensor::from_vec(formula::values(&p.name, &p.shape, self.gain), p.shape, &Device::Cpu)
                 };
-                (p.name, tensor.unwrap())
+                (p.name, tensor.expect("the formula fills the shape"))
             })
             .collect();
-        let weights = Weights::from_tensors(&graph, tensors, "the formula").unwrap();
+        let weights = Weights::from_tensors(&graph, tensors, "the formula").expect("every tensor is there");
         Network::new(graph, weights)
     }
 
     pub fn images(&self) -> Tensor {
         let values = formula::images(self.batch, self.height, self.width);
-        Tensor::from_vec(values, (self.batch, 3, self.height, self.width), &Device::Cpu).unwrap()
+        Tensor::from_vec(values, (self.batch, 3, self.height, self.width), &Device::Cpu)
+            .expect("the formula fills the shape")
     }
 }
 
@@ -69,5 +70,6 @@ pub fn cases<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
 
 /// All elements as f64.
 pub fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    let values = tensor.flatten_all().and_then(|t| t.to_dtype(DType::F64)).and_then(|t| t.to_vec1());
+    values.expect("a tensor on the CPU can be read")
 }

@@ -2,6 +2,8 @@
 //! The reference values are made by `make_fixtures.py`.
 //! Lossless formats must be equal; JPEG decoders may round their transforms differently.
 
+#![allow(clippy::unwrap_used)] // a test's helpers fail by panicking, as the test does
+
 mod reference;
 
 use reference::{bytes, cases, difference, number};

@@ -2,6 +2,8 @@
 //! The reference values are made by `make_fixtures.py`.
 //! Every pixel must be equal, and every normalised number equal to the bit.
 
+#![allow(clippy::unwrap_used)] // a test's helpers fail by panicking, as the test does
+
 mod reference;
 
 use reference::{bytes, cases, difference, number};

@@ -106,9 +106,26 @@ pub(super) fn adjust_saturation(image: &mut RgbImage, factor: f32) {
 /// Turns the hue by `turn` of a full circle, in steps of 1/255 as HSV with 8 bits has them.
 pub(super) fn adjust_hue(image: &mut RgbImage, turn: f64) {
     let steps = (turn * 255.0) as i32 as u8;
+    let turned: [HuePosition; 256] =
+        std::array::from_fn(|hue| HuePosition::of((hue as u8).wrapping_add(steps)));
     for pixel in image.pixels_mut() {
         let [hue, saturation, value] = rgb_to_hsv(pixel.0);
-        pixel.0 = hsv_to_rgb([hue.wrapping_add(steps), saturation, value]);
+        pixel.0 = hsv_to_rgb(&turned[usize::from(hue)], saturation, value);
+    }
+}
+
+/// Where a hue lies on the circle: which sixth of it, and how far into that.
+#[derive(Clone, Copy)]
+struct HuePosition {
+    sextant: u8,
+    fraction: f64,
+}
+
+impl HuePosition {
+    fn of(hue: u8) -> Self {
+        let position = f64::from(hue) * 6.0 / 255.0;
+        let sextant = position as u8;
+        Self { sextant: sextant % 6, fraction: f64::from((position - f64::from(sextant)) as f32) }
     }
 }
 
@@ -120,32 +137,32 @@ fn rgb_to_hsv([r, g, b]: [u8; 3]) -> [u8; 3] {
     }
     let range = f32::from(max - min);
     let saturation = range / f32::from(max);
-    let [rc, gc, bc] = [r, g, b].map(|channel| f32::from(max - channel) / range);
+    let distance = |channel: u8| f32::from(max - channel) / range;
     let sextant = if r == max {
-        bc - gc
+        distance(b) - distance(g)
     } else if g == max {
-        (2.0 + f64::from(rc) - f64::from(bc)) as f32
+        (2.0 + f64::from(distance(r)) - f64::from(distance(b))) as f32
     } else {
-        (4.0 + f64::from(gc) - f64::from(rc)) as f32
+        (4.0 + f64::from(distance(g)) - f64::from(distance(r))) as f32
     };
-    let hue = (f64::from(sextant) / 6.0 + 1.0).fract() as f32;
+    // At least 5/6 and below 2: the fraction is had without a call to the mathematics library.
+    let turns = f64::from(sextant) / 6.0 + 1.0;
+    let hue = (if turns >= 1.0 { turns - 1.0 } else { turns }) as f32;
     [(f64::from(hue) * 255.0) as u8, (f64::from(saturation) * 255.0) as u8, max]
 }
 
-/// HSV to RGB, all in 0..=255.
-fn hsv_to_rgb([hue, saturation, value]: [u8; 3]) -> [u8; 3] {
+/// HSV to RGB, saturation and value in 0..=255.
+fn hsv_to_rgb(hue: &HuePosition, saturation: u8, value: u8) -> [u8; 3] {
     if saturation == 0 {
         return [value; 3];
     }
-    let position = f64::from(hue) * 6.0 / 255.0;
-    let sextant = position.floor();
-    let fraction = f64::from((position - sextant) as f32);
     let saturation = f64::from((f64::from(saturation) / 255.0) as f32);
-    let v = f64::from(value);
-    let p = (v * (1.0 - saturation)).round() as u8;
-    let q = (v * (1.0 - saturation * fraction)).round() as u8;
-    let t = (v * (1.0 - saturation * (1.0 - fraction))).round() as u8;
-    match sextant as u8 % 6 {
+    // Rounds values that are not negative, halves up.
+    let scaled = |factor: f64| (f64::from(value) * factor + 0.5) as u8;
+    let p = scaled(1.0 - saturation);
+    let q = scaled(1.0 - saturation * hue.fraction);
+    let t = scaled(1.0 - saturation * (1.0 - hue.fraction));
+    match hue.sextant {
         0 => [value, t, p],
         1 => [q, value, p],
         2 => [p, value, t],

@@ -61,6 +61,16 @@ pub fn open(root: impl AsRef<Path>, split: SplitOptions) -> Result<Splits> {
     Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set) })
 }
 
+/// Opens the images to measure a network on: those in `root`'s validation folder, or in its class folders.
+///
+/// # Errors
+/// As [`ImageFolder::open`].
+pub fn open_validation(root: impl AsRef<Path>) -> Result<ImageFolder> {
+    let root = root.as_ref();
+    let found = VALIDATION_NAMES.iter().map(|name| root.join(name)).find(|folder| folder.is_dir());
+    ImageFolder::open(found.as_deref().unwrap_or(root))
+}
+
 fn is_validation_name(name: &str) -> bool {
     VALIDATION_NAMES.contains(&name)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
@@ -40,7 +40,7 @@ pub trait Dataset: Send + Sync {
     /// Reads and decodes sample `index`, upright and in RGB.
     ///
     /// # Errors
-    /// [`Error::Image`] with the sample's origin if it cannot be read or decoded.
+    /// [`crate::Error::Image`] with the sample's origin if it cannot be read or decoded.
     fn load(&self, index: usize) -> Result<RgbImage>;
 
     /// Where sample `index` comes from, for messages: a path, or `digits #17`.
@@ -79,9 +79,4 @@ pub(crate) mod stream {
     pub const SPLIT: u64 = u64::from_be_bytes(*b"split   ");
     pub const SHUFFLE: u64 = u64::from_be_bytes(*b"shuffle ");
     pub const AUGMENT: u64 = u64::from_be_bytes(*b"augment ");
-}
-
-/// Fails unless `set` has samples.
-pub(crate) fn require_samples(set: &dyn Dataset, what: &str) -> Result<()> {
-    if set.is_empty() { Err(Error::NoSamples { what: what.into() }) } else { Ok(()) }
 }

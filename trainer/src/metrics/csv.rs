@@ -2,10 +2,14 @@
 //! A resumed run first drops the rows beyond the epoch it resumes from, so that no epoch appears twice.
 //! Numbers are written so that they read back exactly.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// The columns, in order.
@@ -13,7 +17,7 @@ pub const HEADER: &str = "epoch,step,learning_rate,train_loss,train_top1,validat
                           validation_top5,images_per_second,seconds";
 
 /// What a validation pass found.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean loss.
     pub loss: f64,
@@ -82,6 +86,23 @@ impl Row {
     }
 }
 
+/// One line for people: `epoch 3  loss 0.1234  top-1 97.10 %  validation loss 0.1500  top-1 96.50 %  340 img/s  4.2 s`.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "epoch {}  loss {:.4}  top-1 {:.2} %",
+            self.epoch,
+            self.train_loss,
+            self.train_top1 * 100.0
+        )?;
+        if let Some(v) = &self.validation {
+            write!(f, "  validation loss {:.4}  top-1 {:.2} %", v.loss, v.top1 * 100.0)?;
+        }
+        write!(f, "  {:.0} img/s  {:.1} s", self.images_per_second, self.seconds)
+    }
+}
+
 /// Reads every row of a metrics.csv. A last line without its newline was cut off in the writing and is left out.
 ///
 /// # Errors
@@ -128,12 +149,8 @@ impl Log {
         rows.retain(|row| row.epoch <= epochs);
         let mut text = format!("{HEADER}\n");
         rows.iter().for_each(|row| text.push_str(&row.to_line()));
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let io = |source| Error::io("write", path)(source);
-        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        temporary.write_all(text.as_bytes()).and_then(|()| temporary.as_file().sync_all()).map_err(io)?;
-        temporary.persist(path).map_err(|error| io(error.error))?;
-        let file = OpenOptions::new().append(true).open(path).map_err(io)?;
+        atomic::write(path, text.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
         Ok(Self { path: path.into(), file, rows })
     }
 
@@ -192,6 +209,14 @@ mod tests {
         assert_eq!(back[1].validation, None);
         assert!(matches!(Log::create(&path), Err(Error::Io { .. })));
         assert_eq!(read(&path).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_row_reads_well() {
+        let with =
+            "epoch 1  loss 1.0000  top-1 70.00 %  validation loss NaN  top-1 14.29 %  123 img/s  5.2 s";
+        assert_eq!(row(1).to_string(), with);
+        assert_eq!(row(2).to_string(), "epoch 2  loss 0.5000  top-1 70.00 %  123 img/s  5.2 s");
     }
 
     #[test]

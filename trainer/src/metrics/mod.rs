@@ -6,9 +6,10 @@ mod confusion;
 pub mod csv;
 
 pub use confusion::ConfusionMatrix;
+use serde::{Deserialize, Serialize};
 
 /// Loss and accuracies over the samples seen so far.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     classes: usize,
     samples: usize,

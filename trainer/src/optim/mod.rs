@@ -15,7 +15,7 @@ use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_builder::graph::{Graph, Parameter};
 
-pub use ema::Ema;
+pub use ema::{Decay, Ema};
 
 use crate::error::{Error, Result};
 use rule::{combine2, combine3};
@@ -102,7 +102,11 @@ impl OptimizerKind {
             if (0.0..1.0).contains(&value) { Ok(()) } else { Err(setting(name, value, remedy)) }
         };
         let positive = |name, value: f64| {
-            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(setting(name, value, "choose a number above 0")) }
+            if value > 0.0 && value.is_finite() {
+                Ok(())
+            } else {
+                Err(setting(name, value, "choose a number above 0"))
+            }
         };
         let decay = |value: f64| {
             if value >= 0.0 && value.is_finite() {
@@ -198,9 +202,7 @@ impl Optimizer {
             state.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
         };
         if dims(&state) != dims(&self.state) {
-            return Err(Error::Checkpoint {
-                problem: "its optimiser state belongs to another network or optimiser".into(),
-            });
+            return Err(Error::OptimizerState);
         }
         self.state = state;
         self.steps = steps;
@@ -212,7 +214,13 @@ impl Optimizer {
     ///
     /// # Errors
     /// Where a gradient does not fit its parameter.
-    pub fn step(&mut self, weights: &mut Weights, gradients: &Gradients, rate: f64, factor: f64) -> Result<()> {
+    pub fn step(
+        &mut self,
+        weights: &mut Weights,
+        gradients: &Gradients,
+        rate: f64,
+        factor: f64,
+    ) -> Result<()> {
         self.steps += 1;
         for parameter in &self.parameters {
             let Some(gradient) = gradients.get(&parameter.name) else { continue };
@@ -272,14 +280,17 @@ impl Update<'_> {
                 let velocity = combine2(self.slot("momentum"), &gradient, move |v, g| momentum * v + g)?;
                 self.keep("momentum", &velocity);
                 if nesterov {
-                    return combine3(value, &velocity, &gradient, move |w, v, g| w - step * (g + momentum * v));
+                    return combine3(value, &velocity, &gradient, move |w, v, g| {
+                        w - step * (g + momentum * v)
+                    });
                 }
                 combine2(value, &velocity, move |w, v| w - step * v)
             }
             OptimizerKind::RmsProp { decay, momentum, eps, weight_decay } => {
                 let gradient = self.penalised(value, gradient, weight_decay)?;
                 let (new, momentum, eps) = ((1.0 - decay) as f32, momentum as f32, eps as f32);
-                let square = combine2(self.slot("mean_square"), &gradient, move |s, g| s + new * (g * g - s))?;
+                let square =
+                    combine2(self.slot("mean_square"), &gradient, move |s, g| s + new * (g * g - s))?;
                 self.keep("mean_square", &square);
                 let velocity = combine3(self.slot("momentum"), &gradient, &square, move |v, g, s| {
                     momentum * v + step * g / (s + eps).sqrt()
@@ -290,14 +301,17 @@ impl Update<'_> {
             OptimizerKind::AdamW { beta1, beta2, eps, weight_decay } => {
                 let (new1, new2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
                 let mean = combine2(self.slot("mean"), gradient, move |m, g| m + new1 * (g - m))?;
-                let square = combine2(self.slot("mean_square"), gradient, move |s, g| s + new2 * (g * g - s))?;
+                let square =
+                    combine2(self.slot("mean_square"), gradient, move |s, g| s + new2 * (g * g - s))?;
                 self.keep("mean", &mean);
                 self.keep("mean_square", &square);
                 let steps = self.steps as f64;
                 let unbiased = (rate / (1.0 - beta1.powf(steps))) as f32;
                 let root = (1.0 / (1.0 - beta2.powf(steps))) as f32;
                 let (kept, eps) = ((1.0 - rate * self.decay(weight_decay)) as f32, eps as f32);
-                combine3(value, &mean, &square, move |w, m, s| kept * w - unbiased * m / ((s * root).sqrt() + eps))
+                combine3(value, &mean, &square, move |w, m, s| {
+                    kept * w - unbiased * m / ((s * root).sqrt() + eps)
+                })
             }
         }
     }
@@ -310,7 +324,7 @@ impl Update<'_> {
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     let mut total = 0.0;
     for gradient in gradients.values() {
-        total += f64::from(rule::square_sum(gradient)?);
+        total += rule::square_sum(gradient)?;
     }
     Ok(total.sqrt())
 }

@@ -9,7 +9,11 @@ use crate::error::Result;
 const CHUNK: usize = 64 * 1024;
 
 /// f(a, b) for every element.
-pub(super) fn combine2(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static) -> Result<Tensor> {
+pub(super) fn combine2(
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Send + Sync + 'static,
+) -> Result<Tensor> {
     Ok(a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Elementwise(f))?)
 }
 
@@ -24,7 +28,7 @@ pub(super) fn combine3(
 }
 
 /// Σ a², summed in f64.
-pub(super) fn square_sum(a: &Tensor) -> Result<f32> {
+pub(super) fn square_sum(a: &Tensor) -> Result<f64> {
     Ok(a.contiguous()?.apply_op1_no_bwd(&SquareSum)?.to_scalar()?)
 }
 
@@ -59,11 +63,13 @@ impl<F: Fn(f32, f32) -> f32 + Sync> CustomOp2 for Elementwise<F> {
         same_shape(layout, b_layout)?;
         let (a, b) = (values(a, layout)?, values(b, b_layout)?);
         let mut result = vec![0f32; a.len()];
-        result.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
-            for (out, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
-                *out = (self.0)(a, b);
-            }
-        });
+        result.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(
+            |(out, (a, b))| {
+                for (out, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
+                    *out = (self.0)(a, b);
+                }
+            },
+        );
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 }
@@ -109,6 +115,6 @@ impl CustomOp1 for SquareSum {
         let chunk = |values: &[f32]| values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
         // Collected first and then summed in order, so that the result does not depend on the threads.
         let sums: Vec<f64> = values(a, layout)?.par_chunks(CHUNK).map(chunk).collect();
-        Ok((CpuStorage::F32(vec![sums.iter().sum::<f64>() as f32]), Shape::from(())))
+        Ok((CpuStorage::F64(vec![sums.iter().sum()]), Shape::from(())))
     }
 }

@@ -28,6 +28,8 @@ pub(super) const PAPER: Color = RGBColor(0xff, 0xff, 0xff);
 
 /// Each pixel of the picture is the mean of this many squared.
 const FINENESS: u32 = 3;
+/// By how much of its size a text is lowered so that the middle of its letters, not of its box, is at its position.
+const DROP: f64 = 0.08;
 const FONT: &str = "tallow-dejavu";
 
 /// Which point of a text lies at its position.
@@ -72,11 +74,11 @@ impl Canvas {
     }
 
     pub fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, color: Color) {
-        // plotters' rectangles include both corners.
+        // plotters fills up to the lower right corner, without it.
         let (left, top) = fine((x, y));
         let (right, bottom) = fine((x + width, y + height));
         if right > left && bottom > top {
-            self.draw(|backend| backend.draw_rect((left, top), (right - 1, bottom - 1), &color, true));
+            self.draw(|backend| backend.draw_rect((left, top), (right, bottom), &color, true));
         }
     }
 
@@ -114,12 +116,12 @@ impl Canvas {
     }
 
     pub fn text(&mut self, text: &str, (x, y): (f64, f64), anchor: Anchor, look: Type) {
-        self.write(text, (x, y), anchor, look, FontTransform::None);
+        self.write(text, (x, y + DROP * look.size), anchor, look, FontTransform::None);
     }
 
     /// Text that reads upwards; the anchor is along its own direction.
     pub fn text_upwards(&mut self, text: &str, (x, y): (f64, f64), anchor: Anchor, look: Type) {
-        self.write(text, (x, y), anchor, look, FontTransform::Rotate270);
+        self.write(text, (x + DROP * look.size, y), anchor, look, FontTransform::Rotate270);
     }
 
     fn write(&mut self, text: &str, at: (f64, f64), anchor: Anchor, look: Type, transform: FontTransform) {

@@ -4,7 +4,9 @@
 
 use image::RgbImage;
 
-use super::canvas::{AXIS, Anchor, Canvas, HEADING, LABEL, MUTED, NOTE, TITLE, Type, shorten, text_width};
+use super::canvas::{
+    AXIS, Anchor, Canvas, Color, HEADING, LABEL, MUTED, NOTE, TITLE, Type, shorten, text_width,
+};
 use super::colormap::{blues, ink_on};
 use crate::error::Result;
 use crate::metrics::ConfusionMatrix;
@@ -13,6 +15,8 @@ use crate::metrics::ConfusionMatrix;
 const MOST_CELLS: usize = 1000;
 /// Up to here every cell shows its count.
 const MOST_COUNTED: usize = 30;
+/// Cells without a sample, where cells are large enough to tell apart.
+const EMPTY: Color = plotters::style::RGBColor(0xf6, 0xf7, 0xf9);
 /// Room for a class name.
 const NAME_WIDTH: f64 = 210.0;
 
@@ -56,7 +60,10 @@ pub fn confusion(title: &str, matrix: &ConfusionMatrix, labels: &[String]) -> Re
     let counted = matrix.classes() <= MOST_COUNTED;
     let names = Type { size: (cell * 0.9).clamp(13.0, 20.0), ..LABEL };
     let shown: Vec<String> = labels.iter().map(|label| shorten(label, NAME_WIDTH, names)).collect();
-    let widest = shown.iter().map(|name| text_width(name, names)).fold(0.0, f64::max);
+    // Names at every k-th cell, so that they never touch.
+    let every = (names.size * 1.15 / cell).ceil().max(1.0) as usize;
+    let named = || (0..shares.cells).step_by(every).map(|row| (row, &shown[row * shares.per_cell]));
+    let widest = named().map(|(_, name)| text_width(name, names)).fold(0.0, f64::max);
     let upright = widest > cell - 8.0;
     let below = if upright { widest } else { names.size };
 
@@ -73,11 +80,12 @@ pub fn confusion(title: &str, matrix: &ConfusionMatrix, labels: &[String]) -> Re
         let (x, y) = (left + column as f64 * cell, top + row as f64 * cell);
         let tone = tone(share);
         let gap = if cell >= 12.0 { 1.0 } else { 0.0 };
-        canvas.rectangle(x, y, cell - gap, cell - gap, blues(tone));
+        let color = if share == 0.0 && gap > 0.0 { EMPTY } else { blues(tone) };
+        canvas.rectangle(x, y, cell - gap, cell - gap, color);
         let count = if counted { matrix.count(row, column) } else { 0 };
         if count > 0 {
             let text = count.to_string();
-            let fits = (cell - 6.0) / text_width(&text, Type { size: 1.0 * 20.0, ..LABEL }) * 20.0;
+            let fits = (cell - 6.0) / text_width(&text, LABEL) * LABEL.size;
             let size = fits.min(cell * 0.42).clamp(9.0, 24.0);
             let look = Type { size, color: ink_on(tone), bold: row == column };
             canvas.text(&text, (x + cell / 2.0, y + cell / 2.0), Anchor::Center, look);
@@ -85,10 +93,7 @@ pub fn confusion(title: &str, matrix: &ConfusionMatrix, labels: &[String]) -> Re
     }
     outline(&mut canvas, (left, top), side);
 
-    // Names at every k-th cell, so that they never touch.
-    let every = (names.size * 1.15 / cell).ceil().max(1.0) as usize;
-    for row in (0..shares.cells).step_by(every) {
-        let name = &shown[row * shares.per_cell];
+    for (row, name) in named() {
         let middle = (row as f64 + 0.5) * cell;
         canvas.text(name, (left - 14.0, top + middle), Anchor::Right, names);
         if upright {

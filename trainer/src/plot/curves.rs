@@ -191,12 +191,7 @@ fn diagram(
         let at = place(row.epoch, value);
         ring(canvas, at);
         let note = Type { size: 18.0, color: MUTED, bold: false };
-        let (x, anchor) = if at.0 > left + width / 2.0 {
-            (at.0 - 12.0, Anchor::Right)
-        } else {
-            (at.0 + 12.0, Anchor::Left)
-        };
-        canvas.text(&format!("epoch {}", row.epoch), (x, top + 12.0), anchor, note);
+        canvas.text(&format!("epoch {}", row.epoch), (at.0, top - 16.0), Anchor::Center, note);
     }
 }
 

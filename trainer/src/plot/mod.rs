@@ -1,4 +1,4 @@
-//! The pictures of a run: learning curves ([`curves`]) and the confusion matrix ([`confusion`]).
+//! The pictures of a run: learning curves ([`curves()`]) and the confusion matrix ([`confusion()`]).
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
@@ -8,11 +8,11 @@ mod colormap;
 mod confusion;
 mod curves;
 
-use std::io::Write;
 use std::path::Path;
 
 use image::{ImageEncoder, RgbImage};
 
+use crate::atomic;
 use crate::error::{Error, Result};
 
 pub use confusion::confusion;
@@ -28,12 +28,7 @@ pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
     encoder
         .write_image(picture.as_raw(), picture.width(), picture.height(), image::ExtendedColorType::Rgb8)
         .map_err(|error| Error::Plot { reason: format!("{}: {error}", path.display()) })?;
-    let io = |source| Error::io("write", path)(source);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    temporary.write_all(&png).map_err(io)?;
-    temporary.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    atomic::write(path, &png)
 }
 
 #[cfg(test)]

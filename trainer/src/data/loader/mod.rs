@@ -1,6 +1,6 @@
 //! Batches from a data set, prepared ahead on operating system threads of the loader's own (rayon's pool belongs to
 //! the kernels). Stateless: batch b of epoch e depends on the seed, e and b alone, not on workers or timing, so a
-//! resumed run sees what an uninterrupted one would have. [`queue`] holds the hand-over between threads.
+//! resumed run sees what an uninterrupted one would have. `queue` holds the hand-over between threads.
 
 mod queue;
 #[cfg(test)]
@@ -15,7 +15,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
 
-use super::{Dataset, require_samples, stream};
+use super::{Dataset, stream};
 use crate::error::{Error, Result};
 use queue::{Plan, Queue};
 
@@ -125,7 +125,9 @@ impl Loader {
         transform: Arc<dyn Transform>,
         options: LoaderOptions,
     ) -> Result<Self> {
-        require_samples(&*dataset, "data")?;
+        if dataset.is_empty() {
+            return Err(Error::NoSamples);
+        }
         let batch_size = options.batch_size;
         let setting = |remedy| Error::Setting { name: "batch_size", value: batch_size.to_string(), remedy };
         if batch_size == 0 {

@@ -1,0 +1,171 @@
+//! `tallow bench`: how fast an .onnx file runs in each engine, or a network trains.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{Device, Tensor};
+use ndarray::Array4;
+use serde::Serialize;
+use tallow_builder::kernels::CrossEntropy;
+use tallow_builder::{Network, Rng, Weights};
+use tallow_models::Options;
+use tallow_runtime::{Dim, EngineChoice, EngineKind, EngineOptions, ModelInfo};
+use tallow_trainer::optim::{Optimizer, OptimizerKind};
+
+use crate::model::onnx_file;
+use crate::output::{json, table};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// An .onnx file, or a run or model directory that holds one: latency and throughput of inference
+    #[arg(required_unless_present = "train", conflicts_with = "train")]
+    model: Option<PathBuf>,
+    /// A network of the zoo: images/s of training (forward, backward, SGD with momentum)
+    #[arg(long, value_name = "NETWORK")]
+    train: Option<String>,
+    /// Images at a time [default: 1,8 for inference, 64 for training]
+    #[arg(long, value_delimiter = ',')]
+    batch: Vec<usize>,
+    /// Engines to measure: ort-cuda, ort, tract, separated by commas; auto for all that can run
+    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    engine: Vec<EngineChoice>,
+    /// Side of the images for --train [default: the network's own]
+    #[arg(long, requires = "train")]
+    size: Option<usize>,
+    /// Seconds for each measurement, after one of warm-up
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One line of the result: times of a single run, or step.
+#[derive(Serialize)]
+struct Timing {
+    engine: String,
+    batch: usize,
+    runs: usize,
+    min_ms: f64,
+    median_ms: f64,
+    p95_ms: f64,
+    images_per_second: f64,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+    if !(args.seconds > 0.0) || args.batch.contains(&0) {
+        bail!("--seconds and --batch must be above 0");
+    }
+    let timings = match (&args.train, &args.model) {
+        (Some(network), _) => training(network, args)?,
+        (None, Some(model)) => inference(&onnx_file(model)?, args, threads)?,
+        (None, None) => bail!("name an .onnx file, or a network with --train"),
+    };
+    if args.json {
+        return json(&timings);
+    }
+    let row = |t: &Timing| {
+        let ms = [t.min_ms, t.median_ms, t.p95_ms].map(|ms| format!("{ms:.2}"));
+        let [min, median, p95] = ms;
+        let speed = format!("{:.1}", t.images_per_second);
+        vec![t.engine.clone(), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
+    };
+    let rows: Vec<Vec<String>> = timings.iter().map(row).collect();
+    table(&["engine", "batch", "runs", "min ms", "median ms", "95 % ms", "images/s"], &rows);
+    Ok(())
+}
+
+/// Repeats `work` for the asked time, and at least three times, after warming up.
+fn measure(engine: &str, batch: usize, seconds: f64, mut work: impl FnMut() -> Result<()>) -> Result<Timing> {
+    let budget = Duration::from_secs_f64(seconds);
+    let warm_up = Instant::now();
+    work()?;
+    while warm_up.elapsed() < budget.min(Duration::from_secs(1)) {
+        work()?;
+    }
+    let mut times = vec![];
+    let start = Instant::now();
+    while times.len() < 3 || start.elapsed() < budget {
+        let one = Instant::now();
+        work()?;
+        times.push(1e3 * one.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let median_ms = times[times.len() / 2];
+    Ok(Timing {
+        engine: engine.to_owned(),
+        batch,
+        runs: times.len(),
+        min_ms: times[0],
+        median_ms,
+        p95_ms: times[(times.len() * 95 / 100).min(times.len() - 1)],
+        images_per_second: 1e3 * batch as f64 / median_ms,
+    })
+}
+
+fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Timing>> {
+    let info = ModelInfo::read(file)?;
+    let Some([batch, Dim::Fixed(c), Dim::Fixed(h), Dim::Fixed(w)]) = info.input.dims.as_deref() else {
+        bail!("{}: its input `{}` is no batch of images of a fixed size", file.display(), info.input.name);
+    };
+    let batches = match (batch, args.batch.as_slice()) {
+        (Dim::Fixed(n), []) => vec![*n],
+        (Dim::Fixed(n), asked) if asked != [*n] => bail!("{} takes batches of {n} only", file.display()),
+        (_, []) => vec![1, 8],
+        (_, asked) => asked.to_vec(),
+    };
+    let options = EngineOptions { threads, ..EngineOptions::default() };
+    let all = args.engine.contains(&EngineChoice::Auto);
+    let named = |kind| EngineChoice::Named(kind);
+    let choices = if all { EngineKind::ALL.map(named).to_vec() } else { args.engine.clone() };
+    let mut timings = vec![];
+    for choice in choices {
+        let network = match tallow_runtime::Network::open(file, choice, &options) {
+            Ok(network) => network,
+            Err(error) if all => {
+                eprintln!("{choice}: {error}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for &n in &batches {
+            let mut rng = Rng::new(1);
+            let images = Array4::from_shape_fn((n, *c, *h, *w), |_| rng.normal() as f32);
+            let name = choice.to_string();
+            timings.push(measure(&name, n, args.seconds, || Ok(network.run(images.view()).map(drop)?))?);
+        }
+    }
+    Ok(timings)
+}
+
+fn training(name: &str, args: &Args) -> Result<Vec<Timing>> {
+    let architecture = tallow_models::find(name)?;
+    let size = args.size.unwrap_or(architecture.native);
+    let graph = architecture.build(&Options::new(architecture.classes, size))?;
+    let classes = graph.output_shape().elements();
+    let device = Device::Cpu;
+    let weights = Weights::init(&graph, 1, &device)?;
+    let kind = OptimizerKind::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+    let mut optimizer = Optimizer::new(kind, &graph, &weights)?;
+    let mut network = Network::new(graph, weights);
+    let batches = if args.batch.is_empty() { vec![64] } else { args.batch.clone() };
+    let mut timings = vec![];
+    for n in batches {
+        let mut rng = Rng::new(1);
+        let pixels: Vec<f32> = (0..n * 3 * size * size).map(|_| rng.normal() as f32).collect();
+        let images = Tensor::from_vec(pixels, (n, 3, size, size), &device)?;
+        let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+        let step = || {
+            let tape = network.record(&images, &mut rng)?;
+            let logits = tape.value(network.graph().output()).clone();
+            let (_, gradient) = CrossEntropy { smoothing: 0.0 }.loss_and_gradient(&logits, &labels)?;
+            let statistics = tape.statistics(&network);
+            let gradients = tape.backward(&network, &gradient, |_| true)?;
+            optimizer.step(network.weights_mut(), &gradients, 1e-3, 1.0).context("optimiser")?;
+            Ok(network.track(&statistics)?)
+        };
+        timings.push(measure("candle", n, args.seconds, step)?);
+    }
+    Ok(timings)
+}

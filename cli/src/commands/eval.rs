@@ -1,0 +1,152 @@
+//! `tallow eval`: loss and accuracy of a trained network, on candle or on the engine that will serve it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use ndarray::ArrayView4;
+use serde_json::json;
+use tallow_builder::Network;
+use tallow_input::{OutputKind, Preprocess};
+use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
+use tallow_trainer::RunDir;
+use tallow_trainer::augment::EvalTransform;
+use tallow_trainer::data::{Batch, Dataset, Loader, LoaderOptions, SplitOptions, Splits, folder};
+use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
+use tallow_trainer::progress::{Pass, Progress};
+
+use crate::model::{open_trained, origin_of};
+use crate::output::{json, percent, table};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
+    model: PathBuf,
+    /// A folder laid out as <class>/<image>, or with a validation folder in it [default: the run's own data]
+    #[arg(long)]
+    data: Option<String>,
+    /// The engine for an .onnx file: auto, ort-cuda, ort or tract
+    #[arg(long, default_value_t = EngineChoice::Auto)]
+    engine: EngineChoice,
+    /// Images at a time
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Make a broken image an error instead of leaving it out
+    #[arg(long)]
+    strict: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+    let start = Instant::now();
+    let mut progress = Progress::stderr();
+    let (found, loader, engine) = if args.model.is_file() {
+        let options = EngineOptions { threads, ..EngineOptions::default() };
+        let builder = Classifier::builder().engine(args.engine).options(options).batch(args.batch_size);
+        let classifier = builder.open(&args.model)?;
+        eprintln!("{}", classifier.selection());
+        let loader = loader(args, classifier.labels(), classifier.preprocess())?;
+        let forward = |batch: &Batch| logits(&classifier, batch);
+        let found = evaluate_with(classifier.labels().len(), forward, &loader, &mut progress, pass(&loader))?;
+        (found, loader, classifier.selection().engine.to_string())
+    } else {
+        let trained = open_trained(&args.model)?;
+        let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
+        let network = Network::new(trained.graph, trained.weights);
+        (evaluate(&network, &loader, &mut progress, pass(&loader))?, loader, "candle".to_owned())
+    };
+    report(args, &found, &loader, &engine, start.elapsed().as_secs_f64())
+}
+
+/// The engine's logits; the logarithm stands in for them where a model ends in softmax.
+fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
+    let shape = (batch.len(), 3, batch.height, batch.width);
+    let scores = classifier.scores(ArrayView4::from_shape(shape, &batch.images)?)?;
+    let ends_in_softmax = classifier.card().is_some_and(|card| card.output == OutputKind::Probabilities);
+    Ok(scores.iter().map(|&score| if ends_in_softmax { score.ln() } else { score }).collect())
+}
+
+fn pass(loader: &Loader) -> Pass {
+    Pass { what: "evaluate", epoch: 1, epochs: 1, batches: loader.batches(), first_batch: 0 }
+}
+
+fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loader> {
+    let data = labelled_images(args, labels)?;
+    let options = LoaderOptions { batch_size: args.batch_size, strict: args.strict, ..LoaderOptions::default() };
+    Ok(Loader::new(data, Arc::new(EvalTransform::new(*preprocess)?), options)?)
+}
+
+/// The images to evaluate on: those named by --data, or the validation set of the run the model came from.
+fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
+    let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
+    let run = run.and_then(|path| RunDir::open(&path).ok());
+    let data: Arc<dyn Dataset> = match (&args.data, &run) {
+        (Some(data), _) if Path::new(data).is_dir() => Arc::new(folder::open_validation(data)?),
+        (Some(data), _) => Splits::open(data, SplitOptions::default())?.validation,
+        (None, Some(run)) => {
+            let config = run.config()?;
+            Splits::open(&config.data, config.split)?.validation
+        }
+        (None, None) => bail!("say what to evaluate on with --data FOLDER: {} lies in no run", args.model.display()),
+    };
+    if data.classes() != labels {
+        bail!(
+            "the data has the classes {}, the model {}: evaluate on the classes it was trained for",
+            shortened(data.classes()),
+            shortened(labels)
+        );
+    }
+    Ok(data)
+}
+
+fn shortened(names: &[String]) -> String {
+    match names {
+        [first, second, third, _, .., last] => format!("{first}, {second}, {third}, …, {last} ({})", names.len()),
+        _ => names.join(", "),
+    }
+}
+
+fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, seconds: f64) -> Result<()> {
+    let skipped = loader.skipped();
+    let Evaluation { validation, images, confusion } = found;
+    let classes = loader.dataset().classes();
+    if args.json {
+        let class = |(i, name): (usize, &String)| {
+            json!({
+                "class": name, "images": confusion.truths(i), "precision": finite(confusion.precision(i)),
+                "recall": finite(confusion.recall(i)), "f1": finite(confusion.f1(i)),
+            })
+        };
+        return json(&json!({
+            "engine": engine, "images": images, "loss": validation.loss, "top1": validation.top1,
+            "top5": validation.top5, "seconds": seconds, "skipped": skipped.len(),
+            "classes": classes.iter().enumerate().map(class).collect::<Vec<_>>(),
+        }));
+    }
+    for image in &skipped {
+        eprintln!("left out {}: {}", image.origin, image.reason);
+    }
+    let cell = |share: f64| if share.is_nan() { "–".into() } else { percent(share) };
+    let row = |(i, name): (usize, &String)| {
+        let shares = [confusion.precision(i), confusion.recall(i), confusion.f1(i)].map(cell);
+        [vec![name.clone(), confusion.truths(i).to_string()], shares.to_vec()].concat()
+    };
+    let rows: Vec<Vec<String>> = classes.iter().enumerate().map(row).collect();
+    table(&["class", "images", "precision", "recall", "F1"], &rows);
+    println!();
+    println!(
+        "top-1 {}, top-5 {}, loss {:.4} on {images} images ({engine}, {seconds:.1} s)",
+        percent(validation.top1),
+        percent(validation.top5),
+        validation.loss
+    );
+    Ok(())
+}
+
+/// JSON has no NaN: a class that was never predicted has no precision.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}

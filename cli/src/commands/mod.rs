@@ -1,0 +1,11 @@
+//! One file a command.
+
+pub mod bench;
+pub mod eval;
+pub mod export;
+pub mod predict;
+pub mod quickstart;
+pub mod runtime;
+pub mod summary;
+pub mod train;
+pub mod verify;

@@ -1,0 +1,119 @@
+//! `tallow summary`: what a network is made of.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::Serialize;
+use tallow_builder::Graph;
+use tallow_builder::graph::{LayerCost, Totals};
+use tallow_exporter::ModelDir;
+use tallow_models::Options;
+use tallow_trainer::RunDir;
+
+use crate::output::{json, table, thousands};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A network's name, a run directory or a model directory; without it, all networks are listed
+    network: Option<PathBuf>,
+    /// Classes of the last layer [default: the network's own]
+    #[arg(long)]
+    classes: Option<usize>,
+    /// Side of the square images, pixels [default: the network's own]
+    #[arg(long)]
+    size: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    network: String,
+    input: Vec<usize>,
+    layers: Vec<LayerCost>,
+    totals: Totals,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let Some(network) = &args.network else { return list(args.json) };
+    let graph = open(network, args)?;
+    let summary = Summary {
+        network: graph.name().to_owned(),
+        input: graph.input_shape().dims(),
+        layers: graph.costs(),
+        totals: graph.totals(),
+    };
+    if args.json { json(&summary) } else { print(&graph, &summary) }
+}
+
+fn open(network: &Path, args: &Args) -> Result<Graph> {
+    if network.is_dir() {
+        return Ok(match RunDir::open(network) {
+            Ok(run) => run.graph()?,
+            Err(_) => ModelDir::open(network)?.graph().clone(),
+        });
+    }
+    let (width, height) = (args.size, args.size);
+    let options = Options { classes: args.classes, width, height, ..Options::default() };
+    Ok(tallow_models::build(&network.to_string_lossy(), &options)?)
+}
+
+fn print(graph: &Graph, summary: &Summary) -> Result<()> {
+    let window = |layer: &LayerCost| match (layer.kernel, layer.stride) {
+        (Some([kh, kw]), Some([sh, sw])) if sh == sw => format!("{kh}×{kw} /{sh}"),
+        (Some([kh, kw]), Some([sh, sw])) => format!("{kh}×{kw} /{sh}×{sw}"),
+        _ => String::new(),
+    };
+    let count = |n: u64| if n == 0 { String::new() } else { thousands(n) };
+    let dims = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+    let row = |layer: &LayerCost| {
+        vec![
+            layer.name.clone(),
+            layer.op.to_owned(),
+            dims(&layer.output),
+            window(layer),
+            count(layer.parameters as u64),
+            count(layer.macs),
+        ]
+    };
+    let rows: Vec<Vec<String>> = summary.layers.iter().map(row).collect();
+    table(&["layer", "op", "output", "kernel", "parameters", "MACs"], &rows);
+    let totals = &summary.totals;
+    println!();
+    println!("{}, input {}, output {}", graph.name(), dims(&summary.input), graph.output_shape());
+    println!("parameters   {:>16}", thousands(totals.parameters as u64));
+    println!("buffers      {:>16}", thousands(totals.buffers as u64));
+    println!("MACs         {:>16}  for one image; twice as many FLOPs", thousands(totals.macs));
+    println!("activations  {:>16}  bytes for one image in training", thousands(totals.activation_bytes as u64));
+    Ok(())
+}
+
+fn list(as_json: bool) -> Result<()> {
+    #[derive(Serialize)]
+    struct Entry {
+        name: &'static str,
+        size: usize,
+        classes: usize,
+        parameters: usize,
+        macs: u64,
+        source: &'static str,
+    }
+    let mut entries = vec![];
+    for network in tallow_models::architectures() {
+        let Totals { parameters, macs, .. } = network.build(&Options::default())?.totals();
+        let (name, size, classes, source) = (network.name, network.native, network.classes, network.source);
+        entries.push(Entry { name, size, classes, parameters, macs, source });
+    }
+    if as_json {
+        return json(&entries);
+    }
+    let row = |e: &Entry| {
+        let numbers = [thousands(e.parameters as u64), format!("{:.3}", e.macs as f64 / 1e9)];
+        let [parameters, gmacs] = numbers;
+        vec![e.name.into(), e.size.to_string(), e.classes.to_string(), parameters, gmacs, e.source.into()]
+    };
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    table(&["network", "size", "classes", "parameters", "GMACs", "source"], &rows);
+    Ok(())
+}

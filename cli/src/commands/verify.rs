@@ -1,0 +1,62 @@
+//! `tallow verify`: the same numbers in every engine, or exit code 1.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tallow_builder::Network;
+use tallow_conformance::{Report, VerifyOptions, verify};
+
+use crate::model::{onnx_file, open_trained, origin_of};
+use crate::output::json;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// An .onnx file, or a run or model directory that holds one
+    model: PathBuf,
+    /// The run or model directory that candle takes the network from [default: the one the file lies in]
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// The largest difference allowed, relative to the largest logit
+    #[arg(long, default_value_t = VerifyOptions::default().tolerance)]
+    tolerance: f64,
+    /// Batches to run one after another, such as 1,3,8
+    #[arg(long, value_delimiter = ',', default_values_t = VerifyOptions::default().batches)]
+    batches: Vec<usize>,
+    /// Seed of the random images
+    #[arg(long, default_value_t = VerifyOptions::default().seed)]
+    seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let file = onnx_file(&args.model)?;
+    let origin = args.from.clone().or_else(|| origin_of(&file));
+    let options = VerifyOptions {
+        seed: args.seed,
+        batches: args.batches.clone(),
+        tolerance: args.tolerance,
+        ..VerifyOptions::default()
+    };
+    let report = compare(&file, origin, &options)?;
+    if args.json {
+        json(&report)?;
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Compares `file` in every engine, with candle's network from the directory `origin`.
+pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &VerifyOptions) -> Result<Report> {
+    let network = match origin {
+        Some(path) => {
+            let trained = open_trained(&path)?;
+            Some(Network::new(trained.graph, trained.weights))
+        }
+        None => None,
+    };
+    Ok(verify(file, network.as_ref(), options)?)
+}

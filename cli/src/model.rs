@@ -1,0 +1,93 @@
+//! What a command may be pointed at: a run directory, a model directory, an `.onnx` file, a network of the zoo.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use tallow_builder::{Graph, Weights};
+use tallow_exporter::ModelDir;
+use tallow_input::ModelCard;
+use tallow_trainer::RunDir;
+use tallow_trainer::checkpoint::Checkpoint;
+
+/// A network with its weights and the card that describes it.
+pub struct Trained {
+    pub graph: Graph,
+    pub weights: Weights,
+    pub card: ModelCard,
+}
+
+/// Whether `path` holds a training run.
+pub fn is_run(path: &Path) -> bool {
+    RunDir::open(path).is_ok()
+}
+
+/// A trained network out of a run directory (its best checkpoint) or a model directory.
+pub fn open_trained(path: &Path) -> Result<Trained> {
+    if is_run(path) {
+        return open_run(path);
+    }
+    if path.is_file() {
+        bail!("{} is a file: name the run directory or the model directory it came from", path.display());
+    }
+    if !path.exists() {
+        bail!("{} does not exist: name a run directory, such as runs/quickstart", path.display());
+    }
+    let dir = ModelDir::open(path)
+        .with_context(|| format!("{} is neither a run directory nor a model directory", path.display()))?;
+    let weights = dir.load_weights(&Device::Cpu)?;
+    Ok(Trained { graph: dir.graph().clone(), weights, card: dir.card().clone() })
+}
+
+fn open_run(path: &Path) -> Result<Trained> {
+    let run = RunDir::open(path)?;
+    let config = run.config()?;
+    let graph = run.graph()?;
+    if !Checkpoint::exists(&run.best()) {
+        bail!("{} has no checkpoint yet: train it for an epoch first", path.display());
+    }
+    let (weights, position) = Checkpoint::read_weights(&run.best(), &graph, &Device::Cpu)?;
+    let mut card = ModelCard::new(&config.model, run.labels()?, config.preprocess()?);
+    card.dataset = Some(config.data);
+    if let Some(best) = position.best {
+        let found = best.validation;
+        let metrics = [
+            ("epoch", best.epoch as f64),
+            ("validation_loss", found.loss),
+            ("validation_top1", found.top1),
+            ("validation_top5", found.top5),
+        ];
+        card.metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
+    }
+    Ok(Trained { graph, weights, card })
+}
+
+/// The run or model directory that an `.onnx` file lies in, if it does: candle's side of a comparison.
+pub fn origin_of(onnx: &Path) -> Option<PathBuf> {
+    let parent = match onnx.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    parent.join("network.json").is_file().then(|| parent.to_owned())
+}
+
+/// The `.onnx` file that `path` names: itself, or the one in a run or model directory.
+pub fn onnx_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join("model.onnx");
+    if file.is_file() {
+        return Ok(file);
+    }
+    if is_run(path) {
+        bail!("{} has no model.onnx yet: run `tallow export {}` first", path.display(), path.display());
+    }
+    bail!("{} holds no model.onnx", path.display())
+}
+
+/// The first of `path`, `path-2`, `path-3`, … that does not exist: nothing is overwritten.
+pub fn free(path: &Path) -> PathBuf {
+    let numbered = (2..).map(|n| PathBuf::from(format!("{}-{n}", path.display())));
+    std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).expect("numbers do not end")
+}

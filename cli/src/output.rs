@@ -1,0 +1,62 @@
+//! What commands print: tables for people, JSON for machines.
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// Prints a value as JSON on standard output.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints rows under a header, columns aligned: the first to the left, the rest to the right.
+pub fn table(header: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let mut text = String::new();
+        for (i, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
+            let gap = " ".repeat(width - cell.chars().count());
+            text += &if i == 0 { format!("{cell}{gap}") } else { format!("  {gap}{cell}") };
+        }
+        println!("{}", text.trim_end());
+    };
+    line(header.to_vec());
+    println!("{}", "─".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+}
+
+/// A number with its thousands apart: 11,689,512.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share as a percentage with two decimals.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(11_689_512), "11,689,512");
+    }
+}

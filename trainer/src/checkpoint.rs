@@ -1,0 +1,163 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped, written so that a crash at any moment
+//! leaves a whole one.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+use tallow_builder::weights::{read_safetensors, write_safetensors};
+use tallow_builder::{Graph, Weights};
+
+use crate::error::{Error, Result};
+use crate::metrics::Running;
+use crate::metrics::csv::Validation;
+use crate::optim::State;
+
+const FORMAT: u32 = 1;
+const WEIGHTS: &str = "weights.safetensors";
+const EMA: &str = "ema.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// Where a run stands. All random numbers are keyed by seed, epoch and batch, so this is their state, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Version of this layout.
+    format: u32,
+    /// The epoch under way, from 0.
+    pub epoch: u64,
+    /// The next batch of that epoch.
+    pub batch: usize,
+    /// Optimiser steps taken.
+    pub steps: u64,
+    /// Loss and accuracies of the epoch under way.
+    pub running: Running,
+    /// Seconds spent on the epoch under way.
+    pub seconds: f64,
+    /// The best validation so far.
+    pub best: Option<Best>,
+}
+
+/// The best epoch of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// The epoch, from 1.
+    pub epoch: u64,
+    /// What its validation found.
+    pub validation: Validation,
+}
+
+impl Position {
+    /// The beginning of a run.
+    pub fn start(classes: usize) -> Self {
+        let running = Running::new(classes);
+        Self { format: FORMAT, epoch: 0, batch: 0, steps: 0, running, seconds: 0.0, best: None }
+    }
+}
+
+/// A run's state, on its way to or from a folder.
+pub struct Checkpoint {
+    /// Parameters and running moments.
+    pub weights: Weights,
+    /// The average of the weights, where the run keeps one.
+    pub ema: Option<Weights>,
+    /// The optimiser's tensors.
+    pub optimizer: State,
+    /// Where the run stands.
+    pub position: Position,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint as the folder `path`, replacing an older one: everything goes to a temporary folder
+    /// first, and a crash between the renames is mended by [`Self::read`].
+    ///
+    /// # Errors
+    /// Where the disk is full or not writable; the older checkpoint stays.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let mut options = tempfile::Builder::new();
+        options.prefix(".unfinished-");
+        // A temporary folder is its owner's alone by default; what people ship is as readable as any other folder.
+        #[cfg(unix)]
+        options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let folder = options.tempdir_in(parent).map_err(Error::io("create a folder in", parent))?;
+        self.weights.save(&folder.path().join(WEIGHTS))?;
+        if let Some(ema) = &self.ema {
+            ema.save(&folder.path().join(EMA))?;
+        }
+        write_safetensors(&folder.path().join(OPTIMIZER), &self.optimizer)?;
+        let state = folder.path().join(STATE);
+        let text = serde_json::to_string_pretty(&self.position).expect("a position is plain data");
+        std::fs::write(&state, text).map_err(Error::io("write", &state))?;
+        let old = replaced(path);
+        remove(&old)?;
+        if path.exists() {
+            std::fs::rename(path, &old).map_err(Error::io("rename", path))?;
+        }
+        std::fs::rename(folder.keep(), path).map_err(Error::io("write", path))?;
+        remove(&old)
+    }
+
+    /// Reads the checkpoint in the folder `path`.
+    ///
+    /// # Errors
+    /// Where there is none, a file is cut short, or it belongs to another network.
+    pub fn read(path: &Path, graph: &Graph, device: &Device) -> Result<Self> {
+        let path = &whole(path);
+        let position = read_position(path)?;
+        let weights = Weights::load(graph, &path.join(WEIGHTS), device)?;
+        let ema = path.join(EMA);
+        let ema = if ema.exists() { Some(Weights::load(graph, &ema, device)?) } else { None };
+        let optimizer = read_safetensors(&path.join(OPTIMIZER), device)?;
+        Ok(Self { weights, ema, optimizer, position })
+    }
+
+    /// Reads what a checkpoint is for besides going on: the weights to evaluate and export, which are the average
+    /// where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_weights(path: &Path, graph: &Graph, device: &Device) -> Result<(Weights, Position)> {
+        let path = &whole(path);
+        let position = read_position(path)?;
+        let ema = path.join(EMA);
+        let file = if ema.exists() { ema } else { path.join(WEIGHTS) };
+        Ok((Weights::load(graph, &file, device)?, position))
+    }
+
+    /// Whether `path` holds a checkpoint.
+    pub fn exists(path: &Path) -> bool {
+        whole(path).join(STATE).is_file()
+    }
+}
+
+/// The folder that a checkpoint has while a newer one takes its place.
+fn replaced(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".replaced-{name}"))
+}
+
+/// `path`, or its predecessor where a crash came between the two renames.
+fn whole(path: &Path) -> PathBuf {
+    let old = replaced(path);
+    if !path.exists() && old.exists() { old } else { path.to_owned() }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn read_position(path: &Path) -> Result<Position> {
+    let file = path.join(STATE);
+    let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
+    let damaged = |problem: String| Error::Checkpoint { path: file.clone(), problem };
+    let position: Position = serde_json::from_str(&text).map_err(|e| damaged(format!("damaged: {e}")))?;
+    if position.format != FORMAT {
+        return Err(damaged(format!("written in format {}, this version reads {FORMAT}", position.format)));
+    }
+    Ok(position)
+}

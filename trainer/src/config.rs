@@ -1,0 +1,207 @@
+//! Everything that decides a run, as the TOML file and the flags say it and as the run directory keeps it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tallow_input::{Interpolation, Preprocess};
+
+use crate::augment::Augment;
+use crate::data::SplitOptions;
+use crate::error::{Error, Result};
+use crate::optim::{Decay, OptimizerKind};
+use crate::schedule::Schedule;
+
+/// The settings of a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A network of the zoo, such as `resnet18`.
+    pub model: String,
+    /// `digits`, or a folder laid out as `train/<class>/<image>`.
+    pub data: String,
+    /// Passes over the training set.
+    pub epochs: u64,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// Decides initial weights, order, augmentation, dropout and the validation split.
+    pub seed: u64,
+    /// Weights to start from instead of random ones: a safetensors file that fits the network exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+    /// Probability taken from the true class and spread over all, in [0, 1).
+    pub label_smoothing: f64,
+    /// The largest allowed norm of all gradients together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Dropout before the last layer, instead of the network's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Stochastic depth at the deepest block, instead of the network's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stochastic_depth: Option<f64>,
+    /// Whether a broken image ends the run instead of being left out.
+    pub strict: bool,
+    /// Threads that prepare images; 0 for one a core.
+    pub workers: usize,
+    /// Minutes between checkpoints within an epoch; one is written after every epoch in any case.
+    pub checkpoint_minutes: f64,
+    /// Size of the images and how they get to it.
+    pub input: InputConfig,
+    /// The optimiser.
+    pub optimizer: OptimizerKind,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// The average of the weights that is validated and exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Decay>,
+    /// What is done to training images; by default what suits the data set and the size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Augment>,
+    /// What is held out where the data set has no validation part.
+    pub split: SplitOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: "resnet18".into(),
+            data: "digits".into(),
+            epochs: 30,
+            batch_size: 64,
+            seed: 0,
+            weights: None,
+            label_smoothing: 0.1,
+            clip_norm: None,
+            dropout: None,
+            stochastic_depth: None,
+            strict: false,
+            workers: 0,
+            checkpoint_minutes: 10.0,
+            input: InputConfig::default(),
+            optimizer: OptimizerKind::default(),
+            schedule: Schedule::default(),
+            ema: None,
+            augment: None,
+            split: SplitOptions::default(),
+        }
+    }
+}
+
+/// Size of the images and how they get to it. What is absent is the network's native size and ImageNet's habits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputConfig {
+    /// Columns and rows, where they are equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// Columns, pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Rows, pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// Mean of R, G, B on a scale of 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of R, G, B on a scale of 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<[f32; 3]>,
+    /// The resize filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpolation: Option<Interpolation>,
+    /// The part of the resized short side that validation's centre crop keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_fraction: Option<f64>,
+}
+
+impl InputConfig {
+    /// How images get to this network. Where nothing else is said: as its published weights want them, but without
+    /// the crop margin for small images, which are framed tightly.
+    pub fn resolve(&self, network: &tallow_models::Architecture) -> Preprocess {
+        let side = self.size.unwrap_or(network.native as u32);
+        let (width, height) = (self.width.unwrap_or(side), self.height.unwrap_or(side));
+        let usual = network.preprocess(width, height);
+        let crop_fraction = if width.min(height) <= SMALL { 1.0 } else { usual.crop_fraction };
+        Preprocess {
+            mean: self.mean.unwrap_or(usual.mean),
+            std: self.std.unwrap_or(usual.std),
+            interpolation: self.interpolation.unwrap_or(usual.interpolation),
+            crop_fraction: self.crop_fraction.unwrap_or(crop_fraction),
+            ..usual
+        }
+    }
+}
+
+/// Images up to this size are augmented as CIFAR's are, larger ones as ImageNet's.
+const SMALL: u32 = 64;
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or a key is unknown or of the wrong type; the message shows the line.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        toml::from_str(&text).map_err(|e| Error::Config { path: path.to_owned(), problem: e.to_string() })
+    }
+
+    /// The settings as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("every setting is plain data that TOML can hold")
+    }
+
+    /// Refuses impossible numbers before any work starts.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the number's name.
+    pub fn validate(&self) -> Result<()> {
+        let setting = |name, value: &dyn ToString, remedy| {
+            Err(Error::Setting { name, value: value.to_string(), remedy })
+        };
+        if self.epochs == 0 {
+            return setting("epochs", &0, "choose at least 1");
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return setting(
+                "label_smoothing",
+                &self.label_smoothing,
+                "choose a number in [0, 1), such as 0.1",
+            );
+        }
+        if let Some(norm) = self.clip_norm
+            && !(norm > 0.0)
+        {
+            return setting("clip_norm", &norm, "choose a number above 0, or leave it out");
+        }
+        if !(self.checkpoint_minutes > 0.0) {
+            return setting("checkpoint_minutes", &self.checkpoint_minutes, "choose a number above 0");
+        }
+        if let Some(ema) = &self.ema {
+            ema.validate()?;
+        }
+        self.optimizer.validate()?;
+        self.schedule.validate()
+    }
+
+    /// How images get to the network.
+    ///
+    /// # Errors
+    /// Where there is no such network.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        Ok(self.input.resolve(tallow_models::find(&self.model)?))
+    }
+
+    /// The augmentation: what was asked for, or what suits the data: no mirror images of digits, random parts of
+    /// large photos, shifts of small ones.
+    pub fn augmentation(&self, preprocess: &Preprocess) -> Augment {
+        match self.augment {
+            Some(augment) => augment,
+            None if self.data == "digits" => Augment {
+                pad_and_crop: Some(preprocess.width.min(preprocess.height) / 8),
+                ..Augment::default()
+            },
+            None if preprocess.width.min(preprocess.height) <= SMALL => Augment::cifar(),
+            None => Augment::imagenet(),
+        }
+    }
+}

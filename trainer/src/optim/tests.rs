@@ -1,0 +1,164 @@
+//! Optimisers, clipping, averaging and the loss against trajectories computed by PyTorch and timm in f64.
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+use tallow_builder::graph::{ConvSpec, GraphBuilder, Linear, Shape};
+use tallow_builder::kernels::CrossEntropy;
+
+use super::*;
+
+fn fixture() -> Value {
+    let text = include_str!("../../../tests/parity/fixtures/optimisers.json");
+    serde_json::from_str(text).unwrap()
+}
+
+fn cases(name: &str) -> Vec<Value> {
+    let all = fixture();
+    let cases = all["cases"].as_array().unwrap().iter();
+    let found: Vec<Value> = cases.filter(|case| case["name"] == name).cloned().collect();
+    assert!(!found.is_empty(), "the fixture has no case `{name}`");
+    found
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+fn tensor(value: &Value) -> Tensor {
+    let values: Vec<f32> = numbers(value).iter().map(|&v| v as f32).collect();
+    Tensor::from_vec(values.clone(), (1, values.len()), &Device::Cpu).unwrap()
+}
+
+fn assert_close(name: &str, step: usize, actual: &Tensor, expected: &Value) {
+    let actual = actual.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (a, e) in actual.iter().zip(numbers(expected)) {
+        let error = (f64::from(*a) - e).abs() / e.abs().max(0.1);
+        assert!(error < 2e-6, "{name}, step {step}: {a} should be {e}");
+    }
+}
+
+/// A network whose only trainable tensor is a weight of shape [1, 6].
+fn six_weights() -> (Graph, Weights) {
+    let mut g = GraphBuilder::new("six", Shape::map(6, 1, 1));
+    let x = g.input();
+    let x = g.flatten("flatten", x).unwrap();
+    let x = g.linear("fc", x, Linear { bias: false, ..Linear::uniform(1, 1.0) }).unwrap();
+    let graph = g.finish(x).unwrap();
+    let weights = Weights::init(&graph, 0, &Device::Cpu).unwrap();
+    (graph, weights)
+}
+
+fn check_trajectory(name: &str, kind: OptimizerKind) {
+    for case in cases(name) {
+        let (graph, mut weights) = six_weights();
+        weights.set("fc.weight", tensor(&case["start"]));
+        let mut optimizer = Optimizer::new(kind, &graph, &weights).unwrap();
+        for (step, rate) in numbers(&case["rates"]).into_iter().enumerate() {
+            // A factor that undoes a doubling: clipping must not change what comes of a gradient.
+            let doubled = (tensor(&case["gradients"][step]) * 2.0).unwrap();
+            let gradients = Gradients::from([("fc.weight".to_owned(), doubled)]);
+            optimizer.step(&mut weights, &gradients, rate, 0.5).unwrap();
+            assert_close(name, step, weights.get("fc.weight"), &case["values"][step]);
+        }
+        assert_eq!(optimizer.steps(), 5);
+    }
+}
+
+#[test]
+fn sgd_matches_pytorch() {
+    let sgd = |momentum, nesterov| OptimizerKind::Sgd { momentum, nesterov, weight_decay: 0.01 };
+    check_trajectory("sgd", sgd(0.0, false));
+    check_trajectory("sgd_momentum", sgd(0.9, false));
+    check_trajectory("sgd_nesterov", sgd(0.9, true));
+}
+
+#[test]
+fn adamw_matches_pytorch() {
+    check_trajectory(
+        "adamw",
+        OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 },
+    );
+}
+
+#[test]
+fn rmsprop_matches_timms_tensorflow_form() {
+    let rms =
+        |decay, momentum, weight_decay| OptimizerKind::RmsProp { decay, momentum, eps: 1e-3, weight_decay };
+    check_trajectory("rmsprop_tf", rms(0.9, 0.9, 1e-5));
+    check_trajectory("rmsprop_tf_no_momentum", rms(0.95, 0.0, 0.0));
+}
+
+#[test]
+fn the_average_of_the_weights_matches_timm() {
+    for case in cases("ema") {
+        let (graph, mut weights) = six_weights();
+        weights.set("fc.weight", tensor(&case["start"]));
+        let decay = Decay { decay: case["decay"].as_f64().unwrap(), warm_up: false };
+        let mut ema = Ema::new(decay, &graph, weights.clone());
+        for (step, parameters) in case["parameters"].as_array().unwrap().iter().enumerate() {
+            weights.set("fc.weight", tensor(parameters));
+            ema.update(&weights, step as u64 + 1).unwrap();
+            assert_close("ema", step, ema.weights().get("fc.weight"), &case["values"][step]);
+        }
+    }
+}
+
+#[test]
+fn the_norm_that_clips_matches_pytorch() {
+    for case in cases("clip_grad_norm") {
+        let gradients: Gradients = match &case["gradients"] {
+            Value::Array(list) => list.iter().enumerate().map(|(i, g)| (i.to_string(), tensor(g))).collect(),
+            Value::Object(map) => map.iter().map(|(name, g)| (name.clone(), tensor(g))).collect(),
+            other => panic!("gradients are a list or a map, not {other}"),
+        };
+        let norm = case["norm"].as_f64().unwrap();
+        assert!((global_norm(&gradients).unwrap() - norm).abs() < 1e-6 * norm);
+    }
+}
+
+#[test]
+fn cross_entropy_with_label_smoothing_matches_pytorch() {
+    for case in cases("cross_entropy") {
+        let rows: Vec<Tensor> = case["logits"].as_array().unwrap().iter().map(tensor).collect();
+        let logits = Tensor::cat(&rows, 0).unwrap();
+        let labels: Vec<u32> = numbers(&case["targets"]).iter().map(|&v| v as u32).collect();
+        let loss = CrossEntropy { smoothing: case["label_smoothing"].as_f64().unwrap() };
+        let (value, gradient) = loss.loss_and_gradient(&logits, &labels).unwrap();
+        let expected = case["loss"].as_f64().unwrap();
+        assert!((value - expected).abs() < 1e-6 * expected.abs().max(1.0), "{value} should be {expected}");
+        for (i, row) in case["gradient"].as_array().unwrap().iter().enumerate() {
+            let actual = gradient.get(i).unwrap().to_vec1::<f32>().unwrap();
+            for (a, e) in actual.iter().zip(numbers(row)) {
+                assert!((f64::from(*a) - e).abs() < 1e-7, "{a} should be {e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn weight_decay_spares_biases_and_batch_normalisation() {
+    let mut g = GraphBuilder::new("decay", Shape::map(2, 3, 3));
+    let x = g.input();
+    let x = g.conv2d("conv", x, ConvSpec::new(2, 3).bias()).unwrap();
+    let x = g.batch_norm("bn", x, Default::default()).unwrap();
+    let graph = g.finish(x).unwrap();
+    for kind in [
+        OptimizerKind::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.5 },
+        OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 0.5 },
+        OptimizerKind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.5 },
+    ] {
+        let mut weights = Weights::init(&graph, 1, &Device::Cpu).unwrap();
+        weights.set("conv.bias", Tensor::new(&[1f32, -1.0], &Device::Cpu).unwrap());
+        let before = weights.clone();
+        let zeros = |name: &str| (name.to_owned(), before.get(name).zeros_like().unwrap());
+        let gradients: Gradients = ["conv.weight", "conv.bias", "bn.weight", "bn.bias"].map(zeros).into();
+        Optimizer::new(kind, &graph, &weights).unwrap().step(&mut weights, &gradients, 0.1, 1.0).unwrap();
+        let sum = |w: &Weights, name: &str| {
+            w.get(name).abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()
+        };
+        assert!(sum(&weights, "conv.weight") < sum(&before, "conv.weight"), "{kind:?}");
+        for spared in ["conv.bias", "bn.weight", "bn.bias"] {
+            assert_eq!(sum(&weights, spared), sum(&before, spared), "{spared} with {kind:?}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The training loop: epochs of steps, a validation after each, checkpoints in between.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use tallow_builder::exec::{Gradients, Tape};
+use tallow_builder::graph::Graph;
+use tallow_builder::kernels::CrossEntropy;
+use tallow_builder::{Network, Rng, Weights};
+use tallow_input::Preprocess;
+use tallow_models::Options;
+
+use crate::augment::{EvalTransform, TrainTransform};
+use crate::checkpoint::{Best, Checkpoint, Position};
+use crate::config::Config;
+use crate::data::{Batch, Loader, LoaderOptions, Skipped, Splits};
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluation, evaluate, images};
+use crate::metrics::csv::{Log, Row};
+use crate::metrics::{ConfusionMatrix, Running};
+use crate::optim::{Ema, Optimizer, global_norm};
+use crate::plot;
+use crate::progress::{Pass, Progress};
+use crate::run_dir::RunDir;
+
+/// Time between two drawings of the pictures; drawing takes longer than a small epoch.
+const REDRAW: Duration = Duration::from_secs(30);
+/// First part of the key of a step's random numbers, which dropout and stochastic depth draw from.
+const STEP_STREAM: u64 = u64::from_be_bytes(*b"step    ");
+
+/// A training run in its directory.
+pub struct Trainer {
+    run: RunDir,
+    config: Config,
+    network: Network,
+    ema: Option<Ema>,
+    optimizer: Optimizer,
+    train: Loader,
+    validation: Loader,
+    position: Position,
+    log: Log,
+    undrawn: Option<ConfusionMatrix>,
+    drawn: Instant,
+    saved: Instant,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Whether it was asked to stop; a checkpoint is written then, from which it can go on.
+    pub interrupted: bool,
+    /// Finished epochs.
+    pub epochs: u64,
+    /// The best validation.
+    pub best: Option<Best>,
+    /// Images that could not be used, each once.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Trainer {
+    /// Prepares a new run in `path`: opens the data, builds and initialises the network.
+    ///
+    /// # Errors
+    /// For settings that make no sense, data that cannot be used, weights that do not fit, and a folder that holds
+    /// something already.
+    pub fn create(path: &Path, config: Config) -> Result<Self> {
+        config.validate()?;
+        let data = Splits::open(&config.data, config.split)?;
+        let preprocess = config.preprocess()?;
+        let graph = build(&config, &preprocess, data.train.classes().len())?;
+        let device = Device::Cpu;
+        let weights = match &config.weights {
+            Some(file) => Weights::load(&graph, file, &device)?,
+            None => Weights::init(&graph, config.seed, &device)?,
+        };
+        let config = Config { augment: Some(config.augmentation(&preprocess)), ..config };
+        let [train, validation] = loaders(&config, &preprocess, &data)?;
+        let run = RunDir::create(path, &config, &graph, data.train.classes())?;
+        let log = Log::create(&run.file("metrics.csv"))?;
+        let position = Position::start(data.train.classes().len());
+        let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
+        let optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
+        let network = Network::new(graph, weights);
+        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
+    }
+
+    /// Prepares to go on with the run in `path` from its newest checkpoint, to the bit as if it had never stopped.
+    /// `epochs` may lengthen it.
+    ///
+    /// # Errors
+    /// Where there is no run or checkpoint, one is damaged, or the data has changed its classes.
+    pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
+        let run = RunDir::open(path)?;
+        let mut config = run.config()?;
+        if let Some(epochs) = epochs.filter(|&epochs| epochs != config.epochs) {
+            config.epochs = epochs;
+            run.write_config(&config)?;
+        }
+        config.validate()?;
+        let graph = run.graph()?;
+        if !Checkpoint::exists(&run.last()) {
+            return Err(Error::NoCheckpoint { path: run.last() });
+        }
+        let data = Splits::open(&config.data, config.split)?;
+        if data.train.classes() != run.labels()? {
+            return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
+        }
+        let preprocess = config.preprocess()?;
+        let [train, validation] = loaders(&config, &preprocess, &data)?;
+        let Checkpoint { weights, ema, optimizer: state, position } =
+            Checkpoint::read(&run.last(), &graph, &Device::Cpu)?;
+        let ema = config.ema.map(|decay| Ema::new(decay, &graph, ema.unwrap_or_else(|| weights.clone())));
+        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
+        optimizer.restore(state, position.steps)?;
+        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
+        let network = Network::new(graph, weights);
+        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
+    }
+
+    #[allow(clippy::too_many_arguments)] // The one place where the parts come together.
+    fn assemble(
+        run: RunDir,
+        config: Config,
+        network: Network,
+        ema: Option<Ema>,
+        optimizer: Optimizer,
+        [train, validation]: [Loader; 2],
+        position: Position,
+        log: Log,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            run,
+            config,
+            network,
+            ema,
+            optimizer,
+            train,
+            validation,
+            position,
+            log,
+            undrawn: None,
+            drawn: now,
+            saved: now,
+        }
+    }
+
+    /// The run's directory.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run
+    }
+
+    /// The network in its present state.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Images in the training and the validation set.
+    pub fn images(&self) -> [usize; 2] {
+        [self.train.dataset().len(), self.validation.dataset().len()]
+    }
+
+    /// Trains to the last epoch, or until `stop` is set; then a checkpoint is written and the run can be resumed.
+    ///
+    /// # Errors
+    /// Where the loss stops being a number, no image can be used, or a file cannot be written.
+    pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
+        while self.position.epoch < self.config.epochs {
+            let start = Instant::now();
+            let interrupted = self.train_epoch(progress, stop, start)?;
+            if interrupted {
+                self.save(&self.run.last())?;
+                self.draw(true)?;
+                return Ok(self.outcome(true));
+            }
+            let found = self.validate(progress)?;
+            self.end_epoch(found, start, progress)?;
+        }
+        self.draw(true)?;
+        Ok(self.outcome(false))
+    }
+
+    /// The rest of an epoch. True if it was interrupted.
+    fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
+        let Position { epoch, batch, seconds, .. } = self.position;
+        progress.start(self.pass("train", self.train.batches(), batch));
+        for batch in self.train.epoch(epoch, batch)? {
+            let batch = batch?;
+            self.step(&batch)?;
+            self.position.batch = batch.index + 1;
+            self.position.seconds = seconds + start.elapsed().as_secs_f64();
+            progress.step(batch.len(), self.position.running.loss(), self.position.running.top1());
+            if stop.load(Ordering::Relaxed) {
+                return Ok(true);
+            }
+            if self.saved.elapsed().as_secs_f64() > 60.0 * self.config.checkpoint_minutes {
+                self.save(&self.run.last())?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// One step: forward, loss, backward, update.
+    fn step(&mut self, batch: &Batch) -> Result<()> {
+        let mut rng = Rng::stream(self.config.seed, &[STEP_STREAM, self.position.epoch, batch.index as u64]);
+        let rate = self.rate(batch.index);
+        let loss = CrossEntropy { smoothing: self.config.label_smoothing };
+
+        let tape = self.network.record(&images(batch, &Device::Cpu)?, &mut rng)?;
+        let logits = tape.value(self.network.graph().output()).clone();
+        let (mean_loss, gradient) = loss.loss_and_gradient(&logits, &batch.labels)?;
+        if !mean_loss.is_finite() {
+            return Err(self.diverged(batch, &tape)?);
+        }
+        let statistics = tape.statistics(&self.network);
+        let gradients = tape.backward(&self.network, &gradient, |_| true)?;
+        let norm = global_norm(&gradients)?;
+        if !norm.is_finite() {
+            return Err(self.exploded(batch, &gradients)?);
+        }
+        let factor = self.config.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
+        self.optimizer.step(self.network.weights_mut(), &gradients, rate, factor)?;
+        self.network.track(&statistics)?;
+        self.position.steps = self.optimizer.steps();
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.network.weights(), self.position.steps)?;
+        }
+        self.position.running.update(mean_loss, &logits.flatten_all()?.to_vec1::<f32>()?, &batch.labels);
+        Ok(())
+    }
+
+    /// The learning rate of a batch. It follows the batch's place in the run, so that batches without a usable image
+    /// do not delay the schedule.
+    fn rate(&self, batch: usize) -> f64 {
+        let per_epoch = self.train.batches();
+        let step = self.position.epoch * per_epoch as u64 + batch as u64;
+        self.config.schedule.rate(step, per_epoch, self.config.epochs)
+    }
+
+    fn validate(&self, progress: &mut Progress) -> Result<Evaluation> {
+        let pass = self.pass("validate", self.validation.batches(), 0);
+        match &self.ema {
+            Some(ema) => {
+                let average = Network::new(self.network.graph().clone(), ema.weights().clone());
+                evaluate(&average, &self.validation, progress, pass)
+            }
+            None => evaluate(&self.network, &self.validation, progress, pass),
+        }
+    }
+
+    /// Writes down what an epoch gave and moves on to the next.
+    fn end_epoch(&mut self, found: Evaluation, start: Instant, progress: &mut Progress) -> Result<()> {
+        let running = &self.position.running;
+        let row = Row {
+            epoch: self.position.epoch + 1,
+            step: self.position.steps,
+            learning_rate: self.rate(self.train.batches().saturating_sub(1)),
+            train_loss: running.loss(),
+            train_top1: running.top1(),
+            validation: Some(found.validation),
+            images_per_second: running.samples() as f64 / self.position.seconds.max(1e-9),
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        self.log.append(row)?;
+        progress.message(&format!("{row}"));
+        let best = self.position.best.is_none_or(|best| better(&found, &best));
+        if best {
+            self.position.best = Some(Best { epoch: row.epoch, validation: found.validation });
+            self.undrawn = Some(found.confusion);
+        }
+        self.position.epoch += 1;
+        self.position.batch = 0;
+        self.position.seconds = 0.0;
+        self.position.running = Running::new(self.network.graph().output_shape().elements());
+        if best {
+            self.save(&self.run.file("checkpoints/best"))?;
+        }
+        self.save(&self.run.last())?;
+        self.draw(false)
+    }
+
+    fn save(&mut self, path: &Path) -> Result<()> {
+        let checkpoint = Checkpoint {
+            weights: self.network.weights().clone(),
+            ema: self.ema.as_ref().map(|ema| ema.weights().clone()),
+            optimizer: self.optimizer.state().clone(),
+            position: self.position.clone(),
+        };
+        self.saved = Instant::now();
+        checkpoint.write(path)
+    }
+
+    /// Draws the curves and the best epoch's confusion matrix, if it is time or `now`.
+    fn draw(&mut self, now: bool) -> Result<()> {
+        if self.log.rows().is_empty() || !(now || self.drawn.elapsed() > REDRAW) {
+            return Ok(());
+        }
+        self.drawn = Instant::now();
+        let title = format!("{} on {}", self.config.model, self.config.data);
+        plot::save(&plot::curves(&title, self.log.rows())?, &self.run.file("curves.png"))?;
+        if let Some(matrix) = self.undrawn.take() {
+            let picture = plot::confusion(&title, &matrix, self.train.dataset().classes())?;
+            plot::save(&picture, &self.run.file("confusion.png"))?;
+        }
+        Ok(())
+    }
+
+    fn outcome(&self, interrupted: bool) -> Outcome {
+        let mut skipped = self.train.skipped();
+        skipped.extend(self.validation.skipped());
+        Outcome { interrupted, epochs: self.position.epoch, best: self.position.best, skipped }
+    }
+
+    fn pass(&self, what: &'static str, batches: usize, first_batch: usize) -> Pass {
+        Pass { what, epoch: self.position.epoch + 1, epochs: self.config.epochs, batches, first_batch }
+    }
+
+    /// The error for a loss that is no number: the layer where it first shows.
+    fn diverged(&self, batch: &Batch, tape: &Tape) -> Result<Error> {
+        let place = match tape.first_non_finite()? {
+            Some(id) => {
+                let node = self.network.graph().node(id);
+                format!("first in the output of layer `{}` ({})", node.name, node.op.kind())
+            }
+            None => "in the loss itself".into(),
+        };
+        Ok(self.not_finite("loss", batch, place))
+    }
+
+    /// The error for gradients that are no numbers: the last layer where it shows, which backward is the first.
+    fn exploded(&self, batch: &Batch, gradients: &Gradients) -> Result<Error> {
+        for parameter in self.network.graph().parameters().iter().rev() {
+            let Some(gradient) = gradients.get(&parameter.name) else { continue };
+            let one = Gradients::from([(parameter.name.clone(), gradient.clone())]);
+            if !global_norm(&one)?.is_finite() {
+                let place = format!("first in the gradient of `{}`", parameter.name);
+                return Ok(self.not_finite("gradient", batch, place));
+            }
+        }
+        Ok(self.not_finite("gradient", batch, "in the norm of all gradients".into()))
+    }
+
+    fn not_finite(&self, what: &'static str, batch: &Batch, place: String) -> Error {
+        Error::NotFinite { what, epoch: self.position.epoch + 1, batch: batch.index + 1, place }
+    }
+}
+
+/// Whether a validation beats the best so far: more right, or as many with a smaller loss.
+fn better(found: &Evaluation, best: &Best) -> bool {
+    let (new, old) = (found.validation, best.validation);
+    new.top1 > old.top1 || (new.top1 == old.top1 && new.loss < old.loss)
+}
+
+fn build(config: &Config, preprocess: &Preprocess, classes: usize) -> Result<Graph> {
+    let options = Options {
+        classes: Some(classes),
+        width: Some(preprocess.width as usize),
+        height: Some(preprocess.height as usize),
+        dropout: config.dropout,
+        stochastic_depth: config.stochastic_depth,
+        ..Options::default()
+    };
+    Ok(tallow_models::build(&config.model, &options)?)
+}
+
+/// The loaders of training and validation.
+fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
+    let validation = LoaderOptions {
+        batch_size: config.batch_size,
+        workers: config.workers,
+        strict: config.strict,
+        seed: config.seed,
+        ..LoaderOptions::default()
+    };
+    // A last batch of one or two images would give batch normalisation nothing to average over.
+    let drop_last = data.train.len() >= config.batch_size;
+    let train = LoaderOptions { shuffle: true, drop_last, ..validation };
+    let augmented = TrainTransform::new(config.augmentation(preprocess), *preprocess)?;
+    Ok([
+        Loader::new(data.train.clone(), Arc::new(augmented), train)?,
+        Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?,
+    ])
+}

@@ -1,0 +1,162 @@
+//! Whole runs: they learn, resume to the bit, stop when asked, and explain what went wrong.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use tallow_trainer::checkpoint::Checkpoint;
+use tallow_trainer::config::InputConfig;
+use tallow_trainer::optim::{Decay, OptimizerKind};
+use tallow_trainer::progress::Progress;
+use tallow_trainer::schedule::{RateDecay, Schedule};
+use tallow_trainer::{Config, Outcome, RunDir, Trainer};
+
+/// A run of seconds that exercises everything random: augmentation, dropout, order.
+fn config(epochs: u64) -> Config {
+    Config {
+        model: "plain_cnn".into(),
+        data: "digits".into(),
+        epochs,
+        batch_size: 128,
+        dropout: Some(0.2),
+        input: InputConfig { size: Some(16), ..InputConfig::default() },
+        ema: Some(Decay { decay: 0.9, warm_up: true }),
+        ..Config::default()
+    }
+}
+
+fn finish(trainer: &mut Trainer) -> Outcome {
+    trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap()
+}
+
+/// Every file of a checkpoint; times differ from run to run and are left out.
+fn contents(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let folder = run.join("checkpoints/last");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let read = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut bytes = std::fs::read(path).unwrap();
+        if name == "state.json" {
+            let mut state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            state["seconds"] = 0.into();
+            bytes = state.to_string().into_bytes();
+        }
+        (name, bytes)
+    };
+    files.iter().map(read).collect()
+}
+
+/// Trains so many batches: with `stop` set, each call ends after one.
+fn train_until(trainer: &mut Trainer, batches: usize) -> Outcome {
+    let stop = AtomicBool::new(true);
+    let outcomes = (0..batches).map(|_| trainer.train(&mut Progress::hidden(), &stop).unwrap());
+    outcomes.last().unwrap()
+}
+
+#[test]
+fn a_run_interrupted_anywhere_ends_in_the_same_bits_as_one_that_never_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    let parts = folder.path().join("parts");
+    let outcome = finish(&mut Trainer::create(&whole, config(3)).unwrap());
+    assert!(!outcome.interrupted && outcome.epochs == 3);
+
+    let outcome = train_until(&mut Trainer::create(&parts, config(3)).unwrap(), 1);
+    assert!(outcome.interrupted && outcome.epochs == 0);
+    // A second stop after the fifth batch, then across the end of an epoch.
+    train_until(&mut Trainer::resume(&parts, None).unwrap(), 4);
+    train_until(&mut Trainer::resume(&parts, None).unwrap(), 8);
+    assert!(!finish(&mut Trainer::resume(&parts, None).unwrap()).interrupted);
+
+    for ((name, whole), (other, parts)) in contents(&whole).iter().zip(&contents(&parts)) {
+        assert_eq!(name, other);
+        assert!(whole == parts, "{name} differs after resuming");
+    }
+    let rows = |run: &Path| tallow_trainer::metrics::csv::read(&run.join("metrics.csv")).unwrap();
+    let columns = |run: &Path| -> Vec<_> {
+        rows(run).into_iter().map(|r| (r.epoch, r.step, r.train_loss, r.train_top1, r.validation)).collect()
+    };
+    assert_eq!(columns(&whole), columns(&parts));
+    for picture in ["curves.png", "confusion.png"] {
+        assert!(whole.join(picture).is_file(), "{picture}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_and_another_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, seed| {
+        let path = folder.path().join(name);
+        finish(&mut Trainer::create(&path, Config { seed, ..config(1) }).unwrap());
+        contents(&path)
+    };
+    let (a, b, c) = (run("a", 1), run("b", 1), run("c", 2));
+    assert!(a == b);
+    assert!(a != c);
+}
+
+#[test]
+fn every_optimiser_learns_the_digits() {
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = |learning_rate| Schedule {
+        learning_rate,
+        warmup_epochs: 1.0,
+        decay: RateDecay::Cosine { floor: 0.0 },
+    };
+    for (name, optimizer, rate) in [
+        ("sgd", OptimizerKind::default(), 0.1),
+        ("adamw", OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 }, 0.003),
+        (
+            "rmsprop",
+            OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 1e-5 },
+            0.003,
+        ),
+    ] {
+        let settings = Config { optimizer, schedule: schedule(rate), dropout: None, ema: None, ..config(6) };
+        let path = folder.path().join(name);
+        let best = finish(&mut Trainer::create(&path, settings).unwrap()).best.unwrap();
+        assert!(best.validation.top1 > 0.9, "{name}: {best:?}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_the_layer_and_keeps_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let schedule = Schedule { learning_rate: 1e30, warmup_epochs: 0.0, decay: RateDecay::Constant };
+    let mut trainer = Trainer::create(&path, Config { schedule, ..config(2) }).unwrap();
+    let error = trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("no longer a finite number in epoch 1, batch"), "{error}");
+    assert!(
+        error.contains("first in the output of layer `") || error.contains("first in the gradient of `"),
+        "{error}"
+    );
+}
+
+#[test]
+fn folders_that_hold_no_run_or_one_already_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let error = Trainer::resume(&path, None).err().unwrap().to_string();
+    assert!(error.contains("holds no training run"), "{error}");
+    finish(&mut Trainer::create(&path, config(1)).unwrap());
+    let error = Trainer::create(&path, config(1)).err().unwrap().to_string();
+    assert!(error.contains("is not empty"), "{error}");
+
+    // A checkpoint that was cut short is named, and nothing panics.
+    let weights = path.join("checkpoints/last/weights.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let error = Trainer::resume(&path, Some(2)).err().unwrap().to_string();
+    assert!(error.contains("weights.safetensors"), "{error}");
+    // A crash between the two renames of a checkpoint is mended.
+    std::fs::write(&weights, &bytes).unwrap();
+    std::fs::rename(path.join("checkpoints/last"), path.join("checkpoints/.replaced-last")).unwrap();
+    assert_eq!(finish(&mut Trainer::resume(&path, Some(2)).unwrap()).epochs, 2);
+
+    let run = RunDir::open(&path).unwrap();
+    let (weights, position) =
+        Checkpoint::read_weights(&run.best(), &run.graph().unwrap(), &candle_core::Device::Cpu).unwrap();
+    assert!(position.best.is_some() && weights.iter().count() > 0);
+}

@@ -31,10 +31,11 @@ pub(crate) fn run(path: &Path, images: &[Array4<f32>]) -> (Result<Outputs, Outco
         Ok(rewritten) => rewritten,
         Err(missing) => return (Err(Outcome::NotRunnable { missing }), None),
     };
-    let note = (!rewritten.is_empty()).then(|| rewritten.join(", "));
+    let note = (!rewritten.is_empty()).then(|| format!("runs {}", rewritten.join(", ")));
     // The evaluator indexes inputs without asking whether they are there.
-    let result = catch_unwind(AssertUnwindSafe(|| images.iter().map(|batch| evaluate(&model, batch)).collect()))
-        .unwrap_or_else(|_| Err(candle_core::Error::msg("the evaluator panicked")));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| images.iter().map(|batch| evaluate(&model, batch)).collect()))
+            .unwrap_or_else(|_| Err(candle_core::Error::msg("the evaluator panicked")));
     (result.map_err(|e| failed(one_line(&e.to_string()))), note)
 }
 
@@ -57,9 +58,30 @@ fn one_line(text: &str) -> String {
 
 /// Operators of the evaluator that a network can need.
 const KNOWN: [&str; 24] = [
-    "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "Conv", "Div", "Dropout", "Flatten",
-    "Gemm", "HardSwish", "Identity", "LeakyRelu", "MatMul", "MaxPool", "Mul", "ReduceMean", "Relu", "Reshape",
-    "Sigmoid", "Softmax", "Sub", "Tanh",
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Div",
+    "Dropout",
+    "Flatten",
+    "Gemm",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Sub",
+    "Tanh",
 ];
 
 /// Rewrites what the evaluator lacks.

@@ -27,7 +27,9 @@ pub enum Error {
     },
 
     /// The layer graph is another network's.
-    #[error("{file}: takes images of {file_takes}, but network `{network}` takes {network_takes}: another model?")]
+    #[error(
+        "{file}: takes images of {file_takes}, but network `{network}` takes {network_takes}: another model?"
+    )]
     OtherNetwork {
         /// The file.
         file: String,

@@ -48,7 +48,8 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
     let sample = sample_shape(&info)?;
     let images = random_images(options.seed, &options.batches, sample);
 
-    let mut runs = vec![Run { engine: "candle", result: in_candle(&info, sample, network, &images)?, note: None }];
+    let mut runs =
+        vec![Run { engine: "candle", result: in_candle(&info, sample, network, &images)?, note: None }];
     for kind in [EngineKind::Ort, EngineKind::Tract] {
         runs.push(in_engine(path, kind, &images, options));
     }

@@ -2,9 +2,7 @@
 
 mod suite;
 
-use tallow_builder::graph::{
-    Activation, BatchNorm, ConvSpec, Linear, Op, Padding, Pads, Pool, Shape,
-};
+use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, Linear, Op, Padding, Pads, Pool, Shape};
 use tallow_builder::{Graph, GraphBuilder, NodeId, Result};
 use tallow_exporter::OnnxOptions;
 
@@ -63,8 +61,7 @@ fn pools_agree() {
     ];
     for (name, pool, max_missing, padded) in cases {
         let average_missing = padded.then_some("AveragePool pads");
-        for (op, missing) in
-            [(Op::MaxPool(pool.clone()), max_missing), (Op::AvgPool(pool), average_missing)]
+        for (op, missing) in [(Op::MaxPool(pool.clone()), max_missing), (Op::AvgPool(pool), average_missing)]
         {
             let graph = network(&format!("{}_{name}", op.kind()), |g, x| {
                 // Negative values everywhere tell padding that never wins from padding with zeros.

@@ -41,7 +41,9 @@ fn cifar_resnets_agree() {
 
 #[test]
 fn efficientnets_agree() {
-    for name in ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"] {
+    for name in
+        ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"]
+    {
         agree(name, 64, 63);
     }
 }
@@ -62,7 +64,8 @@ fn efficientnet_lites_agree() {
 
 #[test]
 fn tensorflow_padding_agrees() {
-    for (name, size) in [("resnet18", 64), ("resnet18", 65), ("efficientnet_b0", 64), ("efficientnet_b0", 65)] {
+    for (name, size) in [("resnet18", 64), ("resnet18", 65), ("efficientnet_b0", 64), ("efficientnet_b0", 65)]
+    {
         let options = Options { padding: Some(PaddingStyle::Same), ..Options::new(5, size) };
         let graph = tallow_models::build(name, &options).unwrap();
         suite::check(&graph, &OnnxOptions::default(), None);

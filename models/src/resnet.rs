@@ -112,7 +112,7 @@ impl ResNet {
         let x = net.conv_bn("conv1", "bn1", x, spec)?;
         let x = net.graph.activation("relu", x, Relu)?;
         match self.stem {
-            Stem::ImageNet => net.graph.max_pool("maxpool", x, 3, 2, net.padding(3)),
+            Stem::ImageNet => Ok(net.graph.max_pool("maxpool", x, 3, 2, net.padding(3))?),
             Stem::Cifar => Ok(x),
         }
     }
@@ -168,5 +168,5 @@ fn conv_bn(
 }
 
 fn relu(net: &mut Layers, x: NodeId, at: &Place, name: &str) -> Built<NodeId> {
-    net.graph.activation(&format!("{}.{name}", at.name), x, Relu)
+    Ok(net.graph.activation(&format!("{}.{name}", at.name), x, Relu)?)
 }

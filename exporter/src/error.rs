@@ -5,9 +5,9 @@ use std::path::PathBuf;
 /// An error of this crate. Each names the layer, option or file it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The network or its weights are not usable, or a weights file is not.
+    /// The network or its weights are not usable, or a weights file is not. Boxed, for it is the largest by far.
     #[error(transparent)]
-    Network(#[from] tallow_builder::Error),
+    Network(Box<tallow_builder::Error>),
 
     /// An operator set that is not written here.
     #[error("opset {requested} is not supported: choose one from {min} to {max}")]
@@ -84,3 +84,15 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<tallow_builder::Error> for Error {
+    fn from(error: tallow_builder::Error) -> Self {
+        Self::Network(Box::new(error))
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        tallow_builder::Error::from(error).into()
+    }
+}

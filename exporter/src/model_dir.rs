@@ -42,7 +42,7 @@ impl ModelDir {
         options: &OnnxOptions,
         existing: Existing,
     ) -> Result<Self> {
-        if existing == Existing::Replace && path.exists() && !is_model_dir(path) {
+        if existing == Existing::Replace && path.exists() && !Self::is_at(path) {
             let problem = "is no model directory, so it is not replaced; choose another path".into();
             return Err(Error::ModelDir { path: path.to_owned(), problem });
         }
@@ -65,7 +65,7 @@ impl ModelDir {
     /// # Errors
     /// Where a file is missing or damaged, or `assets/` says something else than `model.onnx` does.
     pub fn open(path: &Path) -> Result<Self> {
-        if !is_model_dir(path) {
+        if !Self::is_at(path) {
             let problem = format!("is no model directory: it has no {NETWORK} beside a {ONNX}");
             return Err(Error::ModelDir { path: path.to_owned(), problem });
         }
@@ -83,6 +83,11 @@ impl ModelDir {
             return Err(differs(path.join(PREPROCESS)));
         }
         Ok(Self { path: path.to_owned(), graph, card })
+    }
+
+    /// Whether `path` looks like a model directory.
+    pub fn is_at(path: &Path) -> bool {
+        path.join(NETWORK).is_file() && path.join(ONNX).is_file()
     }
 
     /// The directory.
@@ -122,10 +127,6 @@ impl ModelDir {
     pub fn load_weights(&self, device: &Device) -> Result<Weights> {
         Ok(Weights::load(&self.graph, &self.weights_path(), device)?)
     }
-}
-
-fn is_model_dir(path: &Path) -> bool {
-    path.join(NETWORK).is_file() && path.join(ONNX).is_file()
 }
 
 fn labels_text(graph: &Graph, labels: &[String]) -> Result<String> {

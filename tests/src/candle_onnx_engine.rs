@@ -31,7 +31,7 @@ pub(crate) fn run(path: &Path, images: &[Array4<f32>]) -> (Result<Outputs, Outco
         Ok(rewritten) => rewritten,
         Err(missing) => return (Err(Outcome::NotRunnable { missing }), None),
     };
-    let note = (!rewritten.is_empty()).then(|| rewritten.join(", "));
+    let note = (!rewritten.is_empty()).then(|| format!("runs {}", rewritten.join(", ")));
     // The evaluator indexes inputs without asking whether they are there.
     let result =
         catch_unwind(AssertUnwindSafe(|| images.iter().map(|batch| evaluate(&model, batch)).collect()))

@@ -3,11 +3,7 @@
 /// An error of this crate. Each is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The layer graph or its weights.
-    #[error(transparent)]
-    Network(#[from] tallow_builder::Error),
-
-    /// A pass over the layer graph.
+    /// The layer graph, its weights, or a pass over them.
     #[error(transparent)]
     Export(#[from] tallow_exporter::Error),
 

@@ -5,6 +5,8 @@ use candle_core::{Device, Tensor};
 use tallow_builder::graph::{Op, Role};
 use tallow_builder::{Graph, NodeId, Rng, Weights};
 
+use crate::error::Error;
+
 /// Draws weights and batch-norm statistics for `graph`; the same seed gives the same bits.
 ///
 /// Filters have variance 2/fan-in, running variances and scales lie in [0.5, 1.5], means and shifts in ±0.5. The
@@ -12,8 +14,8 @@ use tallow_builder::{Graph, NodeId, Rng, Weights};
 ///
 /// # Errors
 /// Where memory runs out.
-pub fn randomised(graph: &Graph, seed: u64) -> Result<Weights, tallow_builder::Error> {
-    let mut weights = Weights::init(graph, seed, &Device::Cpu)?;
+pub fn randomised(graph: &Graph, seed: u64) -> Result<Weights, Error> {
+    let mut weights = Weights::init(graph, seed, &Device::Cpu).map_err(tallow_exporter::Error::from)?;
     for (i, parameter) in graph.parameters().into_iter().enumerate() {
         let mut rng = Rng::stream(seed, &[i as u64]);
         let fan_in: usize = parameter.shape.iter().skip(1).product();
@@ -26,7 +28,8 @@ pub fn randomised(graph: &Graph, seed: u64) -> Result<Weights, tallow_builder::E
             Role::Bias | Role::Shift | Role::RunningMean => Box::new(move || rng.uniform_in(-0.5, 0.5)),
         };
         let values: Vec<f32> = (0..parameter.elements()).map(|_| draw() as f32).collect();
-        weights.set(&parameter.name, Tensor::from_vec(values, parameter.shape, &Device::Cpu)?);
+        let tensor = Tensor::from_vec(values, parameter.shape, &Device::Cpu);
+        weights.set(&parameter.name, tensor.map_err(tallow_exporter::Error::from)?);
     }
     Ok(weights)
 }

@@ -129,8 +129,11 @@ fn in_candle(
     } else {
         network
     };
-    let outputs: Result<Outputs, tallow_builder::Error> =
-        images.iter().map(|batch| Ok(to_array(&network.forward(&to_tensor(batch)?)?)?)).collect();
+    let forward = |batch| -> Result<_, Box<tallow_builder::Error>> {
+        let images = to_tensor(batch).map_err(tallow_builder::Error::from)?;
+        Ok(to_array(&network.forward(&images)?).map_err(tallow_builder::Error::from)?)
+    };
+    let outputs: Result<Outputs, _> = images.iter().map(forward).collect();
     Ok(outputs.map_err(|e| Outcome::Failed { reason: e.to_string() }))
 }
 

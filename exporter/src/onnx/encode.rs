@@ -37,7 +37,7 @@ impl Encoding {
         let mut tensors = Vec::with_capacity(initializers.len());
         let mut graph_length = graph.encoded_len();
         for (name, tensor) in initializers {
-            let tensor = on_cpu(&tensor).map_err(tallow_builder::Error::from)?;
+            let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
             let prefix = prefix(name, &tensor);
             graph_length += prefix.len() + bytes(&tensor);
             tensors.push((prefix, tensor));
@@ -75,10 +75,6 @@ impl Encoding {
         }
         Ok(())
     }
-}
-
-fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
-    tensor.to_device(&Device::Cpu)?.contiguous()
 }
 
 fn bytes(tensor: &Tensor) -> usize {

@@ -79,15 +79,13 @@ fn folded(graph: &Graph, weights: &Weights, conv: NodeId, bn: NodeId) -> Result<
         filter.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
         bias.push(((f64::from(before[c]) - f64::from(mean[c])) * scale + f64::from(beta[c])) as f32);
     }
-    let tensor = |values: Vec<f32>, shape: &[usize]| {
-        Tensor::from_vec(values, shape, weight.device()).map_err(tallow_builder::Error::from)
-    };
-    Ok((tensor(filters, weight.dims())?, tensor(bias, &[convolution.out_channels])?))
+    let filters = Tensor::from_vec(filters, weight.dims(), weight.device())?;
+    let bias = Tensor::from_vec(bias, convolution.out_channels, weight.device())?;
+    Ok((filters, bias))
 }
 
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    let read = || tensor.flatten_all()?.to_vec1::<f32>();
-    Ok(read().map_err(tallow_builder::Error::from)?)
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
 }
 
 #[cfg(test)]

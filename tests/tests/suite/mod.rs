@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use tallow_builder::{Graph, Network, Weights};
+use candle_core::{Device, Tensor};
+use tallow_builder::{Graph, Network, Rng, Weights};
 use tallow_conformance::{Outcome, Report, VerifyOptions, randomised, verify};
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 
@@ -26,6 +27,11 @@ pub fn check_in(
     let path = folder.join(format!("{}.onnx", graph.name()));
     write_onnx(&path, graph, &weights, None, options, Existing::Replace).unwrap();
     let network = Network::new(graph.clone(), weights);
+    let spread = spread(&network);
+    assert!(
+        spread > 0.01,
+        "the output hardly depends on the image ({spread:e}), so agreement proves nothing"
+    );
     let report = verify(&path, Some(&network), verify_options).unwrap();
     println!("{report}\n");
     assert!(report.agrees, "{options:?}\n{report}");
@@ -42,4 +48,16 @@ pub fn check_in(
     };
     assert_eq!(lacks, missing, "what candle-onnx lacks\n{report}");
     report
+}
+
+/// How far the outputs of two random images are apart, relative to the largest output.
+fn spread(network: &Network) -> f32 {
+    let shape = network.graph().input_shape();
+    let mut rng = Rng::new(2);
+    let values: Vec<f32> = (0..2 * shape.elements()).map(|_| rng.normal() as f32).collect();
+    let images = Tensor::from_vec(values, shape.with_batch(2), &Device::Cpu).unwrap();
+    let rows = network.forward(&images).unwrap().flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |m, v| m.max(v.abs()));
+    let difference = largest(&mut rows[0].iter().zip(&rows[1]).map(|(a, b)| a - b));
+    difference / largest(&mut rows.iter().flatten().copied())
 }

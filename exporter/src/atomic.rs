@@ -2,9 +2,10 @@
 //! Both are made under a temporary name beside their place and renamed when complete.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use tallow_builder::files::write_atomically_with;
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
@@ -25,28 +26,10 @@ pub(crate) fn write_file(
     existing: Existing,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<()> {
-    let failed = |source| Error::Io { path: path.to_owned(), source };
     if existing == Existing::Keep && path.exists() {
         return Err(Error::Exists { path: path.to_owned() });
     }
-    let mut options = tempfile::Builder::new();
-    // A temporary file is its owner's alone by default; what people ship is as readable as any other file.
-    #[cfg(unix)]
-    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = options.tempfile_in(parent(path)).map_err(failed)?;
-    let mut out = BufWriter::new(file.as_file_mut());
-    write(&mut out).and_then(|()| out.flush()).map_err(failed)?;
-    drop(out);
-    file.as_file().sync_all().map_err(failed)?;
-    let persisted = match existing {
-        Existing::Keep => file.persist_noclobber(path),
-        Existing::Replace => file.persist(path),
-    };
-    persisted.map_err(|e| match e.error.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
-        _ => failed(e.error),
-    })?;
-    Ok(())
+    Ok(write_atomically_with(path, write)?)
 }
 
 /// Fills a new directory. Where one is to be replaced, it is moved aside first and back if anything fails.
@@ -91,6 +74,8 @@ fn parent(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn entries(folder: &Path) -> Vec<String> {

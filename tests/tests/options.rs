@@ -1,5 +1,6 @@
 //! Every option of the export, on small networks: operator sets 15 to 21, folding, softmax, fixed batches, and a
 //! batch that changes from run to run.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod suite;
 

@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     step("4. verify: the same numbers in every engine");
     let report = verify::compare(&onnx, Some(run.clone()), &VerifyOptions::default())?;
-    print!("{report}");
+    println!("{report}");
 
     step("5. predict");
     predict(&run, &onnx, trainer.config())?;

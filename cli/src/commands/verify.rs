@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         json(&report)?;
     } else {
-        print!("{report}");
+        println!("{report}");
     }
     Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -168,12 +168,14 @@ impl Config {
                 "choose a number in [0, 1), such as 0.1",
             );
         }
-        if let Some(norm) = self.clip_norm
-            && !(norm > 0.0)
-        {
-            return setting("clip_norm", &norm, "choose a number above 0, or leave it out");
+        if self.clip_norm.is_some_and(|norm| norm <= 0.0 || norm.is_nan()) {
+            return setting(
+                "clip_norm",
+                &self.clip_norm.unwrap_or_default(),
+                "choose a number above 0, or leave it out",
+            );
         }
-        if !(self.checkpoint_minutes > 0.0) {
+        if self.checkpoint_minutes <= 0.0 || self.checkpoint_minutes.is_nan() {
             return setting("checkpoint_minutes", &self.checkpoint_minutes, "choose a number above 0");
         }
         if let Some(ema) = &self.ema {

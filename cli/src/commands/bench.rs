@@ -54,7 +54,7 @@ struct Timing {
 }
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
-    if !(args.seconds > 0.0) || args.batch.contains(&0) {
+    if args.seconds <= 0.0 || args.seconds.is_nan() || args.batch.contains(&0) {
         bail!("--seconds and --batch must be above 0");
     }
     let timings = match (&args.train, &args.model) {

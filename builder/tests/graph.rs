@@ -52,7 +52,11 @@ fn a_description_survives_a_file_and_a_wrong_one_is_refused() {
     assert_eq!(serde_json::from_str::<Graph>(&text).unwrap(), graph);
     let broken = text.replace("\"width\":12", "\"width\":13");
     let other: Graph = serde_json::from_str(&broken).unwrap();
-    assert_eq!(other.node(other.find("stem").unwrap()).shape, Shape::map(8, 5, 6), "shapes are inferred anew");
+    assert_eq!(
+        other.node(other.find("stem").unwrap()).shape,
+        Shape::map(8, 5, 6),
+        "shapes are inferred anew"
+    );
     let broken = text.replace("\"groups\":8", "\"groups\":3");
     let error = serde_json::from_str::<Graph>(&broken).unwrap_err().to_string();
     assert!(error.contains("`depthwise`") && error.contains("3 groups"), "{error}");
@@ -110,7 +114,9 @@ fn weights_load_strictly_and_every_difference_is_listed() {
     let wrong = folder.path().join("wrong.safetensors");
     write_safetensors(&wrong, &tensors).unwrap();
     let error = Weights::load(&graph, &wrong, &Device::Cpu).unwrap_err().to_string();
-    for part in ["wrong.safetensors", "1 missing: bn.running_var", "1 unexpected: extra.weight", "needs [4], has [5]"] {
+    for part in
+        ["wrong.safetensors", "1 missing: bn.running_var", "1 unexpected: extra.weight", "needs [4], has [5]"]
+    {
         assert!(error.contains(part), "{error}");
     }
 

@@ -19,7 +19,7 @@ fn config(epochs: u64) -> Config {
         epochs,
         batch_size: 128,
         dropout: Some(0.2),
-        input: InputConfig { size: Some(16), ..InputConfig::default() },
+        input: InputConfig { size: Some(8), ..InputConfig::default() },
         ema: Some(Decay { decay: 0.9, warm_up: true }),
         ..Config::default()
     }
@@ -110,10 +110,17 @@ fn every_optimiser_learns_the_digits() {
         (
             "rmsprop",
             OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 1e-5 },
-            0.003,
+            0.01,
         ),
     ] {
-        let settings = Config { optimizer, schedule: schedule(rate), dropout: None, ema: None, ..config(6) };
+        let settings = Config {
+            optimizer,
+            schedule: schedule(rate),
+            dropout: None,
+            ema: None,
+            batch_size: 64,
+            ..config(8)
+        };
         let path = folder.path().join(name);
         let best = finish(&mut Trainer::create(&path, settings).unwrap()).best.unwrap();
         assert!(best.validation.top1 > 0.9, "{name}: {best:?}");

@@ -1,37 +1,75 @@
-//! Random weights for a network of any depth: every tensor does something, and values stay of order one.
+//! Random weights for a network of any depth, under which the output depends on the image throughout.
 //! Initialisers will not do: they leave batch norms at the identity, which a wrong export would leave there too.
+//! Random batch-norm statistics will not do either: deep networks blow up or forget their input.
 
 use candle_core::{Device, Tensor};
-use tallow_builder::graph::{Op, Role};
-use tallow_builder::{Graph, NodeId, Rng, Weights};
+use tallow_builder::exec::BatchStatistics;
+use tallow_builder::graph::{Op, Role, Shape};
+use tallow_builder::{Graph, Network, NodeId, Rng, Weights};
+use tallow_exporter::passes::remove_training;
 
 use crate::error::Error;
+use crate::outputs::random_images;
+use crate::verify::to_tensor;
 
-/// Draws weights and batch-norm statistics for `graph`; the same seed gives the same bits.
+/// Images that the running averages are taken from.
+const BATCH: usize = 16;
+
+/// Draws weights for `graph`, and batch-norm statistics near those of random images; the same seed gives the same
+/// bits.
 ///
-/// Filters have variance 2/fan-in, running variances and scales lie in [0.5, 1.5], means and shifts in ±0.5. The
-/// last batch norm of a residual branch is scaled down, so that a hundred branches do not add up to large numbers.
+/// Filters have variance 2/fan-in, scales lie in [0.5, 1.5], biases and shifts in ±0.5. The last batch norm of a
+/// residual branch is scaled down, so that a hundred branches do not add up to large numbers.
 ///
 /// # Errors
 /// Where memory runs out.
 pub fn randomised(graph: &Graph, seed: u64) -> Result<Weights, Error> {
-    let mut weights = Weights::init(graph, seed, &Device::Cpu).map_err(tallow_exporter::Error::from)?;
+    let weights = parameters(graph, seed)?;
+    let (inference, weights) = remove_training(graph, &weights)?;
+    let mut network = Network::new(inference, weights);
+    if let Shape::Map { channels, height, width } = graph.input_shape() {
+        statistics(&mut network, seed, [channels, height, width])?;
+    }
+    Ok(network.weights().clone())
+}
+
+fn parameters(graph: &Graph, seed: u64) -> Result<Weights, tallow_exporter::Error> {
+    let mut weights = Weights::init(graph, seed, &Device::Cpu)?;
     for (i, parameter) in graph.parameters().into_iter().enumerate() {
         let mut rng = Rng::stream(seed, &[i as u64]);
         let fan_in: usize = parameter.shape.iter().skip(1).product();
         let mut draw: Box<dyn FnMut() -> f64> = match parameter.role {
-            Role::BatchesTracked => continue,
+            Role::BatchesTracked | Role::RunningMean | Role::RunningVar => continue,
             Role::Weight => Box::new(move || rng.normal() * (2.0 / fan_in as f64).sqrt()),
-            Role::RunningVar => Box::new(move || rng.uniform_in(0.5, 1.5)),
             Role::Scale if ends_branch(graph, parameter.node) => Box::new(move || rng.uniform_in(0.1, 0.4)),
             Role::Scale => Box::new(move || rng.uniform_in(0.5, 1.5)),
-            Role::Bias | Role::Shift | Role::RunningMean => Box::new(move || rng.uniform_in(-0.5, 0.5)),
+            Role::Bias | Role::Shift => Box::new(move || rng.uniform_in(-0.5, 0.5)),
         };
         let values: Vec<f32> = (0..parameter.elements()).map(|_| draw() as f32).collect();
         let tensor = Tensor::from_vec(values, parameter.shape, &Device::Cpu);
-        weights.set(&parameter.name, tensor.map_err(tallow_exporter::Error::from)?);
+        weights.set(&parameter.name, tensor?);
     }
     Ok(weights)
+}
+
+/// Sets running averages to the moments of a batch, each moved a little.
+fn statistics(network: &mut Network, seed: u64, sample: [usize; 3]) -> Result<(), tallow_exporter::Error> {
+    let mut rng = Rng::stream(seed, &[u64::MAX]);
+    let images = random_images(!seed, &[BATCH], sample).remove(0);
+    let tape = network.record(&to_tensor(&images)?, &mut rng)?;
+    for BatchStatistics { layer, moments, .. } in tape.statistics(network) {
+        let (mut mean, mut var) = (moments.mean.clone(), moments.unbiased_var());
+        for (mean, var) in mean.iter_mut().zip(&mut var) {
+            *mean += rng.uniform_in(-0.1, 0.1) as f32 * var.sqrt();
+            // A channel that was silent in this batch may speak in another.
+            *var = *var * rng.uniform_in(0.8, 1.25) as f32 + 0.01;
+        }
+        for (suffix, values) in [("running_mean", mean), ("running_var", var)] {
+            let tensor = Tensor::new(values, &Device::Cpu)?;
+            network.weights_mut().set(&format!("{layer}.{suffix}"), tensor);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a sum takes this layer's output, directly or through stochastic depth.

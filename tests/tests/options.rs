@@ -35,11 +35,14 @@ fn every_operation() -> Result<Graph> {
     let branch = g.stochastic_depth("drop_path", scaled, 0.2)?;
     let x = g.sum("add", branch, x)?;
     let x = g.conv2d("conv2", x, ConvSpec::new(8, 3).groups(2).bias())?;
+    let x = g.batch_norm("bn3", x, BatchNorm::default())?;
     let x = g.activation("leaky_relu", x, Activation::LeakyRelu { slope: 0.2 })?;
     let x = g.avg_pool("avg_pool", x, 2, 2, 0)?;
     let x = g.conv2d("conv3", x, ConvSpec::new(8, 1).bias())?;
+    let x = g.batch_norm("bn4", x, BatchNorm::default())?;
     let x = g.activation("hard_swish", x, Activation::HardSwish)?;
     let x = g.conv2d("conv4", x, ConvSpec::new(8, 1).bias())?;
+    let x = g.batch_norm("bn5", x, BatchNorm::default())?;
     let x = g.activation("tanh", x, Activation::Tanh)?;
     let x = g.activation("steep", x, Activation::Sigmoid { slope: 3.0 })?;
     let x = g.flatten("flatten", x)?;

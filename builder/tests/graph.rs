@@ -69,7 +69,7 @@ fn refusals_name_the_layer_and_the_shapes() {
     let a = g.conv2d("a", x, ConvSpec::new(4, 1)).unwrap();
     let b = g.conv2d("b", x, ConvSpec::new(4, 3)).unwrap();
     let v = g.flatten("v", x).unwrap();
-    let mut refused = |text: String, parts: &[&str]| {
+    let refused = |text: String, parts: &[&str]| {
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     };
     let error = g.sum("add", a, b).unwrap_err().to_string();

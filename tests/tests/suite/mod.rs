@@ -28,8 +28,9 @@ pub fn check_in(
     write_onnx(&path, graph, &weights, None, options, Existing::Replace).unwrap();
     let network = Network::new(graph.clone(), weights);
     let spread = spread(&network);
+    // Far above the tolerance, so that an error in what the image contributes cannot hide below it.
     assert!(
-        spread > 0.01,
+        spread > 100.0 * VerifyOptions::default().tolerance as f32,
         "the output hardly depends on the image ({spread:e}), so agreement proves nothing"
     );
     let report = verify(&path, Some(&network), verify_options).unwrap();

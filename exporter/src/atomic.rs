@@ -26,8 +26,10 @@ pub(crate) fn write_file(
     existing: Existing,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<()> {
-    if existing == Existing::Keep && path.exists() {
-        return Err(Error::Exists { path: path.to_owned() });
+    check_place(path, existing)?;
+    // A rename would put a file in the place of a device or of a link's target.
+    if path.exists() && !path.is_file() {
+        return Err(Error::NoFile { path: path.to_owned() });
     }
     Ok(write_atomically_with(path, write)?)
 }
@@ -39,9 +41,7 @@ pub(crate) fn write_directory(
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
-    if existing == Existing::Keep && path.exists() {
-        return Err(Error::Exists { path: path.to_owned() });
-    }
+    check_place(path, existing)?;
     let fresh = temporary_directory(path)?;
     let content = fresh.path().join("new");
     fs::create_dir(&content).map_err(failed)?;
@@ -58,6 +58,23 @@ pub(crate) fn write_directory(
         }
         failed(source)
     })
+}
+
+/// Whether something may be written at `path`: its folder is there, and nothing is in the way.
+fn check_place(path: &Path, existing: Existing) -> Result<()> {
+    let folder = parent(path);
+    if !folder.is_dir() {
+        return Err(Error::NoFolder { path: path.to_owned(), folder });
+    }
+    if existing == Existing::Keep && path.exists() && !is_device(path) {
+        return Err(Error::Exists { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Neither file nor folder: nothing that --force would help with.
+fn is_device(path: &Path) -> bool {
+    !path.is_file() && !path.is_dir()
 }
 
 /// A hidden directory beside `path`, so that renaming stays within one file system; removed when dropped.
@@ -141,5 +158,17 @@ mod tests {
         let path = folder.path().join("no/such/file");
         let text = write_file(&path, Existing::Keep, |f| f.write_all(b"x")).unwrap_err().to_string();
         assert!(text.starts_with(&path.display().to_string()), "{text}");
+        assert!(text.contains("create it first") && !text.contains(".tmp"), "{text}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_folders_are_not_replaced_by_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in [Path::new("/dev/null"), folder.path()] {
+            let result = write_file(place, Existing::Replace, |f| f.write_all(b"x"));
+            assert!(matches!(result, Err(Error::NoFile { .. })), "{result:?}");
+            assert!(!place.is_file());
+        }
     }
 }

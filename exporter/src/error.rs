@@ -54,6 +54,22 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// The folder to write into does not exist.
+    #[error("{}: the folder {} does not exist: create it first", path.display(), folder.display())]
+    NoFolder {
+        /// What was to be written.
+        path: PathBuf,
+        /// The folder that is missing.
+        folder: PathBuf,
+    },
+
+    /// A folder or a device is where a file was to go.
+    #[error("{}: is no regular file, so it is not replaced by one: name a file", path.display())]
+    NoFile {
+        /// What is in the way.
+        path: PathBuf,
+    },
+
     /// A file that cannot be read, written or renamed.
     #[error("{}: {source}", path.display())]
     Io {

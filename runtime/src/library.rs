@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::install::ONNXRUNTIME_VERSION;
 
+const TALLOW_VARIABLE: &str = "TALLOW_ONNXRUNTIME";
+const ORT_VARIABLE: &str = "ORT_DYLIB_PATH";
+
 /// One place and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SearchStep {
@@ -31,6 +34,17 @@ pub struct LibrarySearch {
 }
 
 impl LibrarySearch {
+    /// What to do where nothing was found: an installation does not help as long as a variable names another place.
+    pub fn remedy(&self) -> String {
+        let named = self.steps.iter().find(|step| step.path.is_some()).map(|step| step.place);
+        match named {
+            Some(place @ (TALLOW_VARIABLE | ORT_VARIABLE)) => {
+                format!("correct {place}, or unset it and run `tallow runtime install`")
+            }
+            _ => format!("run `tallow runtime install`, or name one in {TALLOW_VARIABLE}"),
+        }
+    }
+
     /// Why nothing was found, on one line.
     pub fn reason(&self) -> String {
         let looked: Vec<String> = self
@@ -52,8 +66,8 @@ pub fn find_library(given: Option<&Path>) -> LibrarySearch {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     search([
         ("the library option", given.map(Path::to_owned)),
-        ("TALLOW_ONNXRUNTIME", variable("TALLOW_ONNXRUNTIME")),
-        ("ORT_DYLIB_PATH", variable("ORT_DYLIB_PATH")),
+        (TALLOW_VARIABLE, variable(TALLOW_VARIABLE)),
+        (ORT_VARIABLE, variable(ORT_VARIABLE)),
         ("the cache", library_folder()),
     ])
 }

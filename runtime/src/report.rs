@@ -63,7 +63,7 @@ impl fmt::Display for RuntimeReport {
                 writeln!(f, "ort       ONNX Runtime {version}, providers: {}", self.providers.join(", "))?;
             }
             (None, Some(reason)) => writeln!(f, "ort       the library does not load: {reason}")?,
-            (None, None) => writeln!(f, "ort       not available: run `tallow runtime install`")?,
+            (None, None) => writeln!(f, "ort       not available: {}", self.search.remedy())?,
         }
         match &self.cuda_missing {
             Some(reason) => writeln!(f, "ort-cuda  not available: {reason}")?,

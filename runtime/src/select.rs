@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::engines::ort::{LIBRARY_REMEDY, OrtEngine};
+use crate::engines::ort::OrtEngine;
 use crate::engines::tract::TractEngine;
 use crate::engines::{Engine, EngineChoice, EngineKind, EngineOptions};
 use crate::error::RuntimeError;
@@ -80,7 +80,7 @@ fn load(
     let library = search.found.as_deref().ok_or_else(|| RuntimeError::Unavailable {
         engine: kind,
         reason: search.reason(),
-        remedy: LIBRARY_REMEDY.to_owned(),
+        remedy: search.remedy(),
     })?;
     Ok(Box::new(OrtEngine::load(kind, library, info, source, options)?))
 }

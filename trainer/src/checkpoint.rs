@@ -82,14 +82,7 @@ impl Checkpoint {
         #[cfg(unix)]
         options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let folder = options.tempdir_in(parent).map_err(Error::io("create a folder in", parent))?;
-        self.weights.save(&folder.path().join(WEIGHTS))?;
-        if let Some(ema) = &self.ema {
-            ema.save(&folder.path().join(EMA))?;
-        }
-        write_safetensors(&folder.path().join(OPTIMIZER), &self.optimizer)?;
-        let state = folder.path().join(STATE);
-        let text = serde_json::to_string_pretty(&self.position).expect("a position is plain data");
-        std::fs::write(&state, text).map_err(Error::io("write", &state))?;
+        self.fill(folder.path()).map_err(|error| not_written(path, error))?;
         let old = replaced(path);
         remove(&old)?;
         if path.exists() {
@@ -99,6 +92,17 @@ impl Checkpoint {
         remove(&old)
     }
 
+    fn fill(&self, folder: &Path) -> Result<()> {
+        self.weights.save(&folder.join(WEIGHTS))?;
+        if let Some(ema) = &self.ema {
+            ema.save(&folder.join(EMA))?;
+        }
+        write_safetensors(&folder.join(OPTIMIZER), &self.optimizer)?;
+        let state = folder.join(STATE);
+        let text = serde_json::to_string_pretty(&self.position).expect("a position is plain data");
+        std::fs::write(&state, text).map_err(Error::io("write", &state))
+    }
+
     /// Reads the checkpoint in the folder `path`.
     ///
     /// # Errors
@@ -106,10 +110,11 @@ impl Checkpoint {
     pub fn read(path: &Path, graph: &Graph, device: &Device) -> Result<Self> {
         let path = &whole(path);
         let position = read_position(path)?;
-        let weights = Weights::load(graph, &path.join(WEIGHTS), device)?;
+        let damaged = |error| damaged(path, error);
+        let weights = Weights::load(graph, &path.join(WEIGHTS), device).map_err(damaged)?;
         let ema = path.join(EMA);
-        let ema = if ema.exists() { Some(Weights::load(graph, &ema, device)?) } else { None };
-        let optimizer = read_safetensors(&path.join(OPTIMIZER), device)?;
+        let ema = if ema.exists() { Some(Weights::load(graph, &ema, device).map_err(damaged)?) } else { None };
+        let optimizer = read_safetensors(&path.join(OPTIMIZER), device).map_err(damaged)?;
         Ok(Self { weights, ema, optimizer, position })
     }
 
@@ -123,7 +128,8 @@ impl Checkpoint {
         let position = read_position(path)?;
         let ema = path.join(EMA);
         let file = if ema.exists() { ema } else { path.join(WEIGHTS) };
-        Ok((Weights::load(graph, &file, device)?, position))
+        let weights = Weights::load(graph, &file, device).map_err(|error| damaged(path, error))?;
+        Ok((weights, position))
     }
 
     /// Whether `path` holds a checkpoint.
@@ -151,11 +157,24 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
+fn damaged(path: &Path, problem: impl ToString) -> Error {
+    Error::Checkpoint { path: path.to_owned(), problem: problem.to_string() }
+}
+
+/// The system's reason alone: the file it names is a temporary one.
+fn not_written(path: &Path, error: Error) -> Error {
+    let reason = match error {
+        Error::Io { source, .. } | Error::Builder(tallow_builder::Error::Io { source, .. }) => source.to_string(),
+        other => other.to_string(),
+    };
+    Error::CheckpointNotWritten { path: path.to_owned(), reason }
+}
+
 fn read_position(path: &Path) -> Result<Position> {
     let file = path.join(STATE);
     let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-    let damaged = |problem: String| Error::Checkpoint { path: file.clone(), problem };
-    let position: Position = serde_json::from_str(&text).map_err(|e| damaged(format!("damaged: {e}")))?;
+    let damaged = |problem| damaged(path, format!("{}: {problem}", file.display()));
+    let position: Position = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
     if position.format != FORMAT {
         return Err(damaged(format!("written in format {}, this version reads {FORMAT}", position.format)));
     }

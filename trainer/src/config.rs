@@ -135,14 +135,26 @@ impl InputConfig {
 /// Images up to this size are augmented as CIFAR's are, larger ones as ImageNet's.
 const SMALL: u32 = 64;
 
+/// More threads than this only wait for each other, and a system may not give them.
+const MOST_WORKERS: usize = 512;
+
+/// A parser's message on one line, with the line of the file.
+fn located(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(" ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
+    }
+}
+
 impl Config {
     /// Reads a TOML file.
     ///
     /// # Errors
-    /// Where it cannot be read, or a key is unknown or of the wrong type; the message shows the line.
+    /// Where it cannot be read, or a key is unknown or of the wrong type; the message says in which line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        toml::from_str(&text).map_err(|e| Error::Config { path: path.to_owned(), problem: e.to_string() })
+        toml::from_str(&text).map_err(|e| Error::Config { path: path.to_owned(), problem: located(&e, &text) })
     }
 
     /// The settings as TOML.
@@ -178,6 +190,9 @@ impl Config {
         if self.checkpoint_minutes <= 0.0 || self.checkpoint_minutes.is_nan() {
             return setting("checkpoint_minutes", &self.checkpoint_minutes, "choose a number above 0");
         }
+        if self.workers > MOST_WORKERS {
+            return setting("workers", &self.workers, "choose at most 512, or 0 for one a core");
+        }
         if let Some(ema) = &self.ema {
             ema.validate()?;
         }
@@ -202,7 +217,11 @@ impl Config {
                 pad_and_crop: Some(preprocess.width.min(preprocess.height) / 8),
                 ..Augment::default()
             },
-            None if preprocess.width.min(preprocess.height) <= SMALL => Augment::cifar(),
+            None if preprocess.width.min(preprocess.height) <= SMALL => {
+                // CIFAR's 4 pixels are an eighth of its side; smaller images would lose too much to them.
+                let pad = preprocess.width.min(preprocess.height) / 8;
+                Augment { pad_and_crop: Some(pad.clamp(1, 4)), ..Augment::cifar() }
+            }
             None => Augment::imagenet(),
         }
     }

@@ -116,6 +116,21 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// Images that are smaller than the first layer's window.
+    #[error(
+        "images of {size} are smaller than the {kernel} window of {network}'s first layer `{layer}` (width×height): \
+         choose a larger --size, or a network for small images, such as resnet20"
+    )]
+    SmallImages {
+        /// Columns and rows of the images.
+        size: String,
+        /// The network.
+        network: String,
+        /// Its first layer with a window.
+        layer: String,
+        /// Columns and rows of that window.
+        kernel: String,
+    },
     /// A setting that makes no sense.
     #[error("{name} = {value}: {remedy}")]
     Setting {
@@ -129,7 +144,7 @@ pub enum Error {
     /// The loss or a gradient stopped being a number.
     #[error(
         "the {what} is no longer a finite number in epoch {epoch}, batch {batch}, {place}: lower the learning rate, \
-         warm up longer or clip gradients (--clip-norm 1); the checkpoint before it is kept"
+         warm up longer or clip gradients (--clip-norm 1); {kept}"
     )]
     NotFinite {
         /// Loss or gradient.
@@ -140,6 +155,8 @@ pub enum Error {
         batch: usize,
         /// The layer or tensor where it first shows.
         place: String,
+        /// Whether a checkpoint from before it is kept.
+        kept: &'static str,
     },
     /// A settings file, or a file derived from it, that cannot be understood.
     #[error("{}: {problem}", .path.display())]
@@ -150,30 +167,46 @@ pub enum Error {
         problem: String,
     },
     /// The folder for a new run holds something.
-    #[error("{} is not empty: resume that run with --resume, or choose another folder with --run", .path.display())]
+    #[error("{} {remedy}", .path.display())]
     RunExists {
         /// The folder.
         path: PathBuf,
+        /// What it holds, and what to do.
+        remedy: &'static str,
     },
     /// A folder that should hold a run does not.
-    #[error("{} holds no training run: it has no config.toml and network.json", .path.display())]
+    #[error("{} holds no training run: it has no config.toml and network.json; name the folder of one, such as runs/quickstart", .path.display())]
     NoRun {
         /// The folder.
         path: PathBuf,
     },
     /// A run without a checkpoint.
-    #[error("no checkpoint in {}: the run stopped before its first; start it anew", .path.display())]
+    #[error("{} has no checkpoint: it stopped before its first; remove it and start it anew", .path.display())]
     NoCheckpoint {
-        /// Where it should be.
+        /// The run.
         path: PathBuf,
     },
     /// A checkpoint that cannot be used.
-    #[error("{}: {problem}", .path.display())]
+    #[error(
+        "damaged checkpoint: {problem}; put another in the place of {}, such as the best beside the last, or start a \
+         new run with --weights", .path.display()
+    )]
     Checkpoint {
-        /// The file.
+        /// The checkpoint's folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The file and what is wrong with it.
         problem: String,
+    },
+    /// A checkpoint that could not be written.
+    #[error(
+        "cannot write the checkpoint {}: {reason}; see to it that there is room and that the folder is writable, and go \
+         on with --resume: the checkpoint before it is kept", .path.display()
+    )]
+    CheckpointNotWritten {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// Optimiser state that does not fit.
     #[error(

@@ -9,6 +9,7 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod metrics;
+mod network;
 pub mod optim;
 pub mod plot;
 pub mod progress;

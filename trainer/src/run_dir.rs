@@ -20,7 +20,7 @@ impl RunDir {
     pub fn create(path: &Path, config: &Config, graph: &Graph, labels: &[String]) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
         if std::fs::read_dir(path).map_err(Error::io("read", path))?.next().is_some() {
-            return Err(Error::RunExists { path: path.to_owned() });
+            return Err(Error::RunExists { path: path.to_owned(), remedy: way_out(path) });
         }
         let run = Self(path.to_owned());
         run.write_config(config)?;
@@ -85,6 +85,11 @@ impl RunDir {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// Whether the run has a checkpoint to go on from.
+    pub fn has_checkpoint(&self) -> bool {
+        Checkpoint::exists(&self.best())
+    }
+
     /// The newest checkpoint.
     pub fn last(&self) -> PathBuf {
         self.file("checkpoints/last")
@@ -98,5 +103,18 @@ impl RunDir {
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
         Ok(tallow_builder::files::write_atomically(&self.file(name), text.as_bytes())?)
+    }
+}
+
+/// What to do about a folder that is not empty.
+fn way_out(path: &Path) -> &'static str {
+    match RunDir::open(path) {
+        Ok(run) if run.has_checkpoint() => {
+            "holds a run: go on with it by --resume, or choose another folder with --run"
+        }
+        Ok(_) => {
+            "holds a run that stopped before its first checkpoint: remove it, or choose another folder with --run"
+        }
+        Err(_) => "is not empty and holds no run: choose another folder with --run",
     }
 }

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use tallow_builder::exec::{Gradients, Tape};
-use tallow_builder::graph::Graph;
 use tallow_builder::kernels::CrossEntropy;
 use tallow_builder::{Network, Rng, Weights};
 use tallow_input::Preprocess;
-use tallow_models::Options;
 
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::{Best, Checkpoint, Position};
@@ -21,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate, images};
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
+use crate::network::build;
 use crate::optim::{Ema, Optimizer, global_norm};
 use crate::plot;
 use crate::progress::{Pass, Progress};
@@ -94,15 +93,14 @@ impl Trainer {
     /// Where there is no run or checkpoint, one is damaged, or the data has changed its classes.
     pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
         let run = RunDir::open(path)?;
-        let mut config = run.config()?;
-        if let Some(epochs) = epochs.filter(|&epochs| epochs != config.epochs) {
-            config.epochs = epochs;
-            run.write_config(&config)?;
-        }
+        let kept = run.config()?;
+        let config = Config { epochs: epochs.unwrap_or(kept.epochs), ..kept.clone() };
         config.validate()?;
         let graph = run.graph()?;
-        if !Checkpoint::exists(&run.last()) {
-            return Err(Error::NoCheckpoint { path: run.last() });
+        // Where the disk was full after the first best one, there is no other.
+        let from = if Checkpoint::exists(&run.last()) { run.last() } else { run.best() };
+        if !Checkpoint::exists(&from) {
+            return Err(Error::NoCheckpoint { path: path.to_owned() });
         }
         let data = Splits::open(&config.data, config.split)?;
         if data.train.classes() != run.labels()? {
@@ -111,11 +109,18 @@ impl Trainer {
         let preprocess = config.preprocess()?;
         let [train, validation] = loaders(&config, &preprocess, &data)?;
         let Checkpoint { weights, ema, optimizer: state, position } =
-            Checkpoint::read(&run.last(), &graph, &Device::Cpu)?;
+            Checkpoint::read(&from, &graph, &Device::Cpu)?;
+        if config.epochs < position.epoch {
+            let remedy = "the run is already longer than that; choose more epochs, or leave them out";
+            return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
+        }
         let ema = config.ema.map(|decay| Ema::new(decay, &graph, ema.unwrap_or_else(|| weights.clone())));
         let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
         optimizer.restore(state, position.steps)?;
         let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
+        if config != kept {
+            run.write_config(&config)?;
+        }
         let network = Network::new(graph, weights);
         Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
     }
@@ -161,6 +166,11 @@ impl Trainer {
     /// The settings in use.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether all epochs are done, so that [`Self::train`] has nothing to do.
+    pub fn is_done(&self) -> bool {
+        self.position.epoch >= self.config.epochs
     }
 
     /// Images in the training and the validation set.
@@ -349,7 +359,11 @@ impl Trainer {
     }
 
     fn not_finite(&self, what: &'static str, batch: &Batch, place: String) -> Error {
-        Error::NotFinite { what, epoch: self.position.epoch + 1, batch: batch.index + 1, place }
+        let kept = match self.run.has_checkpoint() {
+            true => "the checkpoint before it is kept",
+            false => "there is no checkpoint yet",
+        };
+        Error::NotFinite { what, epoch: self.position.epoch + 1, batch: batch.index + 1, place, kept }
     }
 }
 
@@ -357,18 +371,6 @@ impl Trainer {
 fn better(found: &Evaluation, best: &Best) -> bool {
     let (new, old) = (found.validation, best.validation);
     new.top1 > old.top1 || (new.top1 == old.top1 && new.loss < old.loss)
-}
-
-fn build(config: &Config, preprocess: &Preprocess, classes: usize) -> Result<Graph> {
-    let options = Options {
-        classes: Some(classes),
-        width: Some(preprocess.width as usize),
-        height: Some(preprocess.height as usize),
-        dropout: config.dropout,
-        stochastic_depth: config.stochastic_depth,
-        ..Options::default()
-    };
-    Ok(tallow_models::build(&config.model, &options)?)
 }
 
 /// The loaders of training and validation.

@@ -18,7 +18,8 @@ use crate::network::ModelSource;
 use crate::onnx::ModelInfo;
 
 /// What to do about a missing library.
-pub(crate) const LIBRARY_REMEDY: &str = "run `tallow runtime install`, or name one in TALLOW_ONNXRUNTIME";
+const LIBRARY_REMEDY: &str =
+    "name another in TALLOW_ONNXRUNTIME, or unset it and run `tallow runtime install`";
 
 /// The library of this process.
 #[derive(Clone)]

@@ -30,7 +30,8 @@ pub fn write_atomically_with(
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let replace = || {
-        let mut file = options.tempfile_in(folder)?;
+        // tempfile names its own random path beside the reason, which tells a reader nothing.
+        let mut file = options.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
         let mut buffered = BufWriter::new(file.as_file_mut());
         write(&mut buffered)?;
         buffered.flush()?;

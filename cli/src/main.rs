@@ -3,6 +3,8 @@
 //! Each command is a file in [`commands`]; `model` finds networks and weights wherever a command may be pointed at.
 
 mod commands;
+mod failure;
+mod foreign;
 mod model;
 mod output;
 
@@ -11,14 +13,18 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, as where engines disagree (verify) or an image could not be labelled (predict);
+2 wrong usage; 130 stopped by Ctrl-C before the end (train and quickstart write a checkpoint first).";
+
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
-#[command(name = "tallow", version, about, propagate_version = true)]
+#[command(name = "tallow", version, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with [default: one for each core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -47,11 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
-        Err(error) => {
-            // One line: what was tried, then why it failed.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::report(&error),
     }
 }
 
@@ -64,7 +66,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
-        Command::Train(args) => done(commands::train::run(&args)),
+        Command::Train(args) => commands::train::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
         Command::Export(args) => done(commands::export::run(&args)),

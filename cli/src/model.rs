@@ -33,8 +33,13 @@ pub fn open_trained(path: &Path) -> Result<Trained> {
     if !path.exists() {
         bail!("{} does not exist: name a run directory, such as runs/quickstart", path.display());
     }
-    let dir = ModelDir::open(path)
-        .with_context(|| format!("{} is neither a run directory nor a model directory", path.display()))?;
+    if !ModelDir::is_at(path) {
+        bail!(
+            "{} is neither a run directory nor a model directory: name one, such as runs/quickstart",
+            path.display()
+        );
+    }
+    let dir = ModelDir::open(path)?;
     let weights = dir.load_weights(&Device::Cpu)?;
     Ok(Trained { graph: dir.graph().clone(), weights, card: dir.card().clone() })
 }
@@ -44,7 +49,10 @@ fn open_run(path: &Path) -> Result<Trained> {
     let config = run.config()?;
     let graph = run.graph()?;
     if !Checkpoint::exists(&run.best()) {
-        bail!("{} has no checkpoint yet: train it for an epoch first", path.display());
+        bail!(
+            "{} has no checkpoint: it stopped before its first; train it for an epoch first",
+            path.display()
+        );
     }
     let (weights, position) = Checkpoint::read_weights(&run.best(), &graph, &Device::Cpu)?;
     let mut card = ModelCard::new(&config.model, run.labels()?, config.preprocess()?);
@@ -83,11 +91,17 @@ pub fn onnx_file(path: &Path) -> Result<PathBuf> {
     if is_run(path) {
         bail!("{} has no model.onnx yet: run `tallow export {}` first", path.display(), path.display());
     }
-    bail!("{} holds no model.onnx", path.display())
+    bail!("{} holds no model.onnx: name an .onnx file, or a run or model directory", path.display())
 }
 
 /// The first of `path`, `path-2`, `path-3`, … that does not exist: nothing is overwritten.
 pub fn free(path: &Path) -> PathBuf {
     let numbered = (2..).map(|n| PathBuf::from(format!("{}-{n}", path.display())));
     std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).expect("numbers do not end")
+}
+
+/// Class names from a text file, one a line. Empty lines at the end are no names.
+pub fn read_labels(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim_end().lines().map(str::to_owned).collect())
 }

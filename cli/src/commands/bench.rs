@@ -13,8 +13,12 @@ use tallow_models::Options;
 use tallow_runtime::{Dim, EngineChoice, EngineKind, EngineOptions, ModelInfo};
 use tallow_trainer::optim::{Optimizer, OptimizerKind};
 
+use crate::failure::usage;
 use crate::model::onnx_file;
-use crate::output::{json, table};
+use crate::output::{json, note, table};
+
+/// Beyond any batch that a machine has the memory for.
+const MOST_IMAGES: usize = 65_536;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -54,13 +58,16 @@ struct Timing {
 }
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
-    if args.seconds <= 0.0 || args.seconds.is_nan() || args.batch.contains(&0) {
-        bail!("--seconds and --batch must be above 0");
+    if args.seconds.is_nan() || !(0.0..=3600.0).contains(&args.seconds) {
+        return Err(usage("--seconds must lie in 0 to 3600"));
+    }
+    if args.batch.iter().any(|batch| !(1..=MOST_IMAGES).contains(batch)) {
+        return Err(usage(format!("--batch must lie in 1 to {MOST_IMAGES}")));
     }
     let timings = match (&args.train, &args.model) {
         (Some(network), _) => training(network, args)?,
         (None, Some(model)) => inference(&onnx_file(model)?, args, threads)?,
-        (None, None) => bail!("name an .onnx file, or a network with --train"),
+        (None, None) => return Err(usage("name an .onnx file, or a network with --train")),
     };
     if args.json {
         return json(&timings);
@@ -72,8 +79,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         vec![t.engine.clone(), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
     };
     let rows: Vec<Vec<String>> = timings.iter().map(row).collect();
-    table(&["engine", "batch", "runs", "min ms", "median ms", "95 % ms", "images/s"], &rows);
-    Ok(())
+    table(&["engine", "batch", "runs", "min ms", "median ms", "95 % ms", "images/s"], &rows)
 }
 
 /// Repeats `work` for the asked time, and at least three times, after warming up.
@@ -107,11 +113,17 @@ fn measure(engine: &str, batch: usize, seconds: f64, mut work: impl FnMut() -> R
 fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Timing>> {
     let info = ModelInfo::read(file)?;
     let Some([batch, Dim::Fixed(c), Dim::Fixed(h), Dim::Fixed(w)]) = info.input.dims.as_deref() else {
-        bail!("{}: its input `{}` is no batch of images of a fixed size", file.display(), info.input.name);
+        bail!(
+            "{}: its input `{}` is no batch of images of a fixed size, so it cannot be timed",
+            file.display(),
+            info.input.name
+        );
     };
     let batches = match (batch, args.batch.as_slice()) {
         (Dim::Fixed(n), []) => vec![*n],
-        (Dim::Fixed(n), asked) if asked != [*n] => bail!("{} takes batches of {n} only", file.display()),
+        (Dim::Fixed(n), asked) if asked != [*n] => {
+            return Err(usage(format!("{} takes batches of {n} only: leave --batch out", file.display())));
+        }
         (_, []) => vec![1, 8],
         (_, asked) => asked.to_vec(),
     };
@@ -124,7 +136,7 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
         let network = match tallow_runtime::Network::open(file, choice, &options) {
             Ok(network) => network,
             Err(error) if all => {
-                eprintln!("{choice}: {error}");
+                note!("{error}");
                 continue;
             }
             Err(error) => return Err(error.into()),

@@ -16,21 +16,27 @@ use tallow_trainer::data::{Batch, Dataset, Loader, LoaderOptions, SplitOptions, 
 use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
 use tallow_trainer::progress::{Pass, Progress};
 
-use crate::model::{open_trained, origin_of};
-use crate::output::{json, percent, table};
+use super::train::skipped_json;
+use crate::failure::usage;
+use crate::foreign;
+use crate::model::{onnx_file, open_trained, origin_of};
+use crate::output::{json, note, percent, say, table};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
     /// A folder laid out as <class>/<image>, or with a validation folder in it [default: the run's own data]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
+    /// [default: auto for a file, candle for a directory]
     #[arg(long)]
-    data: Option<String>,
-    /// The engine for an .onnx file: auto, ort-cuda, ort or tract
-    #[arg(long, default_value_t = EngineChoice::Auto)]
-    engine: EngineChoice,
+    engine: Option<EngineChoice>,
+    #[command(flatten)]
+    foreign: foreign::Args,
     /// Images at a time
-    #[arg(long, default_value_t = 64)]
+    #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
@@ -43,11 +49,15 @@ pub struct Args {
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let start = Instant::now();
     let mut progress = Progress::stderr();
-    let (found, loader, engine) = if args.model.is_file() {
+    let (found, loader, engine) = if args.model.is_file() || args.engine.is_some() {
+        let file = onnx_file(&args.model)?;
         let options = EngineOptions { threads, ..EngineOptions::default() };
-        let builder = Classifier::builder().engine(args.engine).options(options).batch(args.batch_size);
-        let classifier = builder.open(&args.model)?;
-        eprintln!("{}", classifier.selection());
+        let builder = Classifier::builder()
+            .engine(args.engine.unwrap_or(EngineChoice::Auto))
+            .options(options)
+            .batch(args.batch_size);
+        let classifier = args.foreign.apply(builder)?.open(&file)?;
+        note!("{}", classifier.selection());
         let loader = loader(args, classifier.labels(), classifier.preprocess())?;
         let forward = |batch: &Batch| logits(&classifier, batch);
         let found = evaluate_with(classifier.labels().len(), forward, &loader, &mut progress, pass(&loader))?;
@@ -85,14 +95,19 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
     let run = run.and_then(|path| RunDir::open(&path).ok());
     let data: Arc<dyn Dataset> = match (&args.data, &run) {
-        (Some(data), _) if Path::new(data).is_dir() => Arc::new(folder::open_validation(data)?),
-        (Some(data), _) => Splits::open(data, SplitOptions::default())?.validation,
+        (Some(data), _) if data != Path::new("digits") || data.is_dir() => {
+            Arc::new(folder::open_validation(data)?)
+        }
+        (Some(_), _) => Splits::open("digits", SplitOptions::default())?.validation,
         (None, Some(run)) => {
             let config = run.config()?;
             Splits::open(&config.data, config.split)?.validation
         }
         (None, None) => {
-            bail!("say what to evaluate on with --data FOLDER: {} lies in no run", args.model.display())
+            return Err(usage(format!(
+                "say what to evaluate on with --data FOLDER: {} lies in no run",
+                args.model.display()
+            )));
         }
     };
     if data.classes() != labels {
@@ -127,12 +142,12 @@ fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, second
         };
         return json(&json!({
             "engine": engine, "images": images, "loss": validation.loss, "top1": validation.top1,
-            "top5": validation.top5, "seconds": seconds, "skipped": skipped.len(),
+            "top5": validation.top5, "seconds": seconds, "skipped": skipped_json(&skipped),
             "classes": classes.iter().enumerate().map(class).collect::<Vec<_>>(),
         }));
     }
     for image in &skipped {
-        eprintln!("left out {}: {}", image.origin, image.reason);
+        note!("left out {}: {}", image.origin, image.reason);
     }
     let cell = |share: f64| if share.is_nan() { "–".into() } else { percent(share) };
     let row = |(i, name): (usize, &String)| {
@@ -140,15 +155,14 @@ fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, second
         [vec![name.clone(), confusion.truths(i).to_string()], shares.to_vec()].concat()
     };
     let rows: Vec<Vec<String>> = classes.iter().enumerate().map(row).collect();
-    table(&["class", "images", "precision", "recall", "F1"], &rows);
-    println!();
-    println!(
+    table(&["class", "images", "precision", "recall", "F1"], &rows)?;
+    say!("")?;
+    say!(
         "top-1 {}, top-5 {}, loss {:.4} on {images} images ({engine}, {seconds:.1} s)",
         percent(validation.top1),
         percent(validation.top5),
         validation.loss
-    );
-    Ok(())
+    )
 }
 
 /// JSON has no NaN: a class that was never predicted has no precision.

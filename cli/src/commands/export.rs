@@ -6,12 +6,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::ValueEnum;
+use serde::Serialize;
 use tallow_builder::Weights;
 use tallow_exporter::{Existing, ModelDir, OnnxOptions, write_onnx};
 use tallow_input::ModelCard;
 use tallow_models::Options;
 
-use crate::model::{Trained, open_trained};
+use crate::failure::usage;
+use crate::model::{Trained, open_trained, read_labels};
+use crate::output::{json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,8 +31,14 @@ pub struct Args {
     #[arg(long, requires = "model")]
     classes: Option<usize>,
     /// Side of --model's square images, pixels
-    #[arg(long, requires = "model")]
+    #[arg(long, value_name = "PIXELS", requires = "model", conflicts_with_all = ["width", "height"])]
     size: Option<usize>,
+    /// Columns of --model's images, pixels
+    #[arg(long, value_name = "PIXELS", requires = "model")]
+    width: Option<usize>,
+    /// Rows of --model's images, pixels
+    #[arg(long, value_name = "PIXELS", requires = "model")]
+    height: Option<usize>,
     /// A text file with one class name a line, for --model
     #[arg(long, requires = "model")]
     labels: Option<PathBuf>,
@@ -40,7 +49,7 @@ pub struct Args {
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Version of ONNX's operator set, 15 to 21
-    #[arg(long, default_value_t = 17)]
+    #[arg(long, default_value_t = OnnxOptions::default().opset)]
     opset: u32,
     /// End in softmax: the output is `probabilities` instead of `logits`
     #[arg(long)]
@@ -54,6 +63,9 @@ pub struct Args {
     /// Replace what is there
     #[arg(long)]
     force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,19 +85,36 @@ pub fn run(args: &Args) -> Result<()> {
         (Some(path), ..) => path.clone(),
         (None, Some(run), Format::Onnx) => run.join("model.onnx"),
         (None, Some(run), Format::ModelDir) => run.join("model"),
-        (None, None, _) => bail!("say where to write with --output"),
+        (None, None, _) => return Err(usage("say where to write with --output FILE")),
     };
-    write(&trained, &output, args.format, &options, existing)
+    let written = write(&trained, &output, args.format, &options, existing)?;
+    if args.json { json(&written) } else { say!("{written}") }
 }
 
-/// Writes and says what was written.
+/// What was written.
+#[derive(Serialize)]
+pub struct Written {
+    path: String,
+    bytes: u64,
+    opset: u32,
+    seconds: f64,
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, bytes, opset, seconds } = self;
+        write!(f, "{path}  {:.1} MB, opset {opset}, {seconds:.2} s", *bytes as f64 / 1e6)
+    }
+}
+
+/// Writes an .onnx file or a model directory.
 pub fn write(
     trained: &Trained,
     output: &Path,
     format: Format,
     options: &OnnxOptions,
     existing: Existing,
-) -> Result<()> {
+) -> Result<Written> {
     let Trained { graph, weights, card } = trained;
     let start = Instant::now();
     let onnx = match format {
@@ -97,8 +126,7 @@ pub fn write(
     };
     let seconds = start.elapsed().as_secs_f64();
     let bytes = std::fs::metadata(&onnx).with_context(|| onnx.display().to_string())?.len();
-    println!("{}  {:.1} MB, opset {}, {seconds:.2} s", output.display(), bytes as f64 / 1e6, options.opset);
-    Ok(())
+    Ok(Written { path: output.display().to_string(), bytes, opset: options.opset, seconds })
 }
 
 fn trained(args: &Args) -> Result<Trained> {
@@ -106,22 +134,25 @@ fn trained(args: &Args) -> Result<Trained> {
         return open_trained(args.from.as_deref().expect("clap requires it where --model is absent"));
     };
     let network = tallow_models::find(model)?;
-    let size = args.size.unwrap_or(network.native);
-    let graph = network.build(&Options::new(args.classes.unwrap_or(network.classes), size))?;
+    let (width, height) = (args.size.or(args.width), args.size.or(args.height));
+    let options = Options { classes: args.classes, width, height, ..Options::default() };
+    let graph = network.build(&options)?;
     let weights = Weights::load(&graph, file, &Device::Cpu)?;
     let classes = graph.output_shape().elements();
     let labels = match &args.labels {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            text.lines().map(str::to_owned).collect()
-        }
+        Some(path) => read_labels(path)?,
         None => (0..classes).map(|class| format!("class {class}")).collect::<Vec<_>>(),
     };
     if labels.len() != classes {
         let given = args.labels.as_deref().unwrap_or(Path::new("--labels"));
-        bail!("{} names {} classes, the network has {classes}", given.display(), labels.len());
+        bail!(
+            "{} names {} classes, the network has {classes}: one name a line is needed",
+            given.display(),
+            labels.len()
+        );
     }
-    let card = ModelCard::new(model, labels, network.preprocess(size as u32, size as u32));
+    // The graph takes no side beyond a u32.
+    let side = |side: Option<usize>| side.unwrap_or(network.native) as u32;
+    let card = ModelCard::new(model, labels, network.preprocess(side(width), side(height)));
     Ok(Trained { graph, weights, card })
 }

@@ -1,20 +1,23 @@
 //! `tallow predict`: labels for images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use tallow_runtime::{Classifier, EngineChoice, EngineOptions, OutputKind, Prediction, Preprocess};
+use tallow_runtime::{Classifier, EngineChoice, EngineOptions, Prediction};
+use tallow_trainer::data::folder::EXTENSIONS;
 
+use crate::failure::usage;
+use crate::foreign;
 use crate::model::onnx_file;
-use crate::output::{json, percent};
+use crate::output::{json, note, percent, say};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
     model: PathBuf,
-    /// Images: JPEG, PNG, WebP or BMP
+    /// Images (JPEG, PNG, WebP or BMP), or folders of them
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// The engine: auto, ort-cuda, ort or tract
@@ -23,20 +26,13 @@ pub struct Args {
     /// Labels to show for each image
     #[arg(short = 'k', long, default_value_t = 5)]
     top_k: usize,
-    /// A text file with one class name a line, for a file that others made
-    #[arg(long)]
-    labels: Option<PathBuf>,
-    /// Side of the square input, for a file that others made: ImageNet's mean and standard deviation are assumed
-    #[arg(long)]
-    size: Option<u32>,
-    /// The file's output is probabilities already, for a file that others made
-    #[arg(long)]
-    probabilities: bool,
+    #[command(flatten)]
+    foreign: foreign::Args,
     /// CUDA device for ort-cuda
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "ID")]
     cuda_device: i32,
     /// The most memory that ort-cuda may take, in MB
-    #[arg(long)]
+    #[arg(long, value_name = "MB")]
     cuda_memory: Option<usize>,
     /// Print JSON
     #[arg(long)]
@@ -45,23 +41,25 @@ pub struct Args {
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if args.top_k == 0 {
-        bail!("--top-k 0 shows nothing: choose at least 1");
+        return Err(usage("--top-k 0 shows nothing: choose at least 1"));
     }
     let classifier = open(args, threads)?;
-    eprintln!("{}", classifier.selection());
+    note!("{}", classifier.selection());
+    let images = images(&args.images)?;
     let mut failed = 0;
     let mut results = vec![];
-    for path in &args.images {
+    for path in &images {
+        let name = path.display().to_string();
         match classifier.classify_file(path, args.top_k) {
             Ok(predictions) if args.json => {
-                results.push(json!({ "image": path, "predictions": predictions }))
+                results.push(json!({ "image": name, "predictions": predictions }))
             }
-            Ok(predictions) => print(path, &predictions, args.images.len() > 1),
+            Ok(predictions) => print(&name, &predictions, images.len() > 1)?,
             // One bad image does not keep the others from being labelled, but the command fails.
             Err(error) => {
                 failed += 1;
-                eprintln!("error: {error}");
-                results.push(json!({ "image": path, "error": error.to_string() }));
+                note!("error: {error}");
+                results.push(json!({ "image": name, "error": error.to_string() }));
             }
         }
     }
@@ -75,29 +73,52 @@ fn open(args: &Args, threads: Option<usize>) -> Result<Classifier> {
     let options = EngineOptions {
         threads,
         cuda_device: args.cuda_device,
-        cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes << 20),
+        cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         ..EngineOptions::default()
     };
-    let mut builder = Classifier::builder().engine(args.engine).options(options);
-    if let Some(path) = &args.labels {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        builder = builder.labels(text.lines().map(str::to_owned).collect());
-    }
-    if let Some(size) = args.size {
-        builder = builder.preprocess(Preprocess::imagenet(size, size));
-    }
-    if args.probabilities {
-        builder = builder.output(OutputKind::Probabilities);
-    }
-    Ok(builder.open(onnx_file(&args.model)?)?)
+    let builder = Classifier::builder().engine(args.engine).options(options);
+    Ok(args.foreign.apply(builder)?.open(onnx_file(&args.model)?)?)
 }
 
-fn print(path: &std::path::Path, predictions: &[Prediction], several: bool) {
+/// The images that are named, and those in the folders that are named.
+fn images(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut images = vec![];
+    for path in named {
+        if !path.is_dir() {
+            images.push(path.clone());
+            continue;
+        }
+        let unreadable = || format!("cannot read {}", path.display());
+        let entries = std::fs::read_dir(path).with_context(unreadable)?;
+        let entries: Vec<PathBuf> = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<_>>()
+            .with_context(unreadable)?;
+        let mut found: Vec<PathBuf> = entries.into_iter().filter(|file| is_image(file)).collect();
+        if found.is_empty() {
+            bail!(
+                "no images in the folder {}: it should hold {} files",
+                path.display(),
+                EXTENSIONS.join(", ")
+            );
+        }
+        found.sort();
+        images.append(&mut found);
+    }
+    Ok(images)
+}
+
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| EXTENSIONS.contains(&ending.as_str()))
+}
+
+fn print(name: &str, predictions: &[Prediction], several: bool) -> Result<()> {
     if several {
-        println!("{}", path.display());
+        say!("{name}")?;
     }
     for prediction in predictions {
-        println!("{:>9}  {}", percent(f64::from(prediction.probability)), prediction.label);
+        say!("{:>9}  {}", percent(f64::from(prediction.probability)), prediction.label)?;
     }
+    Ok(())
 }

@@ -16,8 +16,9 @@ use tallow_trainer::{Config, Trainer};
 
 use super::export::{Format, write};
 use super::{train, verify};
+use crate::failure::INTERRUPTED;
 use crate::model::{free, open_trained};
-use crate::output::percent;
+use crate::output::{percent, say};
 
 /// Validation images that are predicted at the end.
 const SAMPLES: usize = 8;
@@ -55,76 +56,77 @@ fn config(seed: u64) -> Config {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let run = args.run.clone().unwrap_or_else(|| free(Path::new("runs/quickstart")));
-    step("1. engines");
-    engines();
+    step("1. engines")?;
+    engines()?;
 
-    step("2. train");
+    step("2. train")?;
     let start = Instant::now();
     let mut trainer = Trainer::create(&run, config(args.seed))?;
     train::describe(&trainer);
     let outcome = train::train(&mut trainer)?;
     let top1 = outcome.best.map_or(0.0, |best| best.validation.top1);
-    println!("validation top-1 {} after {:.0} s", percent(top1), start.elapsed().as_secs_f64());
+    say!("validation top-1 {} after {:.0} s", percent(top1), start.elapsed().as_secs_f64())?;
     if outcome.interrupted {
-        println!("stopped; go on with: tallow train --resume {}", run.display());
-        return Ok(ExitCode::FAILURE);
+        say!("stopped; go on with: tallow train --resume {}", run.display())?;
+        return Ok(ExitCode::from(INTERRUPTED));
     }
 
-    step("3. export");
+    step("3. export")?;
     let trained = open_trained(&run)?;
     let (onnx, directory) = (run.join("model.onnx"), run.join("model"));
-    write(&trained, &onnx, Format::Onnx, &OnnxOptions::default(), Existing::Keep)?;
-    write(&trained, &directory, Format::ModelDir, &OnnxOptions::default(), Existing::Keep)?;
+    let options = OnnxOptions::default();
+    say!("{}", write(&trained, &onnx, Format::Onnx, &options, Existing::Keep)?)?;
+    say!("{}", write(&trained, &directory, Format::ModelDir, &options, Existing::Keep)?)?;
 
-    step("4. verify: the same numbers in every engine");
+    step("4. verify: the same numbers in every engine")?;
     let report = verify::compare(&onnx, Some(run.clone()), &VerifyOptions::default())?;
-    println!("{report}");
+    say!("{report}")?;
 
-    step("5. predict");
+    step("5. predict")?;
     predict(&run, &onnx, trainer.config())?;
 
     let run = run.display();
-    step("what there is now");
-    println!(
+    step("what there is now")?;
+    say!(
         "{run}/model.onnx        the network for any ONNX runtime; it carries its labels and preprocessing"
-    );
-    println!("{run}/model/            the same with weights, layer graph and assets");
-    println!(
+    )?;
+    say!("{run}/model/            the same with weights, layer graph and assets")?;
+    say!(
         "{run}/curves.png        loss and accuracy; confusion.png beside it shows which digits are confused"
-    );
-    println!("{run}/checkpoints/      best and last, to go on from");
-    step("what to type next (tallow = target/release/tallow)");
-    println!("tallow predict {run}/model.onnx {run}/samples/*.png");
-    println!("tallow eval {run}/model.onnx");
-    println!("tallow summary resnet20 --size 16");
-    println!("tallow train --data FOLDER --model resnet18 --size 128    # FOLDER/train/<class>/<image>");
+    )?;
+    say!("{run}/checkpoints/      best and last, to go on from")?;
+    step("what to type next (tallow = target/release/tallow)")?;
+    say!("tallow predict {run}/model.onnx {run}/samples/*.png")?;
+    say!("tallow eval {run}/model.onnx")?;
+    say!("tallow summary resnet20 --size 16")?;
+    say!("tallow train --data FOLDER --model resnet18 --size 128    # FOLDER/train/<class>/<image>")?;
     Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn step(title: &str) {
-    println!("\n── {title}");
+fn step(title: &str) -> Result<()> {
+    say!("\n── {title}")
 }
 
 /// Sees to it that ONNX Runtime is there; without it tract does the work, and the user is told.
-fn engines() {
+fn engines() -> Result<()> {
     let search = find_library(None);
     let result = match search.found {
         Some(library) => Ok(library),
         None => {
-            println!("installing libonnxruntime (once, by pip, into your cache) …");
+            say!("installing libonnxruntime (once, by pip, into your cache) …")?;
             install::install().map(|installed| installed.library)
         }
     };
     match result {
-        Ok(library) => println!("ONNX Runtime: {}", library.display()),
-        Err(error) => println!("ONNX Runtime: not available, tract does the work: {error}"),
+        Ok(library) => say!("ONNX Runtime: {}", library.display()),
+        Err(error) => say!("ONNX Runtime: not available, tract does the work: {error}"),
     }
 }
 
 /// Writes some validation images as PNG files and labels them as any user of the file would.
 fn predict(run: &Path, onnx: &Path, config: &Config) -> Result<()> {
     let classifier = Classifier::open(onnx)?;
-    println!("engine: {}", classifier.selection());
+    say!("engine: {}", classifier.selection())?;
     let validation = Splits::open(&config.data, config.split)?.validation;
     let folder = run.join("samples");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -136,7 +138,7 @@ fn predict(run: &Path, onnx: &Path, config: &Config) -> Result<()> {
         image.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let best = classifier.classify_file(&path, 1)?;
         let best = best.first().context("a prediction for every image")?;
-        println!("{}  {}  {}", path.display(), best.label, percent(f64::from(best.probability)));
+        say!("{}  {}  {}", path.display(), best.label, percent(f64::from(best.probability)))?;
     }
     Ok(())
 }

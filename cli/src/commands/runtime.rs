@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tallow_runtime::{install, runtime_report};
 
-use crate::output::json;
+use crate::output::{json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,13 +28,9 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Install => {
             let installed = install::install()?;
             let verb = if installed.already { "is already there:" } else { "is installed:" };
-            println!("libonnxruntime {verb} {}", installed.library.display());
-            Ok(())
+            say!("libonnxruntime {verb} {}", installed.library.display())
         }
         Command::Info { json: true } => json(&runtime_report(None)),
-        Command::Info { json: false } => {
-            print!("{}", runtime_report(None));
-            Ok(())
-        }
+        Command::Info { json: false } => say!("{}", runtime_report(None)),
     }
 }

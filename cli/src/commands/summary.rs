@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use tallow_builder::Graph;
 use tallow_builder::graph::{LayerCost, Totals};
@@ -10,7 +10,9 @@ use tallow_exporter::ModelDir;
 use tallow_models::Options;
 use tallow_trainer::RunDir;
 
-use crate::output::{json, table, thousands};
+use crate::failure::usage;
+use crate::model::is_run;
+use crate::output::{json, say, table, thousands};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,15 +50,21 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn open(network: &Path, args: &Args) -> Result<Graph> {
-    if network.is_dir() {
-        return Ok(match RunDir::open(network) {
-            Ok(run) => run.graph()?,
-            Err(_) => ModelDir::open(network)?.graph().clone(),
-        });
+    let options =
+        Options { classes: args.classes, width: args.size, height: args.size, ..Options::default() };
+    let is_path = network.components().count() > 1 || network.exists();
+    match network.to_str().filter(|name| !is_path || tallow_models::find(name).is_ok()) {
+        Some(name) => Ok(tallow_models::build(name, &options)?),
+        None if args.classes.is_some() || args.size.is_some() => {
+            Err(usage("--classes and --size are for a network of the zoo; a trained one has its own"))
+        }
+        None if is_run(network) => Ok(RunDir::open(network)?.graph()?),
+        None if ModelDir::is_at(network) => Ok(ModelDir::open(network)?.graph().clone()),
+        None => bail!(
+            "{} is neither a network of the zoo nor a run or model directory: `tallow summary` lists the networks",
+            network.display()
+        ),
     }
-    let (width, height) = (args.size, args.size);
-    let options = Options { classes: args.classes, width, height, ..Options::default() };
-    Ok(tallow_models::build(&network.to_string_lossy(), &options)?)
 }
 
 fn print(graph: &Graph, summary: &Summary) -> Result<()> {
@@ -78,18 +86,14 @@ fn print(graph: &Graph, summary: &Summary) -> Result<()> {
         ]
     };
     let rows: Vec<Vec<String>> = summary.layers.iter().map(row).collect();
-    table(&["layer", "op", "output", "kernel", "parameters", "MACs"], &rows);
+    table(&["layer", "op", "output", "kernel", "parameters", "MACs"], &rows)?;
     let totals = &summary.totals;
-    println!();
-    println!("{}, input {}, output {}", graph.name(), dims(&summary.input), graph.output_shape());
-    println!("parameters   {:>16}", thousands(totals.parameters as u64));
-    println!("buffers      {:>16}", thousands(totals.buffers as u64));
-    println!("MACs         {:>16}  for one image; twice as many FLOPs", thousands(totals.macs));
-    println!(
-        "activations  {:>16}  bytes for one image in training",
-        thousands(totals.activation_bytes as u64)
-    );
-    Ok(())
+    say!("")?;
+    say!("{}, input {}, output {}", graph.name(), dims(&summary.input), graph.output_shape())?;
+    say!("parameters   {:>16}", thousands(totals.parameters as u64))?;
+    say!("buffers      {:>16}", thousands(totals.buffers as u64))?;
+    say!("MACs         {:>16}  for one image; twice as many FLOPs", thousands(totals.macs))?;
+    say!("activations  {:>16}  bytes for one image in training", thousands(totals.activation_bytes as u64))
 }
 
 fn list(as_json: bool) -> Result<()> {
@@ -117,6 +121,5 @@ fn list(as_json: bool) -> Result<()> {
         vec![e.name.into(), e.size.to_string(), e.classes.to_string(), parameters, gmacs, e.source.into()]
     };
     let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-    table(&["network", "size", "classes", "parameters", "GMACs", "source"], &rows);
-    Ok(())
+    table(&["network", "size", "classes", "parameters", "GMACs", "source"], &rows)
 }

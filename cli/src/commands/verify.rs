@@ -8,7 +8,7 @@ use tallow_builder::Network;
 use tallow_conformance::{Report, VerifyOptions, verify};
 
 use crate::model::{onnx_file, open_trained, origin_of};
-use crate::output::json;
+use crate::output::{json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         json(&report)?;
     } else {
-        println!("{report}");
+        say!("{report}")?;
     }
     Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

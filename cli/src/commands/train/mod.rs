@@ -1,0 +1,168 @@
+//! `tallow train`: settings from a TOML file and flags, a run directory out.
+
+mod print_config;
+mod settings;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tallow_builder::graph::Op;
+use tallow_trainer::data::Skipped;
+use tallow_trainer::progress::Progress;
+use tallow_trainer::{Config, Outcome, Trainer};
+
+use crate::failure::{INTERRUPTED, usage};
+use crate::model::free;
+use crate::output::{count, json, note, percent, say, thousands};
+use settings::Settings;
+
+/// Set by Ctrl-C; the trainer then writes a checkpoint and ends.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// Passes over the training set [default: 30]; with --resume, in all
+    #[arg(short, long)]
+    epochs: Option<u64>,
+    /// Where the run goes [default: runs/<model>-<data>, numbered]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
+    run: Option<PathBuf>,
+    /// Go on with the run in this directory, with its own settings; only --epochs may change
+    #[arg(long, value_name = "RUN", conflicts_with = "settings")]
+    resume: Option<PathBuf>,
+    /// Print the settings as they would be used, explained, as a TOML file for --config, and stop
+    #[arg(long, conflicts_with_all = ["resume", "run", "json"])]
+    print_config: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.print_config {
+        let config = args.settings.resolve(args.epochs)?;
+        config.validate()?;
+        say!("{}", print_config::annotated(config)?.trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut trainer = match &args.resume {
+        Some(run) => Trainer::resume(run, args.epochs)?,
+        None => {
+            if !args.settings.name_data() {
+                return Err(usage(
+                    "say what to train on: --data FOLDER (laid out as train/<class>/<image>) or --data digits",
+                ));
+            }
+            let config = args.settings.resolve(args.epochs)?;
+            let path = args.run.clone().unwrap_or_else(|| free_run(&config));
+            Trainer::create(&path, config)?
+        }
+    };
+    describe(&trainer);
+    if trainer.is_done() {
+        let (run, epochs) = (trainer.run_dir().path().display(), trainer.config().epochs);
+        note!(
+            "all of its {epochs} epochs are done; to go on: tallow train --resume {run} --epochs {}",
+            2 * epochs
+        );
+    }
+    let outcome = train(&mut trainer)?;
+    if args.json {
+        json(&json!({
+            "run": trainer.run_dir().path().display().to_string(),
+            "interrupted": outcome.interrupted,
+            "epochs": outcome.epochs,
+            "best": outcome.best,
+            "skipped": skipped_json(&outcome.skipped),
+        }))?;
+    } else {
+        report(&trainer, &outcome)?;
+    }
+    Ok(if outcome.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Images that could not be used, for machines.
+pub fn skipped_json(skipped: &[Skipped]) -> serde_json::Value {
+    skipped.iter().map(|image| json!({ "origin": image.origin, "reason": image.reason })).collect()
+}
+
+/// Trains until the end or Ctrl-C.
+pub fn train(trainer: &mut Trainer) -> Result<Outcome> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        note!("stopping after this batch; Ctrl-C again stops at once, without a checkpoint");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(trainer.train(&mut Progress::stderr(), &STOP)?)
+}
+
+/// What is about to be trained.
+pub fn describe(trainer: &Trainer) {
+    let totals = trainer.network().graph().totals();
+    let [train, validation] = trainer.images();
+    let config = trainer.config();
+    note!(
+        "{} at {}: {} parameters, {:.3} GMACs; {}: {} images to train on, {} to validate, {} classes; run {}",
+        config.model,
+        trainer.network().graph().input_shape(),
+        thousands(totals.parameters as u64),
+        totals.macs as f64 / 1e9,
+        config.data,
+        thousands(train as u64),
+        thousands(validation as u64),
+        trainer.network().graph().output_shape(),
+        trainer.run_dir().path().display(),
+    );
+    let graph = trainer.network().graph();
+    let pool = graph.nodes().iter().rfind(|node| matches!(node.op, Op::GlobalAvgPool));
+    if let Some(pool) = pool
+        && graph.node(pool.inputs[0]).shape.dims()[1..] == [1, 1]
+    {
+        let cifar = format!("{}_cifar", config.model);
+        let small = if tallow_models::find(&cifar).is_ok() { &cifar } else { "resnet20" };
+        note!(
+            "note: {} shrinks these images to 1×1 before its last pool; a larger --size or a network for small \
+             images, such as {small}, may learn more",
+            config.model,
+        );
+    }
+}
+
+fn report(trainer: &Trainer, outcome: &Outcome) -> Result<()> {
+    let run = trainer.run_dir().path().display();
+    if !outcome.skipped.is_empty() {
+        say!("{} could not be used:", count(outcome.skipped.len(), "image"))?;
+        for skipped in &outcome.skipped {
+            say!("  {}: {}", skipped.origin, skipped.reason)?;
+        }
+    }
+    if let Some(best) = &outcome.best {
+        let found = best.validation;
+        say!(
+            "best validation top-1 {} (top-5 {}, loss {:.4}) in epoch {}",
+            percent(found.top1),
+            percent(found.top5),
+            found.loss,
+            best.epoch
+        )?;
+    }
+    if outcome.interrupted {
+        say!("stopped; go on with: tallow train --resume {run}")
+    } else {
+        say!("curves.png, confusion.png, metrics.csv and checkpoints are in {run}")?;
+        say!("next: tallow export {run} && tallow verify {run}/model.onnx")
+    }
+}
+
+/// The folder of a run that nobody named.
+fn free_run(config: &Config) -> PathBuf {
+    let data = Path::new(&config.data).file_name().map_or("data".into(), |name| name.to_string_lossy());
+    free(&Path::new("runs").join(format!("{}-{data}", config.model)))
+}

@@ -1,0 +1,226 @@
+//! `tallow train --print-config`: the settings as they would be used, as a TOML file that explains itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::Result;
+use tallow_trainer::Config;
+
+/// Every section and key that a settings file may hold: what it is, and a value for it where it is off.
+const KEYS: &[(&str, &[(&str, &str, &str)])] = &[
+    (
+        "",
+        &[
+            ("model", "", "a network of the zoo; `tallow summary` lists them"),
+            ("data", "", "`digits`, or a folder laid out as train/<class>/<image>"),
+            ("epochs", "", "passes over the training set"),
+            ("batch_size", "", "images in a step"),
+            ("seed", "", "decides everything random"),
+            ("weights", "\"w.safetensors\"", "weights to start from; they must fit the network exactly"),
+            ("label_smoothing", "", "probability taken from the true class and spread over all"),
+            ("clip_norm", "1.0", "the largest allowed norm of all gradients together"),
+            ("dropout", "0.2", "before the last layer, instead of the network's own"),
+            ("stochastic_depth", "0.2", "at the deepest block, instead of the network's own"),
+            ("strict", "", "a broken image is an error instead of being left out"),
+            ("workers", "", "threads that prepare images; 0 for one a core"),
+            ("checkpoint_minutes", "", "between checkpoints within an epoch"),
+        ],
+    ),
+    (
+        "input",
+        &[
+            ("size", "224", "columns and rows of the images, where they are equal"),
+            ("width", "320", "columns, instead of size"),
+            ("height", "240", "rows, instead of size"),
+            ("mean", "", "of R, G, B on a scale of 0 to 1"),
+            ("std", "", "standard deviation of R, G, B on a scale of 0 to 1"),
+            ("interpolation", "", "resize filter: bilinear, bicubic"),
+            ("crop_fraction", "", "part of the resized short side that validation's centre crop keeps"),
+        ],
+    ),
+    (
+        "optimizer",
+        &[
+            ("kind", "", "sgd, rmsprop or adamw; the keys below belong to this one"),
+            ("momentum", "0.9", "share of the last step that is kept (sgd, rmsprop)"),
+            ("nesterov", "true", "look ahead along the momentum (sgd)"),
+            ("decay", "0.9", "share of the old mean square that is kept (rmsprop)"),
+            ("beta1", "0.9", "share of the old mean that is kept (adamw)"),
+            ("beta2", "0.999", "share of the old mean square that is kept (adamw)"),
+            ("eps", "1e-8", "added to the mean square (rmsprop: under the root)"),
+            (
+                "weight_decay",
+                "",
+                "L2 penalty of the weights, decoupled in adamw; biases and batch norms are spared",
+            ),
+        ],
+    ),
+    (
+        "schedule",
+        &[
+            ("learning_rate", "", "what the warm-up reaches and the decay starts from"),
+            ("warmup_epochs", "", "over which the rate grows from nothing"),
+        ],
+    ),
+    (
+        "schedule.decay",
+        &[
+            ("kind", "", "constant, step, cosine or exponential"),
+            ("floor", "0.0", "the last rate (cosine)"),
+            ("every", "10.0", "epochs for one factor (step, exponential)"),
+            ("factor", "0.1", "what the rate is multiplied by (step, exponential)"),
+        ],
+    ),
+    (
+        "ema",
+        &[
+            ("decay", "0.999", "validate and export an average of the weights that keeps this share"),
+            ("warm_up", "true", "early steps keep less"),
+        ],
+    ),
+    (
+        "augment",
+        &[
+            ("pad_and_crop", "4", "pad by so many pixels and crop at a random place"),
+            ("horizontal_flip", "", "probability of a mirror image"),
+            ("interpolation", "\"bicubic\"", "resize filter in training, instead of validation's"),
+        ],
+    ),
+    (
+        "augment.random_resized_crop",
+        &[
+            ("scale", "[0.08, 1.0]", "least and largest share of the area that is cut out"),
+            ("ratio", "[0.75, 1.33]", "least and largest width / height of that part"),
+        ],
+    ),
+    (
+        "augment.color_jitter",
+        &[
+            ("brightness", "0.4", "how far the factor may stray from 1"),
+            ("contrast", "0.4", "likewise"),
+            ("saturation", "0.4", "likewise"),
+            ("hue", "0.1", "part of a full circle, at most 0.5"),
+        ],
+    ),
+    (
+        "split",
+        &[
+            ("fraction", "", "share of each class held out where there is no validation folder"),
+            ("seed", "", "decides which"),
+        ],
+    ),
+];
+
+/// The settings with every default filled in and every key explained.
+pub fn annotated(mut config: Config) -> Result<String> {
+    let preprocess = config.preprocess()?;
+    config.augment = Some(config.augmentation(&preprocess));
+    let input = &mut config.input;
+    if preprocess.width == preprocess.height {
+        (input.size, input.width, input.height) = (Some(preprocess.width), None, None);
+    } else {
+        (input.size, input.width, input.height) = (None, Some(preprocess.width), Some(preprocess.height));
+    }
+    (input.mean, input.std) = (Some(preprocess.mean), Some(preprocess.std));
+    input.interpolation = Some(preprocess.interpolation);
+    input.crop_fraction = Some(preprocess.crop_fraction);
+
+    let values = values(&toml::to_string(&config)?);
+    let mut text = String::from(
+        "# Settings for `tallow train --config FILE`. Flags override them; lines that begin with # are off.\n",
+    );
+    for (section, keys) in KEYS {
+        let on = values.keys().any(|(of, _)| of == section);
+        let off = if on { "" } else { "# " };
+        if !section.is_empty() {
+            writeln!(text, "\n{off}[{section}]")?;
+        }
+        for (key, example, meaning) in *keys {
+            let line = match values.get(&((*section).to_owned(), (*key).to_owned())) {
+                Some(value) => format!("{key} = {value}"),
+                None => format!("# {key} = {example}"),
+            };
+            writeln!(text, "{line:<34} # {meaning}")?;
+        }
+    }
+    Ok(text)
+}
+
+/// The values of a TOML text with one `key = value` a line, by section and key.
+fn values(text: &str) -> BTreeMap<(String, String), String> {
+    let mut section = String::new();
+    let mut values = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            values.insert((section.clone(), key.to_owned()), value.to_owned());
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
+    use tallow_trainer::config::InputConfig;
+    use tallow_trainer::optim::{Decay, OptimizerKind};
+    use tallow_trainer::schedule::{RateDecay, Schedule};
+
+    use super::*;
+
+    /// Settings in which every key is there.
+    fn full(optimizer: OptimizerKind, decay: RateDecay, input: InputConfig) -> Config {
+        Config {
+            weights: Some("start \"here\".safetensors".into()),
+            clip_norm: Some(1.0),
+            dropout: Some(0.25),
+            stochastic_depth: Some(0.1),
+            ema: Some(Decay { decay: 0.99, warm_up: false }),
+            augment: Some(Augment {
+                random_resized_crop: Some(RandomResizedCrop::default()),
+                pad_and_crop: Some(2),
+                horizontal_flip: 0.5,
+                color_jitter: Some(ColorJitter::default()),
+                interpolation: Some(tallow_input::Interpolation::Bicubic),
+            }),
+            schedule: Schedule { decay, ..Schedule::default() },
+            input,
+            optimizer,
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_as_the_same_settings() {
+        let square = InputConfig { size: Some(64), ..InputConfig::default() };
+        let wide = InputConfig { width: Some(64), height: Some(48), ..InputConfig::default() };
+        let rmsprop = OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 0.0 };
+        let adamw = OptimizerKind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
+        let every = RateDecay::Step { every: 2.0, factor: 0.5 };
+        for config in [
+            full(OptimizerKind::default(), RateDecay::Cosine { floor: 0.1 }, square.clone()),
+            full(rmsprop, every, wide),
+            full(adamw, RateDecay::Constant, square),
+            Config::default(),
+        ] {
+            let text = annotated(config.clone()).unwrap();
+            let read: Config = toml::from_str(&text).unwrap();
+            let resolved = Config {
+                augment: Some(config.augmentation(&config.preprocess().unwrap())),
+                input: read.input.clone(),
+                ..config.clone()
+            };
+            assert_eq!(read, resolved, "{text}");
+            assert_eq!(read.preprocess().unwrap(), config.preprocess().unwrap());
+        }
+    }
+
+    #[test]
+    fn every_example_may_be_switched_on() {
+        let text = annotated(Config { model: "resnet20".into(), ..Config::default() }).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("# [") || line.contains(" = ")) {
+            assert!(line.trim_start_matches("# ").parse::<toml::Table>().is_ok(), "{line}");
+        }
+    }
+}

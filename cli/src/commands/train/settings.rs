@@ -1,0 +1,249 @@
+//! The flags that stand for settings, and how they override the settings file.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use tallow_trainer::Config;
+use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
+use tallow_trainer::optim::{Decay, OptimizerKind};
+use tallow_trainer::schedule::RateDecay;
+
+use crate::failure::usage;
+
+/// Everything that may also stand in the settings file.
+#[derive(clap::Args)]
+#[group(id = "settings", multiple = true)]
+pub struct Settings {
+    /// A TOML file; flags override it, and --print-config shows what may stand in it
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
+    /// A folder laid out as train/<class>/<image>, or `digits`
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// A network of the zoo; `tallow summary` lists them [default: resnet18]
+    #[arg(long, value_name = "NETWORK")]
+    model: Option<String>,
+    /// Weights to start from: a safetensors file that fits the network exactly
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Images in a step [default: 64]
+    #[arg(short, long, value_name = "IMAGES")]
+    batch_size: Option<usize>,
+    /// Side of the square images, pixels [default: the network's own]
+    #[arg(long, value_name = "PIXELS", visible_alias = "image-size", conflicts_with_all = ["width", "height"])]
+    size: Option<u32>,
+    /// Columns of the images, pixels
+    #[arg(long, value_name = "PIXELS")]
+    width: Option<u32>,
+    /// Rows of the images, pixels
+    #[arg(long, value_name = "PIXELS")]
+    height: Option<u32>,
+    /// The learning rate after the warm-up [default: 0.05]
+    #[arg(long, value_name = "RATE", visible_alias = "lr")]
+    learning_rate: Option<f64>,
+    /// Epochs over which the learning rate grows [default: 1]
+    #[arg(long, value_name = "EPOCHS")]
+    warmup: Option<f64>,
+    /// How the learning rate falls [default: cosine]
+    #[arg(long, value_enum)]
+    schedule: Option<Schedule>,
+    /// The optimiser, with its usual constants [default: sgd]
+    #[arg(long, value_enum)]
+    optimizer: Option<Optimizer>,
+    /// Share of the last step that is kept, of sgd and rmsprop [default: 0.9]
+    #[arg(long, value_name = "SHARE")]
+    momentum: Option<f64>,
+    /// L2 penalty of the weights (decoupled for adamw) [default: 0.0005]
+    #[arg(long, value_name = "PENALTY")]
+    weight_decay: Option<f64>,
+    /// Probability taken from the true class and spread over all [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    label_smoothing: Option<f64>,
+    /// The largest allowed norm of all gradients together
+    #[arg(long, value_name = "NORM")]
+    clip_norm: Option<f64>,
+    /// Keep, validate and export an average of the weights with this decay, such as 0.999
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Probability to drop a feature before the last layer [default: the network's own]
+    #[arg(long, value_name = "P")]
+    dropout: Option<f64>,
+    /// Probability to drop the deepest residual branch [default: the network's own]
+    #[arg(long, value_name = "P")]
+    stochastic_depth: Option<f64>,
+    /// Train on images as validation sees them, without anything random
+    #[arg(long)]
+    no_augment: bool,
+    /// Probability of a mirror image
+    #[arg(long, value_name = "P")]
+    hflip: Option<f64>,
+    /// Cut out and resize a random part of the image, of at least this share of its area; torchvision's is 0.08
+    #[arg(long, value_name = "SHARE")]
+    random_crop: Option<f64>,
+    /// Pad by so many pixels on each side and crop at a random place
+    #[arg(long, value_name = "PIXELS")]
+    pad_crop: Option<u32>,
+    /// How far brightness, contrast and saturation may stray, such as 0.4
+    #[arg(long, value_name = "SPREAD")]
+    color_jitter: Option<f64>,
+    /// Share of each class to hold out where the data has no validation folder [default: 0.2]
+    #[arg(long, value_name = "SHARE")]
+    validation_share: Option<f64>,
+    /// Decides everything random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads that prepare images [default: one for each core]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Make a broken image an error instead of leaving it out
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Optimizer {
+    Sgd,
+    Rmsprop,
+    Adamw,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Schedule {
+    Constant,
+    Step,
+    Cosine,
+    Exponential,
+}
+
+impl Settings {
+    /// Whether anything says what to train on.
+    pub fn name_data(&self) -> bool {
+        self.config.is_some() || self.data.is_some()
+    }
+
+    /// The settings file, or the defaults, with the flags on top.
+    pub fn resolve(&self, epochs: Option<u64>) -> Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path).map_err(|error| match error {
+                tallow_trainer::Error::Config { .. } => {
+                    usage(format!("{error}; `tallow train --print-config` shows what may stand there"))
+                }
+                other => other.into(),
+            })?,
+            None => Config::default(),
+        };
+        if let Some(data) = &self.data {
+            let text = data.to_str().ok_or_else(|| {
+                usage(format!("--data {}: rename the folder, its name is not valid UTF-8", data.display()))
+            })?;
+            text.clone_into(&mut config.data);
+        }
+        take(&mut config.model, &self.model);
+        take(&mut config.epochs, &epochs);
+        take(&mut config.batch_size, &self.batch_size);
+        take(&mut config.seed, &self.seed);
+        take(&mut config.workers, &self.workers);
+        take(&mut config.label_smoothing, &self.label_smoothing);
+        take(&mut config.schedule.learning_rate, &self.learning_rate);
+        take(&mut config.schedule.warmup_epochs, &self.warmup);
+        take(&mut config.split.fraction, &self.validation_share);
+        config.weights = self.weights.clone().or(config.weights);
+        config.clip_norm = self.clip_norm.or(config.clip_norm);
+        config.dropout = self.dropout.or(config.dropout);
+        config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
+        config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
+        config.strict |= self.strict;
+        if let Some(size) = self.size {
+            config.input.size = Some(size);
+            (config.input.width, config.input.height) = (None, None);
+        }
+        config.input.width = self.width.or(config.input.width);
+        config.input.height = self.height.or(config.input.height);
+        self.set_schedule(&mut config);
+        self.set_optimizer(&mut config)?;
+        self.set_augmentation(&mut config)?;
+        Ok(config)
+    }
+
+    fn set_schedule(&self, config: &mut Config) {
+        let Some(schedule) = self.schedule else { return };
+        config.schedule.decay = match schedule {
+            Schedule::Constant => RateDecay::Constant,
+            Schedule::Cosine => RateDecay::Cosine { floor: 0.0 },
+            // He et al. 2015 divide by 10 after a third and two thirds of their 90 epochs.
+            Schedule::Step => RateDecay::Step { every: config.epochs as f64 / 3.0, factor: 0.1 },
+            // Tan & Le 2019, section 5.2.
+            Schedule::Exponential => RateDecay::Exponential { every: 2.4, factor: 0.97 },
+        };
+    }
+
+    fn set_optimizer(&self, config: &mut Config) -> Result<()> {
+        if let Some(optimizer) = self.optimizer {
+            config.optimizer = match optimizer {
+                Optimizer::Sgd => OptimizerKind::default(),
+                Optimizer::Rmsprop => {
+                    OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 1e-5 }
+                }
+                Optimizer::Adamw => {
+                    OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+                }
+            };
+        }
+        if let Some(share) = self.momentum {
+            match &mut config.optimizer {
+                OptimizerKind::Sgd { momentum, nesterov, .. } => {
+                    *momentum = share;
+                    *nesterov &= share > 0.0;
+                }
+                OptimizerKind::RmsProp { momentum, .. } => *momentum = share,
+                OptimizerKind::AdamW { .. } => {
+                    return Err(usage(
+                        "--momentum is for sgd and rmsprop; adamw has beta1 in the settings file",
+                    ));
+                }
+            }
+        }
+        if let Some(decay) = self.weight_decay {
+            match &mut config.optimizer {
+                OptimizerKind::Sgd { weight_decay, .. }
+                | OptimizerKind::RmsProp { weight_decay, .. }
+                | OptimizerKind::AdamW { weight_decay, .. } => *weight_decay = decay,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said changes what would be done otherwise: by the file, or by default for this data and size.
+    fn set_augmentation(&self, config: &mut Config) -> Result<()> {
+        if self.no_augment {
+            config.augment = Some(Augment::default());
+        }
+        let Self { hflip, random_crop, pad_crop, color_jitter, .. } = *self;
+        if hflip.is_none() && random_crop.is_none() && pad_crop.is_none() && color_jitter.is_none() {
+            return Ok(());
+        }
+        let mut augment = config.augmentation(&config.preprocess()?);
+        take(&mut augment.horizontal_flip, &hflip);
+        if let Some(least) = random_crop {
+            let crop = augment.random_resized_crop.unwrap_or_default();
+            augment.random_resized_crop = Some(RandomResizedCrop { scale: (least, crop.scale.1), ..crop });
+        }
+        if let Some(pad) = pad_crop {
+            augment.pad_and_crop = (pad > 0).then_some(pad);
+        }
+        if let Some(spread) = color_jitter {
+            let hue = augment.color_jitter.map_or(0.0, |jitter| jitter.hue);
+            let jitter = ColorJitter { brightness: spread, contrast: spread, saturation: spread, hue };
+            augment.color_jitter = Some(jitter);
+        }
+        config.augment = Some(augment);
+        Ok(())
+    }
+}
+
+fn take<T: Clone>(target: &mut T, value: &Option<T>) {
+    if let Some(value) = value {
+        target.clone_from(value);
+    }
+}

@@ -1,0 +1,117 @@
+//! How a command that failed says so: one line on standard error, and an exit code that tells wrong usage from
+//! failure.
+
+use std::process::ExitCode;
+
+use tallow_exporter::Error as Export;
+use tallow_models::Error as Models;
+use tallow_runtime::RuntimeError as Runtime;
+use tallow_trainer::Error as Train;
+
+/// The command ended before its work was done because it was told to, as shells report a Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+const USAGE: u8 = 2;
+
+/// A flag or setting that makes no sense: exit code 2.
+#[derive(Debug)]
+pub struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A wrong use of the command line, with the remedy.
+pub fn usage(message: impl ToString) -> anyhow::Error {
+    Usage(message.to_string()).into()
+}
+
+/// Standard output was closed, as by `| head`: nobody is left to tell.
+#[derive(Debug)]
+pub struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output is closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Prints an error and gives its exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Closed>() {
+        return ExitCode::SUCCESS;
+    }
+    crate::output::note!("error: {}", text(error));
+    if is_usage(error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+}
+
+/// What was tried, then why it failed, on one line. Many errors name their cause themselves; it is not said twice.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| one_line(&cause.to_string())) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+/// Without the stack that candle appends where RUST_BACKTRACE is set.
+fn one_line(message: &str) -> String {
+    let frame =
+        |line: &str| line.trim_start().split_once(": ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
+    let lines: Vec<&str> = message.lines().take_while(|line| !frame(line)).map(str::trim).collect();
+    lines.join(" ").trim_end().to_owned()
+}
+
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    Train::Setting { .. }
+                        | Train::Fraction { .. }
+                        | Train::SmallImages { .. }
+                        | Train::Models(_)
+                )
+            )
+            || cause.is::<Models>()
+            || matches!(cause.downcast_ref(), Some(Export::Opset { .. } | Export::Option { .. }))
+            || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. }))
+            || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once_and_on_one_line() {
+        let io = || std::io::Error::other("no room");
+        let error = Err::<(), _>(io()).context("cannot write m.onnx: no room").unwrap_err();
+        assert_eq!(text(&error), "cannot write m.onnx: no room");
+        let error = Err::<(), _>(io()).context("cannot write m.onnx").unwrap_err();
+        assert_eq!(text(&error), "cannot write m.onnx: no room");
+        assert_eq!(one_line("shape mismatch\n   0: candle_core::Tensor\n   1: main"), "shape mismatch");
+    }
+
+    #[test]
+    fn settings_are_usage_and_files_are_not() {
+        let setting = Train::Setting { name: "epochs", value: "0".into(), remedy: "choose at least 1" };
+        assert!(is_usage(&setting.into()));
+        assert!(is_usage(&tallow_models::find("resnet5").unwrap_err().into()));
+        assert!(is_usage(&usage("no")));
+        assert!(!is_usage(&anyhow::anyhow!("cannot read m.onnx")));
+    }
+}

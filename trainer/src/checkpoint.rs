@@ -113,7 +113,8 @@ impl Checkpoint {
         let damaged = |error| damaged(path, error);
         let weights = Weights::load(graph, &path.join(WEIGHTS), device).map_err(damaged)?;
         let ema = path.join(EMA);
-        let ema = if ema.exists() { Some(Weights::load(graph, &ema, device).map_err(damaged)?) } else { None };
+        let ema =
+            if ema.exists() { Some(Weights::load(graph, &ema, device).map_err(damaged)?) } else { None };
         let optimizer = read_safetensors(&path.join(OPTIMIZER), device).map_err(damaged)?;
         Ok(Self { weights, ema, optimizer, position })
     }
@@ -164,7 +165,9 @@ fn damaged(path: &Path, problem: impl ToString) -> Error {
 /// The system's reason alone: the file it names is a temporary one.
 fn not_written(path: &Path, error: Error) -> Error {
     let reason = match error {
-        Error::Io { source, .. } | Error::Builder(tallow_builder::Error::Io { source, .. }) => source.to_string(),
+        Error::Io { source, .. } | Error::Builder(tallow_builder::Error::Io { source, .. }) => {
+            source.to_string()
+        }
         other => other.to_string(),
     };
     Error::CheckpointNotWritten { path: path.to_owned(), reason }

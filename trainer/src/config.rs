@@ -154,7 +154,8 @@ impl Config {
     /// Where it cannot be read, or a key is unknown or of the wrong type; the message says in which line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        toml::from_str(&text).map_err(|e| Error::Config { path: path.to_owned(), problem: located(&e, &text) })
+        toml::from_str(&text)
+            .map_err(|e| Error::Config { path: path.to_owned(), problem: located(&e, &text) })
     }
 
     /// The settings as TOML.

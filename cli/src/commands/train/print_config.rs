@@ -6,8 +6,11 @@ use std::fmt::Write;
 use anyhow::Result;
 use tallow_trainer::Config;
 
-/// Every section and key that a settings file may hold: what it is, and a value for it where it is off.
-const KEYS: &[(&str, &[(&str, &str, &str)])] = &[
+/// A key's name, a value for it where it is off, and what it is.
+type Key = (&'static str, &'static str, &'static str);
+
+/// Every section and key that a settings file may hold.
+const KEYS: &[(&str, &[Key])] = &[
     (
         "",
         &[

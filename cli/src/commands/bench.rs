@@ -21,6 +21,7 @@ use crate::output::{json, note, table};
 const MOST_IMAGES: usize = 65_536;
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one: latency and throughput of inference
     #[arg(required_unless_present = "train", conflicts_with = "train")]

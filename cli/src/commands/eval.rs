@@ -23,6 +23,7 @@ use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{json, note, percent, say, table};
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,

@@ -14,6 +14,7 @@ use crate::model::onnx_file;
 use crate::output::{json, note, percent, say};
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
     model: PathBuf,

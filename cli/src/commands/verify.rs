@@ -7,10 +7,12 @@ use anyhow::Result;
 use tallow_builder::Network;
 use tallow_conformance::{Report, VerifyOptions, verify};
 
+use crate::failure::usage;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{json, say};
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
     model: PathBuf,
@@ -32,6 +34,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.tolerance.is_nan() || args.tolerance < 0.0 {
+        return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
+    }
     let file = onnx_file(&args.model)?;
     let origin = args.from.clone().or_else(|| origin_of(&file));
     let options = VerifyOptions {

@@ -23,6 +23,7 @@ use settings::Settings;
 static STOP: AtomicBool = AtomicBool::new(false);
 
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -33,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
     /// Go on with the run in this directory, with its own settings; only --epochs may change
-    #[arg(long, value_name = "RUN", conflicts_with = "settings")]
+    #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// Print the settings as they would be used, explained, as a TOML file for --config, and stop
     #[arg(long, conflicts_with_all = ["resume", "run", "json"])]
@@ -51,6 +52,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut trainer = match &args.resume {
+        Some(_) if !args.settings.is_empty() => {
+            return Err(usage("--resume goes on with the run's own settings: of the others only --epochs may be given"));
+        }
         Some(run) => Trainer::resume(run, args.epochs)?,
         None => {
             if !args.settings.name_data() {

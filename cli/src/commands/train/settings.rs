@@ -12,8 +12,7 @@ use tallow_trainer::schedule::RateDecay;
 use crate::failure::usage;
 
 /// Everything that may also stand in the settings file.
-#[derive(clap::Args)]
-#[group(id = "settings", multiple = true)]
+#[derive(Default, PartialEq, clap::Args)]
 pub struct Settings {
     /// A TOML file; flags override it, and --print-config shows what may stand in it
     #[arg(long, value_name = "TOML")]
@@ -101,14 +100,14 @@ pub struct Settings {
     strict: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Optimizer {
     Sgd,
     Rmsprop,
     Adamw,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Schedule {
     Constant,
     Step,
@@ -117,6 +116,11 @@ enum Schedule {
 }
 
 impl Settings {
+    /// Whether no flag was given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether anything says what to train on.
     pub fn name_data(&self) -> bool {
         self.config.is_some() || self.data.is_some()

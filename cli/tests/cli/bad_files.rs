@@ -1,0 +1,134 @@
+//! Files that are damaged, wrong, in the way or impossible to write: one line, and nothing that was there is harmed.
+
+use std::fs;
+
+use crate::support::{QUICK, command, content, copy, cut, shared, typed};
+
+#[test]
+fn a_checkpoint_cut_short() {
+    for file in ["weights.safetensors", "optimizer.safetensors", "state.json"] {
+        let folder = copy();
+        let at = folder.path();
+        cut(&at.join("run/checkpoints/last").join(file));
+        cut(&at.join("run/checkpoints/best").join(file));
+        let before = content(&at.join("run"));
+        let parts = ["damaged checkpoint", file, "run/checkpoints/last", "start a new run"];
+        typed(at, "train --resume run --epochs 5").fails(1, &parts);
+        if file != "optimizer.safetensors" {
+            typed(at, "export run -o new.onnx").fails(1, &["run/checkpoints/best", file]);
+            typed(at, "eval run").fails(1, &["run/checkpoints/best", file]);
+            assert!(!at.join("new.onnx").exists());
+        }
+        assert!(content(&at.join("run")) == before, "{file}: the run was changed");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_missing() {
+    let folder = copy();
+    let at = folder.path();
+    // As a full disk leaves it after the first best epoch.
+    fs::remove_dir_all(at.join("run/checkpoints/last")).unwrap();
+    typed(at, "train --resume run --epochs 3").ok();
+    fs::remove_file(at.join("run/checkpoints/last/optimizer.safetensors")).unwrap();
+    typed(at, "train --resume run --epochs 4").fails(1, &["optimizer.safetensors", "No such file"]);
+    fs::remove_dir_all(at.join("run/checkpoints")).unwrap();
+    typed(at, "train --resume run").fails(1, &["run has no checkpoint"]);
+    typed(at, "export run -o new.onnx").fails(1, &["run has no checkpoint"]);
+}
+
+#[test]
+fn a_damaged_run_directory() {
+    let folder = copy();
+    let at = folder.path();
+    fs::write(at.join("run/network.json"), "{").unwrap();
+    typed(at, "summary run").fails(1, &["run/network.json"]);
+    typed(at, "train --resume run --epochs 3").fails(1, &["run/network.json"]);
+    fs::write(at.join("run/config.toml"), "epochs = ").unwrap();
+    typed(at, "train --resume run --epochs 3").fails(1, &["run/config.toml: line 1"]);
+    cut(&at.join("run/model/model.onnx"));
+    typed(at, "verify run/model").fails(1, &["run/model/model.onnx"]);
+    fs::remove_file(at.join("run/model.onnx")).unwrap();
+    typed(at, "predict run data/train/red").fails(1, &["run has no model.onnx yet", "tallow export run"]);
+}
+
+#[test]
+fn weights_of_another_network() {
+    let at = shared();
+    let weights = "--weights run/checkpoints/best/weights.safetensors";
+    let parts = ["weights.safetensors does not fit network `resnet18`", "missing: conv1.weight", "unexpected: stage1", "more"];
+    typed(at, &format!("export --model resnet18 {weights} -o new.onnx")).fails(1, &parts);
+    typed(at, &format!("train --data data --model resnet18 --size 32 {weights} --run new")).fails(1, &parts);
+    let parts = ["2 wrong shape: fc.weight (needs [10, 128], has [3, 128])", "fc.bias"];
+    typed(at, &format!("export --model plain_cnn {weights} -o new.onnx")).fails(1, &parts);
+    typed(at, "export --model plain_cnn --weights data/train/red/0.png -o new.onnx")
+        .fails(1, &["data/train/red/0.png", "safetensors"]);
+    typed(at, "export --model plain_cnn --weights nowhere -o new.onnx").fails(1, &["nowhere", "No such file"]);
+    assert!(!at.join("new.onnx").exists() && !at.join("new").exists());
+}
+
+#[test]
+fn nothing_is_overwritten_unless_told() {
+    let folder = copy();
+    let at = folder.path();
+    let before = content(&at.join("run"));
+    typed(at, &format!("{QUICK} --data data --run run")).fails(1, &["run holds a run", "--resume", "--run"]);
+    typed(at, &format!("{QUICK} --data data --run data")).fails(1, &["data is not empty", "--run"]);
+    typed(at, "export run").fails(1, &["run/model.onnx: already exists", "--force"]);
+    typed(at, "export run --format model-dir").fails(1, &["run/model: already exists", "--force"]);
+    typed(at, "export run -o data --force --format model-dir").fails(1, &["data", "no model directory"]);
+    typed(at, "export run -o data --force").fails(1, &["data: is no regular file", "name a file"]);
+    typed(at, "export run -o no/such/folder/m.onnx").fails(1, &["the folder no/such/folder does not exist", "create it"]);
+    assert!(content(&at.join("run")) == before);
+    typed(at, "export run --force --opset 15").ok();
+    assert!(content(&at.join("run")) != before);
+}
+
+#[test]
+fn a_run_below_a_file() {
+    let folder = copy();
+    let parts = ["cannot create", "labels.txt/run"];
+    typed(folder.path(), &format!("{QUICK} --data data --run run/labels.txt/run")).fails(1, &parts);
+}
+
+/// What a full disk does, by a limit on the size of files: a write comes to an end half way.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_without_room_keeps_the_older_checkpoint() {
+    let folder = copy();
+    let at = folder.path();
+    let before = content(&at.join("run/checkpoints"));
+    let limited = |line: &str| -> crate::support::Run {
+        let binary = command(at).get_program().to_owned();
+        // Without the trap the system would end the process by SIGXFSZ (25). 512 kB is less than the weights take.
+        let script = format!("trap '' 25; ulimit -f 1000; exec \"$0\" {line}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).arg(binary).current_dir(at).env("RUST_BACKTRACE", "1");
+        shell.output().unwrap().into()
+    };
+    let parts = ["cannot write the checkpoint run/checkpoints/", "room", "--resume", "is kept"];
+    limited("train --resume run --epochs 4").fails(1, &parts);
+    assert!(content(&at.join("run/checkpoints")) == before, "the older checkpoint was harmed, or rubbish is left");
+    limited("export run -o new.onnx").fails(1, &["new.onnx"]);
+    limited("export run -o new --format model-dir").fails(1, &["new"]);
+    let left: Vec<_> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    typed(at, "train --resume run --epochs 4").ok();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_may_not_be_written_to() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = copy();
+    let at = folder.path();
+    let closed = at.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, PermissionsExt::from_mode(0o555)).unwrap();
+    if fs::write(closed.join("try"), "").is_ok() {
+        return; // The super-user may write anywhere.
+    }
+    typed(at, "export run -o closed/m.onnx").fails(1, &["closed/m.onnx", "ermission denied"]);
+    typed(at, &format!("{QUICK} --data data --run closed/run")).fails(1, &["closed/run", "ermission denied"]);
+}

@@ -1,0 +1,85 @@
+//! `tallow export` and `tallow verify`: files that say the same in every engine, and a damaged one that does not.
+
+use std::fs;
+
+use crate::support::{copy, shared, typed};
+
+#[test]
+fn every_option_gives_a_file_that_verifies() {
+    let folder = copy();
+    let at = folder.path();
+    for (name, options) in [
+        ("o15", "--opset 15"),
+        ("o16", "--opset 16"),
+        ("o18", "--opset 18"),
+        ("o19", "--opset 19"),
+        ("o20", "--opset 20"),
+        ("o21", "--opset 21"),
+        ("unfolded", "--no-fold"),
+        ("softmax", "--softmax --batch 2"),
+    ] {
+        let json = typed(at, &format!("export run {options} -o {name}.onnx --json")).json();
+        assert_eq!(json["path"], format!("{name}.onnx"));
+        let report = typed(at, &format!("verify {name}.onnx --from run --json")).json();
+        assert_eq!(report["reference"], "candle");
+        assert_eq!(report["agrees"], true, "{report:#}");
+    }
+    for opset in [14, 22] {
+        typed(at, &format!("export run --opset {opset} -o new.onnx")).fails(2, &["15 to 21"]);
+    }
+    typed(at, "export run --batch 0 -o new.onnx").fails(2, &["batch"]);
+    assert!(!at.join("new.onnx").exists());
+}
+
+#[test]
+fn the_same_weights_give_the_same_bytes() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "export run/model -o again.onnx").ok();
+    assert!(fs::read(at.join("again.onnx")).unwrap() == fs::read(at.join("run/model.onnx")).unwrap());
+}
+
+#[test]
+fn bare_weights_become_a_model() {
+    let folder = copy();
+    let at = folder.path();
+    fs::write(at.join("names.txt"), "blue\ngreen\nred\n\n").unwrap();
+    let weights = "--model plain_cnn --weights run/checkpoints/best/weights.safetensors --classes 3 --size 8";
+    typed(at, &format!("export {weights} --labels names.txt -o bare --format model-dir")).ok();
+    typed(at, "verify bare").ok();
+    let json = typed(at, "predict bare data/validation/red/0.png --engine tract -k 1 --json").json();
+    assert!(["blue", "green", "red"].contains(&json[0]["predictions"][0]["label"].as_str().unwrap()));
+    typed(at, &format!("export {weights}")).fails(2, &["--output"]);
+    fs::write(at.join("names.txt"), "blue\ngreen\n").unwrap();
+    typed(at, &format!("export {weights} --labels names.txt -o new.onnx")).fails(1, &["names.txt names 2 classes", "3"]);
+}
+
+#[test]
+fn a_changed_weight_is_found() {
+    let folder = copy();
+    let at = folder.path();
+    let path = at.join("run/model.onnx");
+    let mut bytes = fs::read(&path).unwrap();
+    // The middle of the file is within the weights; four bytes hold some number's exponent.
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4].iter_mut().for_each(|byte| *byte ^= 0x40);
+    fs::write(&path, bytes).unwrap();
+    let run = typed(at, "verify run");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.out.contains("DIFFERS") && run.out.contains("do NOT agree"), "{}", run.out);
+    let run = typed(at, "verify run --json");
+    assert_eq!(run.code, Some(1));
+    let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(report["agrees"], false);
+}
+
+#[test]
+fn what_is_no_model_is_said_to_be_none() {
+    let at = shared();
+    typed(at, "verify data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);
+    typed(at, "verify nowhere.onnx").fails(1, &["nowhere.onnx", "No such file"]);
+    typed(at, "verify data").fails(1, &["data holds no model.onnx"]);
+    typed(at, "verify run/model.onnx --from data").fails(1, &["data is neither a run directory nor a model"]);
+    typed(at, "export data -o new.onnx").fails(1, &["data is neither a run directory nor a model directory"]);
+    typed(at, "export run/model.onnx -o new.onnx").fails(1, &["run/model.onnx is a file"]);
+}

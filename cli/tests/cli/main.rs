@@ -1,0 +1,15 @@
+//! The binary as its users meet it: every command, its files, its exit codes, and what it says about bad input.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. An error is one line that names the file and the
+//! remedy, never a panic, and nothing that was there before is harmed.
+
+mod bad_data;
+mod bad_files;
+mod bad_settings;
+mod engines;
+mod export;
+mod interruption;
+mod predict;
+mod summary;
+mod support;
+mod train;

@@ -1,0 +1,103 @@
+//! `tallow predict`: labels for images, one by one or by the folder, with our files and with those of others.
+
+use std::fs;
+
+use crate::support::{CLASSES, copy, cut, shared, typed};
+
+#[test]
+fn images_and_folders_get_labels() {
+    let out = typed(shared(), "predict run data/validation/red data/validation/green/0.png --engine tract").ok();
+    let files: Vec<&str> = out.lines().filter(|line| line.starts_with("data/")).collect();
+    let red = ["0.png", "1.jpg", "2.bmp"].map(|name| format!("data/validation/red/{name}"));
+    assert_eq!(files, [&red[0], &red[1], &red[2], "data/validation/green/0.png"]);
+    assert_eq!(out.lines().filter(|line| line.contains(" %  ")).count(), 4 * CLASSES.len());
+    typed(shared(), "predict run data --engine tract").fails(1, &["no images in the folder data", "jpg"]);
+}
+
+#[test]
+fn json_has_all_that_is_known_of_a_class() {
+    let json = typed(shared(), "predict run/model.onnx data/train/red/0.png --engine tract --json -k 2").json();
+    let predictions = json[0]["predictions"].as_array().unwrap();
+    assert_eq!(predictions.len(), 2);
+    let best = &predictions[0];
+    assert_eq!(best["label"], CLASSES[best["index"].as_u64().unwrap() as usize]);
+    assert!(best["probability"].as_f64().unwrap() >= predictions[1]["probability"].as_f64().unwrap());
+    assert!(best["logit"].is_number());
+}
+
+#[test]
+fn a_broken_image_fails_and_the_others_are_labelled() {
+    let folder = copy();
+    cut(&folder.path().join("data/train/red/0.png"));
+    let broken = "data/train/red/0.png: the image is cut short";
+    let line = "predict run --engine tract data/train/red/0.png data/train/red/1.jpg";
+    let run = typed(folder.path(), line);
+    assert_eq!(run.code, Some(1));
+    assert!(run.err.contains(broken), "{}", run.err);
+    assert!(run.out.contains("data/train/red/1.jpg\n") && run.out.contains("red"), "{}", run.out);
+
+    let run = typed(folder.path(), &format!("{line} --json"));
+    assert_eq!(run.code, Some(1));
+    let json: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(json[0]["error"], broken);
+    assert_eq!(json[1]["predictions"].as_array().unwrap().len(), 3);
+    typed(folder.path(), "predict run nowhere.png --engine tract").fails(1, &["nowhere.png", "No such file"]);
+}
+
+#[test]
+fn a_file_of_others_needs_labels_and_size() {
+    let folder = copy();
+    let at = folder.path();
+    let model = fs::read(at.join("run/model.onnx")).unwrap();
+    fs::write(at.join("foreign.onnx"), without_metadata(&model)).unwrap();
+    fs::write(at.join("names.txt"), "a\nb\nc\n").unwrap();
+    fs::write(at.join("two.txt"), "a\nb\n").unwrap();
+    let line = "predict foreign.onnx data/train/red/0.png --engine tract";
+
+    let parts = ["foreign.onnx", "no tallow metadata", "--labels FILE", "--size PIXELS"];
+    typed(at, line).fails(1, &parts);
+    typed(at, &format!("{line} --size 8")).fails(1, &parts);
+    typed(at, &format!("{line} --labels names.txt")).fails(1, &parts);
+    typed(at, &format!("{line} --size 8 --labels two.txt")).fails(1, &["3 classes", "2 labels"]);
+    typed(at, &format!("{line} --size 12 --labels names.txt")).fails(1, &["[3, 12, 12]", "3, 8, 8"]);
+    typed(at, &format!("{line} --size 8 --labels nowhere")).fails(1, &["cannot read nowhere"]);
+    typed(at, &format!("{line} --size 8 --labels names.txt --mean 1,2")).fails(2, &["--mean", "three numbers"]);
+
+    let ours = typed(at, "predict run data/train/red/0.png --engine tract --json").json();
+    let json = typed(at, &format!("{line} --width 8 --height 8 --labels names.txt --json")).json();
+    assert_eq!(json[0]["predictions"][0]["logit"], ours[0]["predictions"][0]["logit"]);
+    assert!(["a", "b", "c"].contains(&json[0]["predictions"][0]["label"].as_str().unwrap()));
+    typed(at, "eval foreign.onnx --data data --engine tract").fails(1, &parts);
+    fs::write(at.join("names.txt"), CLASSES.join("\n")).unwrap();
+    typed(at, "eval foreign.onnx --data data --engine tract --size 8 --labels names.txt").ok();
+    typed(at, "verify foreign.onnx").ok();
+}
+
+/// A ModelProto without its metadata_props, field 14.
+fn without_metadata(model: &[u8]) -> Vec<u8> {
+    fn varint(bytes: &[u8], at: &mut usize) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[*at];
+            *at += 1;
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    }
+    let (mut kept, mut at) = (vec![], 0);
+    while at < model.len() {
+        let start = at;
+        let tag = varint(model, &mut at);
+        let value = varint(model, &mut at);
+        if tag & 7 == 2 {
+            at += value as usize;
+        }
+        if tag >> 3 != 14 {
+            kept.extend_from_slice(&model[start..at]);
+        }
+    }
+    kept
+}

@@ -1,0 +1,157 @@
+//! `tallow train`: from images or settings to a run directory, and on from there.
+
+use std::path::Path;
+
+use image::{DynamicImage, ImageFormat};
+
+use crate::support::{QUICK, content, copy, images, picture, shared, typed, workplace};
+
+#[test]
+fn a_folder_of_images_becomes_a_run_directory() {
+    let folder = workplace();
+    let run = typed(folder.path(), &format!("{QUICK} --data data --run run"));
+    assert!(run.err.contains("24 images to train on, 9 to validate, 3 classes"), "{}", run.err);
+    assert!(run.err.contains("epoch 2 "), "{}", run.err);
+    let out = run.ok();
+    assert!(out.contains("next: tallow export run && tallow verify run/model.onnx"), "{out}");
+    for file in ["config.toml", "network.json", "labels.txt", "metrics.csv", "curves.png", "confusion.png"] {
+        assert!(folder.path().join("run").join(file).is_file(), "{file}");
+    }
+    for checkpoint in ["best", "last"] {
+        assert!(folder.path().join("run/checkpoints").join(checkpoint).join("state.json").is_file());
+    }
+}
+
+#[test]
+fn a_run_without_a_name_gets_a_free_one() {
+    let folder = workplace();
+    for name in ["runs/plain_cnn-data", "runs/plain_cnn-data-2"] {
+        let json = typed(folder.path(), &format!("{QUICK} --data data --epochs 1 --json").replace("--epochs 2 ", "")).json();
+        assert_eq!(json["run"], name);
+        assert_eq!(json["epochs"], 1);
+        assert_eq!(json["interrupted"], false);
+        assert!(json["best"]["validation"]["top1"].is_number());
+    }
+}
+
+#[test]
+fn every_kind_of_image_is_taken_whatever_its_name() {
+    let folder = workplace();
+    let odd = folder.path().join("data/train/red");
+    let image = DynamicImage::from(picture(2, 3));
+    image.save_with_format(odd.join("really_a.png.jpg"), ImageFormat::Png).unwrap();
+    image.to_luma8().save(odd.join("grey.png")).unwrap();
+    image.to_rgba8().save(odd.join("transparent.png")).unwrap();
+    image.to_luma16().save(odd.join("grey16.png")).unwrap();
+    image.save(odd.join("UPPER.JPEG")).unwrap();
+    let json = typed(folder.path(), &format!("{QUICK} --data data --strict --json")).json();
+    assert_eq!(json["skipped"], serde_json::json!([]));
+}
+
+#[test]
+fn without_a_validation_folder_a_share_is_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    images(&folder.path().join("data"), false);
+    let run = typed(folder.path(), &format!("{QUICK} --data data --validation-share 0.5"));
+    assert!(run.err.contains("12 images to train on, 12 to validate"), "{}", run.err);
+    run.ok();
+}
+
+#[test]
+fn the_printed_settings_train_the_same_network() {
+    let folder = workplace();
+    let flags = "--data data --momentum 0.8 --ema 0.9 --hflip 0.25 --pad-crop 1 --color-jitter 0.1 --schedule step";
+    let text = typed(folder.path(), &format!("{QUICK} {flags} --print-config")).ok();
+    for line in ["momentum = 0.8 ", "horizontal_flip = 0.25 ", "pad_and_crop = 1 ", "kind = \"step\" "] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
+    }
+    std::fs::write(folder.path().join("settings.toml"), &text).unwrap();
+    typed(folder.path(), "train --config settings.toml --run a").ok();
+    typed(folder.path(), &format!("{QUICK} {flags} --run b")).ok();
+    let weights = |run: &str| {
+        std::fs::read(folder.path().join(run).join("checkpoints/last/ema.safetensors")).unwrap()
+    };
+    assert!(weights("a") == weights("b"));
+}
+
+#[test]
+fn flags_override_the_settings_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("s.toml"), "model = \"resnet20\"\nepochs = 3\n[input]\nsize = 16\n").unwrap();
+    let text = typed(folder.path(), "train --config s.toml --data digits --epochs 5 --optimizer adamw --print-config").ok();
+    for line in ["model = \"resnet20\"", "epochs = 5 ", "size = 16 ", "kind = \"adamw\"", "beta2 = 0.999"] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
+    }
+}
+
+#[test]
+fn images_need_not_be_square() {
+    let folder = workplace();
+    let line = format!("{QUICK} --data data --width 12 --height 8 --run run").replace("--size 8", "");
+    assert!(typed(folder.path(), &line).err.contains("3×8×12"));
+    typed(folder.path(), "export run").ok();
+    typed(folder.path(), "verify run").ok();
+}
+
+#[test]
+fn a_resumed_run_equals_one_that_never_stopped() {
+    let folder = copy();
+    let at = folder.path();
+    let long = QUICK.replace("--epochs 2", "--epochs 4");
+    // The schedule looks at the length of the run, so the short one has a schedule that does not.
+    typed(at, &format!("{long} --schedule constant --data data --run whole")).ok();
+    typed(at, &format!("{QUICK} --schedule constant --data data --run parts")).ok();
+    typed(at, "train --resume parts --epochs 4").ok();
+    let weights = |run: &str| std::fs::read(at.join(run).join("checkpoints/last/weights.safetensors")).unwrap();
+    assert!(weights("whole") == weights("parts"));
+    assert!(std::fs::read_to_string(at.join("parts/config.toml")).unwrap().contains("epochs = 4"));
+}
+
+#[test]
+fn a_finished_run_says_how_to_go_on() {
+    let folder = copy();
+    let before = content(&folder.path().join("run/checkpoints"));
+    let run = typed(folder.path(), "train --resume run");
+    assert!(run.err.contains("tallow train --resume run --epochs 4"), "{}", run.err);
+    run.ok();
+    assert!(content(&folder.path().join("run/checkpoints")) == before);
+}
+
+#[test]
+fn weights_of_another_run_are_a_start() {
+    let weights = "run/checkpoints/best/weights.safetensors";
+    let folder = copy();
+    typed(folder.path(), &format!("{QUICK} --data data --weights {weights} --run from")).ok();
+}
+
+#[test]
+fn evaluation_finds_what_training_found() {
+    let found = typed(shared(), "eval run --json").json();
+    assert_eq!(found["engine"], "candle");
+    assert_eq!(found["images"], 9);
+    assert_eq!(found["classes"].as_array().unwrap().len(), 3);
+    let state = std::fs::read_to_string(shared().join("run/checkpoints/best/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(found["top1"], state["best"]["validation"]["top1"]);
+    assert_eq!(found["loss"], state["best"]["validation"]["loss"]);
+
+    for model in ["run/model.onnx --engine tract", "run --engine tract", "run/model --data data --engine tract"] {
+        let other = typed(shared(), &format!("eval {model} --json")).json();
+        assert_eq!(other["engine"], "tract");
+        assert_eq!(other["top1"], found["top1"]);
+        let difference = other["loss"].as_f64().unwrap() - found["loss"].as_f64().unwrap();
+        assert!(difference.abs() < 1e-5, "{difference}");
+    }
+    let table = typed(shared(), "eval run --data data/validation").ok();
+    assert!(table.contains("blue sky") && table.contains("on 9 images (candle"), "{table}");
+}
+
+#[test]
+fn speed_is_measured() {
+    let json = typed(shared(), "bench run --engine tract --batch 2 --seconds 0 --json").json();
+    assert_eq!(json[0]["engine"], "tract");
+    assert_eq!(json[0]["batch"], 2);
+    assert!(json[0]["images_per_second"].as_f64().unwrap() > 0.0);
+    let json = typed(Path::new("."), "bench --train plain_cnn --size 8 --batch 2 --seconds 0 --json").json();
+    assert_eq!(json[0]["engine"], "candle");
+}

@@ -81,7 +81,11 @@ fn settings_files_are_checked_key_by_key() {
 fn runs_and_models_that_are_damaged_or_in_the_way_are_named() {
     let t = Tool::new();
     t.train("r");
-    t.fails(&["train", "--data", "digits", "--model", "plain_cnn", "--run", "r"], 1, &["r holds a run", "--resume"]);
+    t.fails(
+        &["train", "--data", "digits", "--model", "plain_cnn", "--run", "r"],
+        1,
+        &["r holds a run", "--resume"],
+    );
     t.succeeds(&["export", "r"]);
     let written = std::fs::read(t.path("r/model.onnx")).unwrap();
     t.fails(&["export", "r"], 1, &["model.onnx", "--force"]);

@@ -158,7 +158,7 @@ mod tests {
         let path = folder.path().join("no/such/file");
         let text = write_file(&path, Existing::Keep, |f| f.write_all(b"x")).unwrap_err().to_string();
         assert!(text.starts_with(&path.display().to_string()), "{text}");
-        assert!(text.contains("create it first") && !text.contains(".tmp"), "{text}");
+        assert!(text.contains("create it first") && !text.contains(".tallow-"), "{text}");
     }
 
     #[cfg(unix)]

@@ -34,8 +34,10 @@ fn broken_images_are_left_out_and_counted() {
     let found = typed(folder.path(), "eval run --json").json();
     assert_eq!(found["skipped"][0]["origin"], "data/validation/green/0.png");
 
-    typed(folder.path(), &format!("{QUICK} --data data --run strict --strict")).fails(1, &["data/train/red/"]);
-    typed(folder.path(), "eval run --strict").fails(1, &["data/validation/green/0.png: the image is cut short"]);
+    typed(folder.path(), &format!("{QUICK} --data data --run strict --strict"))
+        .fails(1, &["data/train/red/"]);
+    typed(folder.path(), "eval run --strict")
+        .fails(1, &["data/validation/green/0.png: the image is cut short"]);
 }
 
 #[test]
@@ -43,7 +45,11 @@ fn a_class_without_images() {
     let folder = workplace();
     let class = folder.path().join("data/train/yellow");
     fs::create_dir(&class).unwrap();
-    refused(folder.path(), "data", &["no images in the class folder", "data/train/yellow", "remove the folder"]);
+    refused(
+        folder.path(),
+        "data",
+        &["no images in the class folder", "data/train/yellow", "remove the folder"],
+    );
     fs::write(class.join("moving.gif"), "GIF89a").unwrap();
     refused(folder.path(), "data", &["data/train/yellow", ".gif", "add jpg"]);
 }
@@ -62,7 +68,11 @@ fn classes_that_differ_between_training_and_validation() {
     let folder = workplace();
     let validation = folder.path().join("data/validation");
     fs::rename(validation.join("red"), validation.join("rot")).unwrap();
-    refused(folder.path(), "data", &["data/train", "data/validation", "only in training: red", "only in validation: rot"]);
+    refused(
+        folder.path(),
+        "data",
+        &["data/train", "data/validation", "only in training: red", "only in validation: rot"],
+    );
 }
 
 #[test]

@@ -56,14 +56,20 @@ fn a_damaged_run_directory() {
 fn weights_of_another_network() {
     let at = shared();
     let weights = "--weights run/checkpoints/best/weights.safetensors";
-    let parts = ["weights.safetensors does not fit network `resnet18`", "missing: conv1.weight", "unexpected: stage1", "more"];
+    let parts = [
+        "weights.safetensors does not fit network `resnet18`",
+        "missing: conv1.weight",
+        "unexpected: stage1",
+        "more",
+    ];
     typed(at, &format!("export --model resnet18 {weights} -o new.onnx")).fails(1, &parts);
     typed(at, &format!("train --data data --model resnet18 --size 32 {weights} --run new")).fails(1, &parts);
     let parts = ["2 wrong shape: fc.weight (needs [10, 128], has [3, 128])", "fc.bias"];
     typed(at, &format!("export --model plain_cnn {weights} -o new.onnx")).fails(1, &parts);
     typed(at, "export --model plain_cnn --weights data/train/red/0.png -o new.onnx")
         .fails(1, &["data/train/red/0.png", "safetensors"]);
-    typed(at, "export --model plain_cnn --weights nowhere -o new.onnx").fails(1, &["nowhere", "No such file"]);
+    typed(at, "export --model plain_cnn --weights nowhere -o new.onnx")
+        .fails(1, &["nowhere", "No such file"]);
     assert!(!at.join("new.onnx").exists() && !at.join("new").exists());
 }
 
@@ -78,7 +84,8 @@ fn nothing_is_overwritten_unless_told() {
     typed(at, "export run --format model-dir").fails(1, &["run/model: already exists", "--force"]);
     typed(at, "export run -o data --force --format model-dir").fails(1, &["data", "no model directory"]);
     typed(at, "export run -o data --force").fails(1, &["data: is no regular file", "name a file"]);
-    typed(at, "export run -o no/such/folder/m.onnx").fails(1, &["the folder no/such/folder does not exist", "create it"]);
+    typed(at, "export run -o no/such/folder/m.onnx")
+        .fails(1, &["the folder no/such/folder does not exist", "create it"]);
     assert!(content(&at.join("run")) == before);
     typed(at, "export run --force --opset 15").ok();
     assert!(content(&at.join("run")) != before);
@@ -108,7 +115,10 @@ fn a_disk_without_room_keeps_the_older_checkpoint() {
     };
     let parts = ["cannot write the checkpoint run/checkpoints/", "room", "--resume", "is kept"];
     limited("train --resume run --epochs 4").fails(1, &parts);
-    assert!(content(&at.join("run/checkpoints")) == before, "the older checkpoint was harmed, or rubbish is left");
+    assert!(
+        content(&at.join("run/checkpoints")) == before,
+        "the older checkpoint was harmed, or rubbish is left"
+    );
     limited("export run -o new.onnx").fails(1, &["new.onnx"]);
     limited("export run -o new --format model-dir").fails(1, &["new"]);
     let left: Vec<_> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -61,7 +61,8 @@ fn settings_files_are_checked_by_line() {
         let parts = if text == "epochs = \n" { vec!["s.toml: line 1"] } else { parts.to_vec() };
         typed(folder.path(), "train --config s.toml").fails(2, &parts);
     }
-    typed(folder.path(), "train --config nowhere.toml").fails(1, &["cannot read nowhere.toml", "No such file"]);
+    typed(folder.path(), "train --config nowhere.toml")
+        .fails(1, &["cannot read nowhere.toml", "No such file"]);
 }
 
 #[test]
@@ -84,7 +85,13 @@ fn what_is_missing_or_contradicts_itself() {
 #[test]
 fn a_divergence_names_the_layer_and_the_remedy() {
     let folder = workplace();
-    let parts = ["no longer a finite number", "epoch 1, batch", "layer `", "lower the learning rate", "no checkpoint yet"];
+    let parts = [
+        "no longer a finite number",
+        "epoch 1, batch",
+        "layer `",
+        "lower the learning rate",
+        "no checkpoint yet",
+    ];
     typed(folder.path(), &format!("{QUICK} --data data --lr 1e30 --run run")).fails(1, &parts);
     let again = ["stopped before its first checkpoint", "remove it"];
     typed(folder.path(), &format!("{QUICK} --data data --run run")).fails(1, &again);

@@ -13,8 +13,15 @@ fn without_ort(line: &str) -> Run {
 
 #[test]
 fn a_missing_library_is_an_error_only_where_it_was_asked_for() {
-    let parts = ["engine ort is not available", "/nonexistent: does not exist", "correct TALLOW_ONNXRUNTIME", "tallow runtime install"];
-    for line in [&format!("{PREDICT} --engine ort"), "eval run --engine ort", "bench run --engine ort --seconds 0"] {
+    let parts = [
+        "engine ort is not available",
+        "/nonexistent: does not exist",
+        "correct TALLOW_ONNXRUNTIME",
+        "tallow runtime install",
+    ];
+    for line in
+        [&format!("{PREDICT} --engine ort"), "eval run --engine ort", "bench run --engine ort --seconds 0"]
+    {
         without_ort(line).fails(1, &parts);
     }
     let run = without_ort(PREDICT);
@@ -32,7 +39,8 @@ fn a_library_that_is_none() {
     let mut command = command(shared());
     command.env("TALLOW_ONNXRUNTIME", shared().join("run/labels.txt"));
     command.args(PREDICT.split_whitespace()).args(["--engine", "ort"]);
-    Run::from(command.output().unwrap()).fails(1, &["engine ort is not available", "labels.txt", "TALLOW_ONNXRUNTIME"]);
+    Run::from(command.output().unwrap())
+        .fails(1, &["engine ort is not available", "labels.txt", "TALLOW_ONNXRUNTIME"]);
 }
 
 #[test]
@@ -41,7 +49,8 @@ fn cuda_is_an_error_that_names_the_way_out() {
     if info["cuda_missing"].is_null() {
         return; // Its libraries are here; whether a GPU is, the runtime's own tests ask.
     }
-    typed(shared(), &format!("{PREDICT} --engine ort-cuda")).fails(1, &["engine ort-cuda is not available", "--engine ort"]);
+    typed(shared(), &format!("{PREDICT} --engine ort-cuda"))
+        .fails(1, &["engine ort-cuda is not available", "--engine ort"]);
     typed(shared(), "eval run/model.onnx --engine ort-cuda").fails(1, &["engine ort-cuda is not available"]);
 }
 

@@ -51,7 +51,8 @@ fn bare_weights_become_a_model() {
     assert!(["blue", "green", "red"].contains(&json[0]["predictions"][0]["label"].as_str().unwrap()));
     typed(at, &format!("export {weights}")).fails(2, &["--output"]);
     fs::write(at.join("names.txt"), "blue\ngreen\n").unwrap();
-    typed(at, &format!("export {weights} --labels names.txt -o new.onnx")).fails(1, &["names.txt names 2 classes", "3"]);
+    typed(at, &format!("export {weights} --labels names.txt -o new.onnx"))
+        .fails(1, &["names.txt names 2 classes", "3"]);
 }
 
 #[test]

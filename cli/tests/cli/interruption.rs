@@ -26,7 +26,19 @@ fn an_interrupted_training_can_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut train = command(folder.path());
-    train.args(["train", "--data", "digits", "--model", "plain_cnn", "--size", "8", "--epochs", "10000", "--run", "run"]);
+    train.args([
+        "train",
+        "--data",
+        "digits",
+        "--model",
+        "plain_cnn",
+        "--size",
+        "8",
+        "--epochs",
+        "10000",
+        "--run",
+        "run",
+    ]);
     let child = train.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_an_epoch(&run);
     interrupt(&child);

@@ -6,7 +6,8 @@ use crate::support::{CLASSES, copy, cut, shared, typed};
 
 #[test]
 fn images_and_folders_get_labels() {
-    let out = typed(shared(), "predict run data/validation/red data/validation/green/0.png --engine tract").ok();
+    let out =
+        typed(shared(), "predict run data/validation/red data/validation/green/0.png --engine tract").ok();
     let files: Vec<&str> = out.lines().filter(|line| line.starts_with("data/")).collect();
     let red = ["0.png", "1.jpg", "2.bmp"].map(|name| format!("data/validation/red/{name}"));
     assert_eq!(files, [&red[0], &red[1], &red[2], "data/validation/green/0.png"]);
@@ -16,7 +17,8 @@ fn images_and_folders_get_labels() {
 
 #[test]
 fn json_has_all_that_is_known_of_a_class() {
-    let json = typed(shared(), "predict run/model.onnx data/train/red/0.png --engine tract --json -k 2").json();
+    let json =
+        typed(shared(), "predict run/model.onnx data/train/red/0.png --engine tract --json -k 2").json();
     let predictions = json[0]["predictions"].as_array().unwrap();
     assert_eq!(predictions.len(), 2);
     let best = &predictions[0];
@@ -61,7 +63,8 @@ fn a_file_of_others_needs_labels_and_size() {
     typed(at, &format!("{line} --size 8 --labels two.txt")).fails(1, &["3 classes", "2 labels"]);
     typed(at, &format!("{line} --size 12 --labels names.txt")).fails(1, &["[3, 12, 12]", "3, 8, 8"]);
     typed(at, &format!("{line} --size 8 --labels nowhere")).fails(1, &["cannot read nowhere"]);
-    typed(at, &format!("{line} --size 8 --labels names.txt --mean 1,2")).fails(2, &["--mean", "three numbers"]);
+    typed(at, &format!("{line} --size 8 --labels names.txt --mean 1,2"))
+        .fails(2, &["--mean", "three numbers"]);
 
     let ours = typed(at, "predict run data/train/red/0.png --engine tract --json").json();
     let json = typed(at, &format!("{line} --width 8 --height 8 --labels names.txt --json")).json();

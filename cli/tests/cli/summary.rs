@@ -10,14 +10,19 @@ use crate::support::{command, shared, typed};
 fn networks_runs_and_model_directories_have_a_summary() {
     let here = Path::new(".");
     let table = typed(here, "summary resnet50").ok();
-    assert!(table.lines().any(|line| line.starts_with("parameters") && line.ends_with("25,557,032")), "{table}");
+    assert!(
+        table.lines().any(|line| line.starts_with("parameters") && line.ends_with("25,557,032")),
+        "{table}"
+    );
     let json = typed(here, "summary resnet18 --classes 10 --size 64 --json").json();
     assert_eq!(json["input"], serde_json::json!([3, 64, 64]));
     assert_eq!(json["totals"]["parameters"], 11_689_512 - 990 * 513);
     let list = typed(here, "summary --json").json();
     assert!(list.as_array().unwrap().iter().any(|network| network["name"] == "efficientnet_b7"));
     for trained in ["run", "run/model"] {
-        assert!(typed(shared(), &format!("summary {trained}")).ok().contains("plain_cnn, input 3×8×8, output 3"));
+        assert!(
+            typed(shared(), &format!("summary {trained}")).ok().contains("plain_cnn, input 3×8×8, output 3")
+        );
         typed(shared(), &format!("summary {trained} --size 9")).fails(2, &["--size"]);
     }
     typed(shared(), "summary restnet50").fails(2, &["no network is called `restnet50`", "`resnet50`"]);
@@ -46,7 +51,9 @@ fn an_output_without_room_is_an_error() {
 
 #[test]
 fn every_command_has_help() {
-    for name in ["", "quickstart", "train", "eval", "predict", "export", "verify", "summary", "bench", "runtime"] {
+    for name in
+        ["", "quickstart", "train", "eval", "predict", "export", "verify", "summary", "bench", "runtime"]
+    {
         let help = typed(Path::new("."), &format!("{name} --help")).ok();
         assert!(help.contains("Usage: tallow"), "{help}");
     }

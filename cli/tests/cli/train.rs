@@ -26,7 +26,11 @@ fn a_folder_of_images_becomes_a_run_directory() {
 fn a_run_without_a_name_gets_a_free_one() {
     let folder = workplace();
     for name in ["runs/plain_cnn-data", "runs/plain_cnn-data-2"] {
-        let json = typed(folder.path(), &format!("{QUICK} --data data --epochs 1 --json").replace("--epochs 2 ", "")).json();
+        let json = typed(
+            folder.path(),
+            &format!("{QUICK} --data data --epochs 1 --json").replace("--epochs 2 ", ""),
+        )
+        .json();
         assert_eq!(json["run"], name);
         assert_eq!(json["epochs"], 1);
         assert_eq!(json["interrupted"], false);
@@ -60,7 +64,8 @@ fn without_a_validation_folder_a_share_is_held_out() {
 #[test]
 fn the_printed_settings_train_the_same_network() {
     let folder = workplace();
-    let flags = "--data data --momentum 0.8 --ema 0.9 --hflip 0.25 --pad-crop 1 --color-jitter 0.1 --schedule step";
+    let flags =
+        "--data data --momentum 0.8 --ema 0.9 --hflip 0.25 --pad-crop 1 --color-jitter 0.1 --schedule step";
     let text = typed(folder.path(), &format!("{QUICK} {flags} --print-config")).ok();
     for line in ["momentum = 0.8 ", "horizontal_flip = 0.25 ", "pad_and_crop = 1 ", "kind = \"step\" "] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
@@ -68,17 +73,21 @@ fn the_printed_settings_train_the_same_network() {
     std::fs::write(folder.path().join("settings.toml"), &text).unwrap();
     typed(folder.path(), "train --config settings.toml --run a").ok();
     typed(folder.path(), &format!("{QUICK} {flags} --run b")).ok();
-    let weights = |run: &str| {
-        std::fs::read(folder.path().join(run).join("checkpoints/last/ema.safetensors")).unwrap()
-    };
+    let weights =
+        |run: &str| std::fs::read(folder.path().join(run).join("checkpoints/last/ema.safetensors")).unwrap();
     assert!(weights("a") == weights("b"));
 }
 
 #[test]
 fn flags_override_the_settings_file() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("s.toml"), "model = \"resnet20\"\nepochs = 3\n[input]\nsize = 16\n").unwrap();
-    let text = typed(folder.path(), "train --config s.toml --data digits --epochs 5 --optimizer adamw --print-config").ok();
+    std::fs::write(folder.path().join("s.toml"), "model = \"resnet20\"\nepochs = 3\n[input]\nsize = 16\n")
+        .unwrap();
+    let text = typed(
+        folder.path(),
+        "train --config s.toml --data digits --epochs 5 --optimizer adamw --print-config",
+    )
+    .ok();
     for line in ["model = \"resnet20\"", "epochs = 5 ", "size = 16 ", "kind = \"adamw\"", "beta2 = 0.999"] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
     }
@@ -102,7 +111,8 @@ fn a_resumed_run_equals_one_that_never_stopped() {
     typed(at, &format!("{long} --schedule constant --data data --run whole")).ok();
     typed(at, &format!("{QUICK} --schedule constant --data data --run parts")).ok();
     typed(at, "train --resume parts --epochs 4").ok();
-    let weights = |run: &str| std::fs::read(at.join(run).join("checkpoints/last/weights.safetensors")).unwrap();
+    let weights =
+        |run: &str| std::fs::read(at.join(run).join("checkpoints/last/weights.safetensors")).unwrap();
     assert!(weights("whole") == weights("parts"));
     assert!(std::fs::read_to_string(at.join("parts/config.toml")).unwrap().contains("epochs = 4"));
 }
@@ -135,7 +145,9 @@ fn evaluation_finds_what_training_found() {
     assert_eq!(found["top1"], state["best"]["validation"]["top1"]);
     assert_eq!(found["loss"], state["best"]["validation"]["loss"]);
 
-    for model in ["run/model.onnx --engine tract", "run --engine tract", "run/model --data data --engine tract"] {
+    for model in
+        ["run/model.onnx --engine tract", "run --engine tract", "run/model --data data --engine tract"]
+    {
         let other = typed(shared(), &format!("eval {model} --json")).json();
         assert_eq!(other["engine"], "tract");
         assert_eq!(other["top1"], found["top1"]);

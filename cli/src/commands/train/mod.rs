@@ -53,7 +53,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let mut trainer = match &args.resume {
         Some(_) if !args.settings.is_empty() => {
-            return Err(usage("--resume goes on with the run's own settings: of the others only --epochs may be given"));
+            return Err(usage(
+                "--resume goes on with the run's own settings: of the others only --epochs may be given",
+            ));
         }
         Some(run) => Trainer::resume(run, args.epochs)?,
         None => {

@@ -8,30 +8,31 @@ use tallow_runtime::{ClassifierBuilder, OutputKind, Preprocess};
 use crate::failure::usage;
 use crate::model::read_labels;
 
+const HEADING: &str = "For .onnx files that others made";
+
 /// Flags for `.onnx` files without Tallow's metadata; for others they stand in place of what the file says.
 #[derive(clap::Args)]
-#[command(next_help_heading = "For .onnx files that others made")]
 pub struct Args {
     /// A text file with one class name a line
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HEADING, long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Side of the square input, pixels
-    #[arg(long, value_name = "PIXELS", conflicts_with_all = ["width", "height"])]
+    #[arg(help_heading = HEADING, long, value_name = "PIXELS", conflicts_with_all = ["width", "height"])]
     size: Option<u32>,
     /// Columns of the input, pixels
-    #[arg(long, value_name = "PIXELS", requires = "height")]
+    #[arg(help_heading = HEADING, long, value_name = "PIXELS", requires = "height")]
     width: Option<u32>,
     /// Rows of the input, pixels
-    #[arg(long, value_name = "PIXELS", requires = "width")]
+    #[arg(help_heading = HEADING, long, value_name = "PIXELS", requires = "width")]
     height: Option<u32>,
     /// Mean of R, G, B on a scale of 0 to 1 [default: ImageNet's 0.485,0.456,0.406]
-    #[arg(long, value_name = "R,G,B", value_parser = rgb)]
+    #[arg(help_heading = HEADING, long, value_name = "R,G,B", value_parser = rgb)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of R, G, B on a scale of 0 to 1 [default: ImageNet's 0.229,0.224,0.225]
-    #[arg(long, value_name = "R,G,B", value_parser = rgb)]
+    #[arg(help_heading = HEADING, long, value_name = "R,G,B", value_parser = rgb)]
     std: Option<[f32; 3]>,
     /// The output is probabilities already, not logits
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     probabilities: bool,
 }
 

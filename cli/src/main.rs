@@ -14,8 +14,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed, as where engines disagree (verify) or an image could not be labelled (predict);
-2 wrong usage; 130 stopped by Ctrl-C before the end (train and quickstart write a checkpoint first).";
+Exit codes:
+  0    done
+  1    failed, as where engines disagree (verify) or an image could not be labelled (predict)
+  2    wrong usage
+  130  stopped by Ctrl-C before the end; train and quickstart write a checkpoint first";
 
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
@@ -24,7 +27,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with [default: one for each core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, display_order = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 

@@ -57,5 +57,5 @@ fn every_command_has_help() {
         let help = typed(Path::new("."), &format!("{name} --help")).ok();
         assert!(help.contains("Usage: tallow"), "{help}");
     }
-    assert!(typed(Path::new("."), "--help").ok().contains("130 stopped by Ctrl-C"));
+    assert!(typed(Path::new("."), "--help").ok().contains("130  stopped by Ctrl-C"));
 }

@@ -88,8 +88,28 @@ fn flags_override_the_settings_file() {
         "train --config s.toml --data digits --epochs 5 --optimizer adamw --print-config",
     )
     .ok();
-    for line in ["model = \"resnet20\"", "epochs = 5 ", "size = 16 ", "kind = \"adamw\"", "beta2 = 0.999"] {
+    for line in [
+        "model = \"resnet20\"",
+        "epochs = 5 ",
+        "size = 16 ",
+        "kind = \"adamw\"",
+        "beta2 = 0.999",
+        "learning_rate = 0.05 ",
+    ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
+    }
+}
+
+#[test]
+fn each_optimiser_has_a_rate_of_its_own_unless_one_is_said() {
+    for (flags, line) in [
+        ("", "learning_rate = 0.05 "),
+        ("--optimizer adamw", "learning_rate = 0.001 "),
+        ("--optimizer rmsprop --batch-size 64", "learning_rate = 0.004 "),
+        ("--optimizer adamw --lr 0.01", "learning_rate = 0.01 "),
+    ] {
+        let text = typed(Path::new("."), &format!("train --data digits {flags} --print-config")).ok();
+        assert!(text.lines().any(|found| found.starts_with(line)), "{flags}: {line} in {text}");
     }
 }
 
@@ -136,7 +156,7 @@ fn weights_of_another_run_are_a_start() {
 
 #[test]
 fn evaluation_finds_what_training_found() {
-    let found = typed(shared(), "eval run --json").json();
+    let found = typed(shared(), "eval run --batch-size 8 --json").json();
     assert_eq!(found["engine"], "candle");
     assert_eq!(found["images"], 9);
     assert_eq!(found["classes"].as_array().unwrap().len(), 3);

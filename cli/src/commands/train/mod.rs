@@ -25,8 +25,6 @@ static STOP: AtomicBool = AtomicBool::new(false);
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    #[command(flatten)]
-    settings: Settings,
     /// Passes over the training set [default: 30]; with --resume, in all
     #[arg(short, long)]
     epochs: Option<u64>,
@@ -42,6 +40,8 @@ pub struct Args {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {

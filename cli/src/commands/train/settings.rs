@@ -11,6 +11,9 @@ use tallow_trainer::schedule::RateDecay;
 
 use crate::failure::usage;
 
+const OPTIMISATION: &str = "Optimisation";
+const AUGMENTATION: &str = "Augmentation [default: what suits the data and the size]";
+
 /// Everything that may also stand in the settings file.
 #[derive(Default, PartialEq, clap::Args)]
 pub struct Settings {
@@ -38,53 +41,53 @@ pub struct Settings {
     /// Rows of the images, pixels
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
-    /// The learning rate after the warm-up [default: 0.05]
-    #[arg(long, value_name = "RATE", visible_alias = "lr")]
+    /// The learning rate after the warm-up [default: sgd 0.05, adamw 0.001, rmsprop 0.004 for 64 images]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "RATE", visible_alias = "lr")]
     learning_rate: Option<f64>,
     /// Epochs over which the learning rate grows [default: 1]
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "EPOCHS")]
     warmup: Option<f64>,
     /// How the learning rate falls [default: cosine]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = OPTIMISATION, long, value_enum)]
     schedule: Option<Schedule>,
     /// The optimiser, with its usual constants [default: sgd]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = OPTIMISATION, long, value_enum)]
     optimizer: Option<Optimizer>,
     /// Share of the last step that is kept, of sgd and rmsprop [default: 0.9]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "SHARE")]
     momentum: Option<f64>,
-    /// L2 penalty of the weights (decoupled for adamw) [default: 0.0005]
-    #[arg(long, value_name = "PENALTY")]
+    /// L2 penalty of the weights (decoupled for adamw) [default: sgd 0.0005, adamw 0.01, rmsprop 0.00001]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "PENALTY")]
     weight_decay: Option<f64>,
     /// Probability taken from the true class and spread over all [default: 0.1]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "SHARE")]
     label_smoothing: Option<f64>,
     /// The largest allowed norm of all gradients together
-    #[arg(long, value_name = "NORM")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "NORM")]
     clip_norm: Option<f64>,
     /// Keep, validate and export an average of the weights with this decay, such as 0.999
-    #[arg(long, value_name = "DECAY")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "DECAY")]
     ema: Option<f64>,
     /// Probability to drop a feature before the last layer [default: the network's own]
-    #[arg(long, value_name = "P")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "P")]
     dropout: Option<f64>,
     /// Probability to drop the deepest residual branch [default: the network's own]
-    #[arg(long, value_name = "P")]
+    #[arg(help_heading = OPTIMISATION, long, value_name = "P")]
     stochastic_depth: Option<f64>,
     /// Train on images as validation sees them, without anything random
-    #[arg(long)]
+    #[arg(help_heading = AUGMENTATION, long)]
     no_augment: bool,
     /// Probability of a mirror image
-    #[arg(long, value_name = "P")]
+    #[arg(help_heading = AUGMENTATION, long, value_name = "P")]
     hflip: Option<f64>,
     /// Cut out and resize a random part of the image, of at least this share of its area; torchvision's is 0.08
-    #[arg(long, value_name = "SHARE")]
+    #[arg(help_heading = AUGMENTATION, long, value_name = "SHARE")]
     random_crop: Option<f64>,
     /// Pad by so many pixels on each side and crop at a random place
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(help_heading = AUGMENTATION, long, value_name = "PIXELS")]
     pad_crop: Option<u32>,
     /// How far brightness, contrast and saturation may stray, such as 0.4
-    #[arg(long, value_name = "SPREAD")]
+    #[arg(help_heading = AUGMENTATION, long, value_name = "SPREAD")]
     color_jitter: Option<f64>,
     /// Share of each class to hold out where the data has no validation folder [default: 0.2]
     #[arg(long, value_name = "SHARE")]
@@ -149,7 +152,6 @@ impl Settings {
         take(&mut config.seed, &self.seed);
         take(&mut config.workers, &self.workers);
         take(&mut config.label_smoothing, &self.label_smoothing);
-        take(&mut config.schedule.learning_rate, &self.learning_rate);
         take(&mut config.schedule.warmup_epochs, &self.warmup);
         take(&mut config.split.fraction, &self.validation_share);
         config.weights = self.weights.clone().or(config.weights);
@@ -166,6 +168,7 @@ impl Settings {
         config.input.height = self.height.or(config.input.height);
         self.set_schedule(&mut config);
         self.set_optimizer(&mut config)?;
+        take(&mut config.schedule.learning_rate, &self.learning_rate);
         self.set_augmentation(&mut config)?;
         Ok(config)
     }
@@ -184,6 +187,16 @@ impl Settings {
 
     fn set_optimizer(&self, config: &mut Config) -> Result<()> {
         if let Some(optimizer) = self.optimizer {
+            // A file's rate is meant; the default one is for SGD alone.
+            if self.config.is_none() {
+                config.schedule.learning_rate = match optimizer {
+                    Optimizer::Sgd => config.schedule.learning_rate,
+                    // Tan & Le 2019, section 5.2, as their code scales it: 0.256 for 4096 images.
+                    Optimizer::Rmsprop => 0.256 * config.batch_size as f64 / 4096.0,
+                    // Kingma & Ba 2015, algorithm 1.
+                    Optimizer::Adamw => 1e-3,
+                };
+            }
             config.optimizer = match optimizer {
                 Optimizer::Sgd => OptimizerKind::default(),
                 Optimizer::Rmsprop => {

@@ -13,6 +13,7 @@ mod cpu;
 mod depthwise;
 mod dropout;
 mod global_avg_pool;
+mod im2col;
 mod matrix;
 mod plane;
 mod pool;

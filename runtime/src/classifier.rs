@@ -100,7 +100,7 @@ impl ClassifierBuilder {
             .map_err(|source| RuntimeError::Card { file: info.file.clone(), source })?;
         let missing = |what: &str| {
             wrong(format!(
-                "it has no tallow metadata, so the {what} must be given (--labels FILE, --size PIXELS)"
+                "it has no tallow metadata, so the {what} must be given (on the command line: --labels FILE, --size PIXELS)"
             ))
         };
         let labels = self.labels.or_else(|| card.as_ref().map(|card| card.labels.clone()));

@@ -296,6 +296,11 @@ impl Classifier {
         self.network.selection()
     }
 
+    /// What the model's scores are.
+    pub fn output(&self) -> OutputKind {
+        self.kind
+    }
+
     /// The model's card; `None` for a model that others made.
     pub fn card(&self) -> Option<&ModelCard> {
         self.card.as_ref()

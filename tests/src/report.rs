@@ -126,7 +126,10 @@ impl fmt::Display for Report {
             f,
             "The engines {verdict} within {:.0e} of the largest output of {}.",
             self.tolerance, self.reference
-        )
+        )?;
+        let absent = |row: &&Row| matches!(row.outcome, Outcome::NotRun { .. });
+        let absent: Vec<&str> = self.engines.iter().filter(absent).map(|row| row.engine.as_str()).collect();
+        if absent.is_empty() { Ok(()) } else { write!(f, " Not run, so not proved: {}.", absent.join(", ")) }
     }
 }
 

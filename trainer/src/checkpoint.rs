@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
+use tallow_builder::files::write_atomically;
 use tallow_builder::weights::{read_safetensors, write_safetensors};
 use tallow_builder::{Graph, Weights};
 
@@ -83,12 +84,15 @@ impl Checkpoint {
         options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let folder = options.tempdir_in(parent).map_err(Error::io("create a folder in", parent))?;
         self.fill(folder.path()).map_err(|error| not_written(path, error))?;
+        sync(folder.path())?;
         let old = replaced(path);
-        remove(&old)?;
+        // Where a crash left only the replaced one, it stays until the new one is in place.
         if path.exists() {
+            remove(&old)?;
             std::fs::rename(path, &old).map_err(Error::io("rename", path))?;
         }
         std::fs::rename(folder.keep(), path).map_err(Error::io("write", path))?;
+        sync(parent)?;
         remove(&old)
     }
 
@@ -100,7 +104,7 @@ impl Checkpoint {
         write_safetensors(&folder.join(OPTIMIZER), &self.optimizer)?;
         let state = folder.join(STATE);
         let text = serde_json::to_string_pretty(&self.position).expect("a position is plain data");
-        std::fs::write(&state, text).map_err(Error::io("write", &state))
+        Ok(write_atomically(&state, text.as_bytes())?)
     }
 
     /// Reads the checkpoint in the folder `path`.
@@ -149,6 +153,15 @@ fn replaced(path: &Path) -> PathBuf {
 fn whole(path: &Path) -> PathBuf {
     let old = replaced(path);
     if !path.exists() && old.exists() { old } else { path.to_owned() }
+}
+
+/// Sees to it that a folder's names are on the disk, so that a power loss cannot undo a rename.
+fn sync(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io("sync", folder))?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

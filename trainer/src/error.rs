@@ -199,8 +199,8 @@ pub enum Error {
     },
     /// A checkpoint that could not be written.
     #[error(
-        "cannot write the checkpoint {}: {reason}; see to it that there is room and that the folder is writable, and go \
-         on with --resume: the checkpoint before it is kept", .path.display()
+        "cannot write the checkpoint {}: {reason}; see to it that there is room and that the folder is writable; \
+         an earlier checkpoint is kept, and --resume goes on from it", .path.display()
     )]
     CheckpointNotWritten {
         /// The checkpoint's folder.

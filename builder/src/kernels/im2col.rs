@@ -156,13 +156,18 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], grad: &[f32]) -> Vec<
     dx
 }
 
-/// Gradient of the weight. Each thread sums over its share of the images; the shares are added in order, so that the sum does not depend on
-/// which thread was faster.
+/// Shares that a batch is split into for the gradient of the weight. A fixed number, so that the sum is the same to
+/// the bit on any number of threads.
+const SHARES: usize = 4;
+
+/// Gradient of the weight: each share of the images is summed by itself, and the shares are added in order.
 pub(super) fn weight_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let threads = rayon::current_num_threads();
-    let share = g.images.div_ceil(threads).max(1);
-    let inner = if g.images < threads { threads } else { 1 };
+    let share = g.images.div_ceil(SHARES).max(1);
+    let inner = rayon::current_num_threads().div_ceil(g.images.clamp(1, SHARES));
     let size = g.output[0] * g.depth();
+    if grad.is_empty() {
+        return vec![0f32; size];
+    }
     let partial = |x: &[f32], grad: &[f32]| {
         let mut scratch = Scratch::default();
         let mut dw = vec![0f32; size];
@@ -176,20 +181,22 @@ pub(super) fn weight_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32>
         }
         dw
     };
-    if grad.is_empty() {
-        return vec![0f32; size];
-    }
-    let partials: Vec<Vec<f32>> = x
+    let mut partials: Vec<Vec<f32>> = x
         .par_chunks(share * g.input_size())
         .zip(grad.par_chunks(share * g.output_size()))
         .map(|(x, grad)| partial(x, grad))
         .collect();
-    let mut sums = partials.into_iter();
-    let mut dw = sums.next().unwrap_or_else(|| vec![0f32; size]);
-    for other in sums {
-        for (total, value) in dw.iter_mut().zip(other) {
-            *total += value;
+    let others = partials.split_off(1);
+    let mut dw = partials.swap_remove(0);
+    dw.par_chunks_mut(SUM).enumerate().for_each(|(i, totals)| {
+        for other in &others {
+            for (total, value) in totals.iter_mut().zip(&other[i * SUM..]) {
+                *total += value;
+            }
         }
-    }
+    });
     dw
 }
+
+/// Weights that a thread sums at a time.
+const SUM: usize = 16 * 1024;

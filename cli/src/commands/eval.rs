@@ -76,8 +76,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
 fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
     let shape = (batch.len(), 3, batch.height, batch.width);
     let scores = classifier.scores(ArrayView4::from_shape(shape, &batch.images)?)?;
-    let ends_in_softmax = classifier.card().is_some_and(|card| card.output == OutputKind::Probabilities);
-    Ok(scores.iter().map(|&score| if ends_in_softmax { score.ln() } else { score }).collect())
+    let ends_in_softmax = classifier.output() == OutputKind::Probabilities;
+    // A probability that has vanished to 0 has no logarithm.
+    let logit = |&score: &f32| if ends_in_softmax { score.max(f32::MIN_POSITIVE).ln() } else { score };
+    Ok(scores.iter().map(logit).collect())
 }
 
 fn pass(loader: &Loader) -> Pass {
@@ -99,7 +101,14 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
         (Some(data), _) if data != Path::new("digits") || data.is_dir() => {
             Arc::new(folder::open_validation(data)?)
         }
-        (Some(_), _) => Splits::open("digits", SplitOptions::default())?.validation,
+        (Some(_), run) => {
+            // What the run trained on must not be what it is measured on.
+            let split = match run {
+                Some(run) => run.config()?.split,
+                None => SplitOptions::default(),
+            };
+            Splits::open("digits", split)?.validation
+        }
         (None, Some(run)) => {
             let config = run.config()?;
             Splits::open(&config.data, config.split)?.validation

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tallow_builder::Network;
 use tallow_conformance::{Report, VerifyOptions, verify};
+use tallow_exporter::onnx::read_card;
 
 use crate::failure::usage;
 use crate::model::{onnx_file, open_trained, origin_of};
@@ -59,6 +60,17 @@ pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &Verify
     let network = match origin {
         Some(path) => {
             let trained = open_trained(&path)?;
+            let exported = read_card(file)?.and_then(|card| card.metrics.get("epoch").copied());
+            let best = trained.card.metrics.get("epoch").copied();
+            if let (Some(exported), Some(best)) = (exported, best)
+                && exported != best
+            {
+                bail!(
+                    "{} holds epoch {exported}, the best of {} is now epoch {best}: export it again with --force",
+                    file.display(),
+                    path.display()
+                );
+            }
             Some(Network::new(trained.graph, trained.weights))
         }
         None => None,

@@ -150,6 +150,7 @@ impl Settings {
         take(&mut config.epochs, &epochs);
         take(&mut config.batch_size, &self.batch_size);
         take(&mut config.seed, &self.seed);
+        take(&mut config.split.seed, &self.seed);
         take(&mut config.workers, &self.workers);
         take(&mut config.label_smoothing, &self.label_smoothing);
         take(&mut config.schedule.warmup_epochs, &self.warmup);

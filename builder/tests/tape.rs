@@ -118,3 +118,26 @@ fn the_first_layer_with_nan_is_found() {
     let id = tape.first_non_finite().unwrap().unwrap();
     assert_eq!(network.graph().node(id).name, "depthwise");
 }
+
+#[test]
+fn gradients_are_the_same_to_the_bit_on_any_number_of_threads() {
+    let graph = smooth();
+    let weights = Weights::init(&graph, 7, &Device::Cpu).unwrap();
+    let network = Network::new(graph, weights);
+    let mut rng = Rng::new(2);
+    let pixels = (0..9 * 3 * 7 * 6).map(|_| rng.normal() as f32).collect();
+    let images = Tensor::from_vec(pixels, (9, 3, 7, 6), &Device::Cpu).unwrap();
+    let grad = Tensor::ones((9, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let bits = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let gradients = pool.install(|| {
+            let tape = network.record(&images, &mut Rng::new(5)).unwrap();
+            tape.backward(&network, &grad, |_| true).unwrap()
+        });
+        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values: Vec<u32> = gradients.into_values().flat_map(flat).map(f32::to_bits).collect();
+        values
+    };
+    let one = bits(1);
+    assert!([2, 3, 5].into_iter().all(|threads| bits(threads) == one));
+}

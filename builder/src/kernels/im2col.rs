@@ -22,12 +22,14 @@ fn room(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
     &mut buffer[..length]
 }
 
+/// Shares that a batch is split into at least, whatever the number of threads, so that results are the same to the bit
+/// on any machine that computes with the same instructions.
+const SHARES: usize = 4;
+
 /// How a batch is dealt out: images a task takes, and threads that each product may use in addition.
 fn deal(g: &Geometry) -> (usize, usize) {
-    let threads = rayon::current_num_threads();
-    let images = g.images_per_tile().min(g.images.div_ceil(threads)).max(1);
-    let tasks = g.images.div_ceil(images);
-    (images, if tasks < threads { threads } else { 1 })
+    let images = g.images_per_tile().min(g.images.div_ceil(SHARES)).max(1);
+    (images, rayon::current_num_threads().div_ceil(g.images.div_ceil(images).max(1)))
 }
 
 /// A group's weights: filters × depth.
@@ -155,10 +157,6 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], grad: &[f32]) -> Vec<
         .for_each_init(Scratch::default, |scratch, (dx, grad)| block(scratch, dx, grad));
     dx
 }
-
-/// Shares that a batch is split into for the gradient of the weight. A fixed number, so that the sum is the same to
-/// the bit on any number of threads.
-const SHARES: usize = 4;
 
 /// Gradient of the weight: each share of the images is summed by itself, and the shares are added in order.
 pub(super) fn weight_gradient(g: &Geometry, x: &[f32], grad: &[f32]) -> Vec<f32> {

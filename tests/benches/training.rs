@@ -1,7 +1,7 @@
 //! Training speed beside plain candle: one step (forward, cross-entropy, backward, SGD with momentum) of ResNet-18 in
 //! its CIFAR form at 3×32×32, batch 64, in one process and in turn.
 //!
-//!     cargo bench -p tallow-conformance --bench training -- [seconds] [batch]
+//!     cargo bench --bench training -- [seconds] [batch]
 //!
 //! Set RAYON_NUM_THREADS to compare at another number of threads.
 #![allow(clippy::unwrap_used, missing_docs)] // A benchmark fails by panicking, and nobody imports it.

@@ -2,6 +2,9 @@
 //!
 //! Each command is a file in [`commands`]; `model` finds networks and weights wherever a command may be pointed at.
 
+// The doc comments of arguments are help texts for a terminal: `<class>` and `[default: …]` are no markup there.
+#![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
+
 mod commands;
 mod failure;
 mod foreign;

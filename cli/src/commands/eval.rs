@@ -27,7 +27,7 @@ use crate::output::{json, note, percent, say, table};
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
-    /// A folder laid out as `<class>/<image>`, or with a validation folder in it [default: the run's own data]
+    /// A folder laid out as <class>/<image>, or with a validation folder in it [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract

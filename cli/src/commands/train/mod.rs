@@ -28,7 +28,7 @@ pub struct Args {
     /// Passes over the training set [default: 30]; with --resume, in all
     #[arg(short, long)]
     epochs: Option<u64>,
-    /// Where the run goes [default: `runs/<model>-<data>`, numbered]
+    /// Where the run goes [default: runs/<model>-<data>, numbered]
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
     /// Go on with the run in this directory, with its own settings; only --epochs may change

@@ -20,7 +20,7 @@ pub struct Settings {
     /// A TOML file; flags override it, and --print-config shows what may stand in it
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
-    /// A folder laid out as `train/<class>/<image>`, or `digits`
+    /// A folder laid out as train/<class>/<image>, or `digits`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// A network of the zoo; `tallow summary` lists them [default: resnet18]

@@ -1,8 +1,8 @@
 //! Kernels as candle `CustomOp`s, forward and backward, for the CPU in f32.
 //!
 //! candle's own convolution, pooling and batch-norm gradients are slow, incomplete or wrong; these hold for every
-//! shape and are checked against naive f64 loops. One file an op; [`matrix`] and [`columns`] serve the convolutions,
-//! [`plane`] the depthwise convolution and the pools.
+//! shape and are checked against naive f64 loops. One file an op; `matrix` and `columns` serve the convolutions,
+//! `plane` the depthwise convolution and the pools.
 
 mod activation;
 mod batch_norm;

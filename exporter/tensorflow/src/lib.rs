@@ -1,0 +1,10 @@
+//! TensorFlow's files, read and written without TensorFlow.
+//!
+//! [`record`] is the framing that TFRecord shards and event files share. Nothing here knows networks or tensors of
+//! candle: trainer reads its data and writes its curves with it, exporter builds its models from it.
+
+pub mod crc;
+mod error;
+pub mod record;
+
+pub use error::{Error, Result};

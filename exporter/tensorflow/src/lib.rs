@@ -5,6 +5,7 @@
 
 pub mod crc;
 mod error;
+pub mod proto;
 pub mod record;
 
 pub use error::{Error, Result};

@@ -9,8 +9,8 @@ mod object_graph;
 
 pub use bundle::{BundleEntry, BundleHeader, SliceExtent, TensorSlice, slice_extent};
 pub use graph::{
-    ArgDef, AttrValue, Dim, FunctionDef, FunctionDefLibrary, GraphDef, ListValue, NodeDef, OpDef, TensorProto,
-    TensorShape, VersionDef, attr_value,
+    ArgDef, AttrValue, Dim, FunctionDef, FunctionDefLibrary, GraphDef, ListValue, NodeDef, OpDef,
+    TensorProto, TensorShape, VersionDef, attr_value,
 };
 pub use meta_graph::{
     AssetFileDef, BytesList, CollectionDef, MetaGraphDef, MetaInfoDef, SavedModel, SaverDef, SignatureDef,
@@ -19,8 +19,8 @@ pub use meta_graph::{
 pub use object_graph::{
     BareConcreteFunction, DictValue, FunctionSpec, NamedTupleValue, NoneValue, ObjectReference, PairValue,
     SavedAsset, SavedConcreteFunction, SavedFunction, SavedObject, SavedObjectGraph, SavedUserObject,
-    SavedVariable, SerializedTensor, StructuredValue, TensorSpec, TrackableObject, TrackableObjectGraph, Values,
-    saved_object, structured_value,
+    SavedVariable, SerializedTensor, StructuredValue, TensorSpec, TrackableObject, TrackableObjectGraph,
+    Values, saved_object, structured_value,
 };
 
 /// Element types, `DataType` in types.proto.

@@ -1,0 +1,109 @@
+//! The Python environment that has TensorFlow: found, or made once and kept in the user's cache.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+
+/// Names a Python that has what `requirements.txt` lists.
+const PYTHON: &str = "TALLOW_TENSORFLOW_PYTHON";
+/// Set to 1 to make a missing environment a failure.
+const REQUIRE: &str = "TALLOW_REQUIRE_TENSORFLOW";
+/// Written last, with the requirements that are installed.
+const COMPLETE: &str = "complete.txt";
+
+/// The environment, or why there is none.
+pub struct Environment(Result<Arc<Python>, String>);
+
+impl Environment {
+    /// For listing tests.
+    pub fn unmade() -> Self {
+        Self(Err("not made to list tests".into()))
+    }
+
+    /// Finds or makes the environment.
+    pub fn prepare() -> Self {
+        let python = prepare();
+        if let Err(reason) = &python {
+            println!("TensorFlow's tests do not run: {reason}");
+        }
+        Self(python.map(Arc::new))
+    }
+
+    /// A test that needs the environment.
+    pub fn trial(
+        &self,
+        name: &str,
+        test: impl FnOnce(&Python) -> Result<(), Failed> + Send + 'static,
+    ) -> Trial {
+        match &self.0 {
+            Ok(python) => {
+                let python = python.clone();
+                Trial::test(name, move || test(&python))
+            }
+            Err(reason) if std::env::var(REQUIRE).is_ok_and(|value| value == "1") => {
+                let reason = format!("{reason} ({REQUIRE} is set)");
+                Trial::test(name, move || Err(reason.into()))
+            }
+            Err(_) => Trial::test(name, || Ok(())).with_ignored_flag(true),
+        }
+    }
+}
+
+/// A Python with TensorFlow.
+pub struct Python(PathBuf);
+
+impl Python {
+    /// Runs a script of `tests/tensorflow`. What it prints is shown; it fails by its exit status.
+    pub fn run(&self, script: &str, arguments: &[&OsStr]) -> Result<(), Failed> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tensorflow").join(script);
+        let mut command = Command::new(&self.0);
+        command.arg(&script).args(arguments);
+        // TensorFlow greets at length otherwise.
+        command.env("TF_CPP_MIN_LOG_LEVEL", "3").env("CUDA_VISIBLE_DEVICES", "");
+        let output = command.output().map_err(|error| format!("{}: {error}", self.0.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        println!("{text}");
+        if output.status.success() {
+            return Ok(());
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{} failed:\n{text}\n{errors}", script.display()).into())
+    }
+}
+
+fn prepare() -> Result<Python, String> {
+    if let Some(python) = std::env::var_os(PYTHON) {
+        return Ok(Python(python.into()));
+    }
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tensorflow/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let folder = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set")?.join("tallow/tensorflow");
+    let binaries = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let python = Python(binaries.join("python"));
+    if fs::read_to_string(folder.join(COMPLETE)).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    println!("making {} (once; about a minute)", folder.display());
+    let _ = fs::remove_dir_all(&folder);
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    run(Command::new(&python.0).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
+    fs::write(folder.join(COMPLETE), wanted).map_err(|e| format!("{}: {e}", folder.display()))?;
+    Ok(python)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = format!("{command:?}");
+    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+    Err(format!("{name}: {last}"))
+}

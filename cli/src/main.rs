@@ -44,7 +44,7 @@ enum Command {
     Eval(commands::eval::Args),
     /// Label images with an .onnx file
     Predict(commands::predict::Args),
-    /// Write an .onnx file or a model directory from a run or from weights
+    /// Write an .onnx file, a SavedModel or a TensorFlow checkpoint from a run or from weights
     Export(commands::export::Args),
     /// Compare candle, ONNX Runtime, tract and candle-onnx on the same inputs
     Verify(commands::verify::Args),

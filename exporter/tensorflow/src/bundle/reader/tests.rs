@@ -75,7 +75,8 @@ fn entries_that_promise_too_much_are_errors_and_take_no_memory() {
         for change in changes {
             let mut entries = sound.entries.clone();
             change(entries.get_mut(&b"kernel"[..]).unwrap(), number);
-            let bundle = BundleReader { prefix: prefix.clone(), shards: 1, entries };
+            let bundle =
+                BundleReader { prefix: prefix.clone(), index: index_path(&prefix), shards: 1, entries };
             bundle.read("kernel").unwrap_err();
         }
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod environment;
+mod imports;
 mod models;
 #[path = "../op_cases/mod.rs"]
 mod op_cases;
@@ -20,5 +21,6 @@ fn main() -> ExitCode {
     let environment = if arguments.list { Environment::unmade() } else { Environment::prepare() };
     let mut trials = vec![environment.trial("environment::imports", |python| python.run("version.py", &[]))];
     trials.extend(models::trials(&environment));
+    trials.extend(imports::trials(&environment));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

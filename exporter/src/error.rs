@@ -42,6 +42,15 @@ pub enum Error {
     #[error(transparent)]
     TensorFlow(#[from] tallow_tensorflow::Error),
 
+    /// A file that is none of PyTorch's weights, or a damaged one.
+    #[error("{}: not readable as PyTorch weights: {problem}", path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+
     /// A layer whose numbers cannot be exported.
     #[error("layer `{layer}`: {problem}")]
     Layer {

@@ -83,7 +83,7 @@ fn nothing_is_overwritten_unless_told() {
     typed(at, "export run").fails(1, &["run/model.onnx: already exists", "--force"]);
     typed(at, "export run --format saved-model").fails(1, &["run/saved_model/1: already exists", "--force"]);
     typed(at, "export run -o data --force --format saved-model")
-        .fails(1, &["data", "no SavedModel of Tallow's"]);
+        .fails(1, &["data", "something else than versions of a SavedModel"]);
     typed(at, "export run -o data --force").fails(1, &["data: is no regular file", "name a file"]);
     typed(at, "export run -o no/such/folder/m.onnx")
         .fails(1, &["the folder no/such/folder does not exist", "create it"]);

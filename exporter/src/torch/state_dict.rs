@@ -68,7 +68,8 @@ fn state_dict(pickle: &Pickle, key: Option<&str>) -> Result<Vec<(String, Ref)>, 
         let keys: Vec<&str> = root.iter().map(|(name, _)| name.as_str()).collect();
         return under(key).ok_or_else(|| format!("it has no dictionary `{key}`; it has {}", keys.join(", ")));
     }
-    let is_tensor = |value: Ref| matches!(View::of(pickle, value), Ok(Some(_)));
+    // A tensor that cannot be read is one all the same, and says why later.
+    let is_tensor = |value: Ref| !matches!(View::of(pickle, value), Ok(None));
     if root.iter().any(|&(_, value)| is_tensor(value)) {
         return Ok(root);
     }

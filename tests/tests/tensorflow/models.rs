@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 use tallow_builder::graph::Shape;
-use tallow_builder::{Graph, Network, Rng, Weights};
+use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
 use tallow_conformance::randomised;
 use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
@@ -68,6 +68,13 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
             let graphs = ["resnet18_cifar", "efficientnet_b0"]
                 .map(|name| tallow_models::build(name, &options).unwrap());
             consume(python, "fine_tune", graphs.into(), &SavedModelOptions::default())
+        }),
+        environment.trial("models::dropout", |python| {
+            let mut g = GraphBuilder::new("dropped", Shape::map(3, 8, 8));
+            let x = g.stochastic_depth("drop_path", g.input(), 0.75).unwrap();
+            let x = g.dropout("dropout", x, 0.2).unwrap();
+            let x = g.flatten("flatten", x).unwrap();
+            consume(python, "dropout", vec![g.finish(x).unwrap()], &SavedModelOptions::default())
         }),
     ]
 }

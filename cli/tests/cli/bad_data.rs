@@ -55,6 +55,29 @@ fn a_class_without_images() {
 }
 
 #[test]
+fn a_class_of_broken_images() {
+    let folder = workplace();
+    for entry in fs::read_dir(folder.path().join("data/train/red")).unwrap() {
+        fs::write(entry.unwrap().path(), "no image").unwrap();
+    }
+    typed(folder.path(), &format!("{QUICK} --data data --run run")).fails(
+        1,
+        &["none of the 8 images of class red could be used", "data/train/red/", "remove the class"],
+    );
+}
+
+#[test]
+fn a_run_that_failed_before_its_first_checkpoint_is_begun_anew() {
+    let folder = workplace();
+    let broken = folder.path().join("data/train/red/text.jpg");
+    fs::write(&broken, "no image").unwrap();
+    let line = format!("{QUICK} --data data --run run --strict");
+    typed(folder.path(), &line).fails(1, &["data/train/red/text.jpg"]);
+    fs::remove_file(&broken).unwrap();
+    typed(folder.path(), &line).ok();
+}
+
+#[test]
 fn one_class_is_not_enough() {
     let folder = workplace();
     for class in ["green", "blue sky"] {

@@ -32,7 +32,7 @@ fn broken_images_are_left_out_and_counted() {
         assert!(out.contains(line), "{line} in {out}");
     }
     let found = typed(folder.path(), "eval run --json").json();
-    assert_eq!(found["skipped"][0]["origin"], "data/validation/green/0.png");
+    assert!(found["skipped"][0]["origin"].as_str().unwrap().ends_with("/data/validation/green/0.png"));
 
     typed(folder.path(), &format!("{QUICK} --data data --run strict --strict"))
         .fails(1, &["data/train/red/"]);

@@ -68,9 +68,9 @@ fn training(folder: &Path, line: &str) -> Child {
 #[test]
 fn a_validation_ends_at_once_and_a_second_training_is_kept_out() {
     let folder = tempfile::tempdir().unwrap();
-    // Two steps an epoch, and a validation of minutes.
+    // Two steps an epoch, and a validation of half a minute.
     let line =
-        "train --data digits --model resnet20 --size 64 --validation-share 0.95 --batch-size 32 --run run";
+        "train --data digits --model resnet20 --size 128 --validation-share 0.95 --batch-size 32 --run run";
     let child = training(folder.path(), line);
     let start = Instant::now();
     while !folder.path().join("run/metrics.csv").exists() {
@@ -79,7 +79,7 @@ fn a_validation_ends_at_once_and_a_second_training_is_kept_out() {
     }
     typed(folder.path(), "train --data digits --model plain_cnn --size 8 --run run")
         .fails(1, &["run: another process trains in it", "--run"]);
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(5));
     interrupt(&child);
     let asked = Instant::now();
     let ended = Run::from(child.wait_with_output().unwrap());

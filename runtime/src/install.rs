@@ -3,7 +3,7 @@
 //! its version and SHA-256 are pinned here, and nothing of it is run before the sum is checked.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -85,7 +85,7 @@ fn install_into(folder: &Path, python: &str) -> Result<Installed, RuntimeError> 
         return Ok(Installed { library, already: true });
     }
     let wheel = wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
-    let disk = |e: std::io::Error| failed(&format!("{}: {e}", folder.display()), ROOM);
+    let disk = |e: std::io::Error| failed(&format!("{}: {e}", folder.display()), remedy(&e));
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(disk)?;
     // In the same folder, so that the last step is a rename and not a copy.
@@ -217,6 +217,16 @@ fn run(command: &mut Command, python: &str) -> Result<Output, RuntimeError> {
 
 const ROOM: &str =
     "free some space (pip also writes to the folder for temporary files, TMPDIR), or set XDG_CACHE_HOME";
+
+/// What to do about a folder that the library cannot be put into.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            "set XDG_CACHE_HOME to a folder that can be written"
+        }
+        _ => ROOM,
+    }
+}
 
 /// Whether another program's messages say that a disk is full.
 fn is_full(text: &str) -> bool {

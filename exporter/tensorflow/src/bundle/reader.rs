@@ -18,6 +18,7 @@ use crate::table::read_table;
 /// A bundle whose index has been read. Tensors are read one by one.
 pub struct BundleReader {
     prefix: PathBuf,
+    index: PathBuf,
     shards: usize,
     entries: BTreeMap<Vec<u8>, BundleEntry>,
 }
@@ -82,7 +83,12 @@ impl BundleReader {
                 return Err(Error::unusable(&data, problem));
             }
         }
-        Ok(Self { prefix: prefix.to_owned(), shards, entries })
+        Ok(Self { prefix: prefix.to_owned(), index: path, shards, entries })
+    }
+
+    /// The index file.
+    pub fn index(&self) -> &Path {
+        &self.index
     }
 
     /// The tensors' names and entries, sorted; parts of partitioned tensors are not listed.
@@ -200,11 +206,11 @@ impl BundleReader {
     }
 
     fn damaged(&self, problem: String) -> Error {
-        Error::damaged(&index_path(&self.prefix), 0, problem)
+        Error::damaged(&self.index, 0, problem)
     }
 
     fn unusable(&self, problem: String) -> Error {
-        Error::unusable(&index_path(&self.prefix), problem)
+        Error::unusable(&self.index, problem)
     }
 }
 

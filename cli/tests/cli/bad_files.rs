@@ -124,6 +124,10 @@ fn a_disk_without_room_keeps_the_older_checkpoint() {
     );
     limited("export run -o new.onnx").fails(1, &["new.onnx", "make room"]);
     limited("export run -o new --format saved-model").fails(1, &["new/1/", "make room"]);
+    let parts = ["cannot write the checkpoint first/checkpoints/", "room", "there is no earlier one"];
+    limited("train --model plain_cnn --size 8 --batch-size 8 --epochs 1 --data data --run first")
+        .fails(1, &parts);
+    fs::remove_dir_all(at.join("first")).unwrap();
     let left: Vec<_> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     typed(at, "train --resume run --epochs 4").ok();

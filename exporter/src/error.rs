@@ -40,7 +40,7 @@ pub enum Error {
 
     /// A file of TensorFlow's that cannot be read or written.
     #[error(transparent)]
-    TensorFlow(#[from] tallow_tensorflow::Error),
+    TensorFlow(tallow_tensorflow::Error),
 
     /// A file that is none of PyTorch's weights, or a damaged one.
     #[error("{}: not readable as PyTorch weights: {problem}", path.display())]
@@ -136,6 +136,15 @@ impl Error {
 impl From<tallow_builder::Error> for Error {
     fn from(error: tallow_builder::Error) -> Self {
         Self::Network(Box::new(error))
+    }
+}
+
+impl From<tallow_tensorflow::Error> for Error {
+    fn from(error: tallow_tensorflow::Error) -> Self {
+        match error {
+            tallow_tensorflow::Error::Io { path, source } => Self::Io { path, source },
+            other => Self::TensorFlow(other),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use tallow_builder::files::write_atomically;
 use tallow_builder::weights::{read_safetensors, write_safetensors};
 use tallow_builder::{Graph, Weights};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, other};
 use crate::evaluate::is_finite;
 use crate::metrics::Running;
 use crate::metrics::csv::Validation;
@@ -112,7 +112,7 @@ impl Checkpoint {
         // JSON has no NaN: a position that does not read back as it is must not take the place of one that does.
         if serde_json::from_str::<Position>(&text).ok().as_ref() != Some(&self.position) {
             let reason = "its losses are no finite numbers".into();
-            return Err(Error::CheckpointNotWritten { path: state, reason });
+            return Err(Error::CheckpointNotWritten { path: state, reason, kept: false });
         }
         Ok(write_atomically(&state, text.as_bytes())?)
     }
@@ -211,7 +211,8 @@ fn not_written(path: &Path, error: Error) -> Error {
         Error::CheckpointNotWritten { reason, .. } => reason,
         other => other.to_string(),
     };
-    Error::CheckpointNotWritten { path: path.to_owned(), reason }
+    let kept = Checkpoint::exists(path) || Checkpoint::exists(&other(path));
+    Error::CheckpointNotWritten { path: path.to_owned(), reason, kept }
 }
 
 fn read_position(path: &Path) -> Result<Position> {

@@ -228,13 +228,15 @@ pub enum Error {
     /// A checkpoint that could not be written.
     #[error(
         "cannot write the checkpoint {}: {reason}; see to it that there is room and that the folder is writable; \
-         an earlier checkpoint is kept, and --resume goes on from it", .path.display()
+         {}", .path.display(), if *.kept { "an earlier checkpoint is kept, and --resume goes on from it" } else { "there is no earlier one" }
     )]
     CheckpointNotWritten {
         /// The checkpoint's folder.
         path: PathBuf,
         /// Why not.
         reason: String,
+        /// Whether the run has an earlier one.
+        kept: bool,
     },
     /// Optimiser state that does not fit.
     #[error(
@@ -317,7 +319,7 @@ pub enum Error {
 }
 
 /// The checkpoint that may stand in for a damaged one: the best for the last, else the last.
-fn other(checkpoint: &Path) -> PathBuf {
+pub(crate) fn other(checkpoint: &Path) -> PathBuf {
     let is_last = checkpoint.file_name().is_some_and(|name| name.to_string_lossy().ends_with("last"));
     checkpoint.with_file_name(if is_last { "best" } else { "last" })
 }

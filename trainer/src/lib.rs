@@ -6,6 +6,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod diagnose;
 mod error;
 pub mod evaluate;
 pub mod metrics;

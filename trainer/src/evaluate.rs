@@ -6,7 +6,7 @@ use tallow_builder::Network;
 use crate::data::{Batch, Loader};
 use crate::error::Result;
 use crate::metrics::csv::Validation;
-use crate::metrics::{ConfusionMatrix, Running, cross_entropy};
+use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running, cross_entropy};
 use crate::progress::{Pass, Progress};
 
 /// What a pass over a data set found.
@@ -18,6 +18,8 @@ pub struct Evaluation {
     pub images: usize,
     /// How often each class was taken for each other.
     pub confusion: ConfusionMatrix,
+    /// How right each class's probability is at every threshold.
+    pub precision_recall: PrecisionRecall,
 }
 
 /// Runs `network` over all images of `loader`, in inference form.
@@ -51,17 +53,19 @@ pub fn evaluate_with<E: From<crate::Error>>(
 ) -> Result<Evaluation, E> {
     let mut running = Running::new(classes);
     let mut confusion = ConfusionMatrix::new(classes);
+    let mut precision_recall = PrecisionRecall::new(classes);
     progress.start(pass);
     for batch in loader.epoch(0, 0)? {
         let batch = batch?;
         let logits = forward(&batch)?;
         running.update(cross_entropy(&logits, &batch.labels), &logits, &batch.labels);
         confusion.update(&logits, &batch.labels);
+        precision_recall.update(&logits, &batch.labels);
         progress.step(batch.len(), running.loss(), running.top1());
     }
     progress.finish();
     let validation = Validation { loss: running.loss(), top1: running.top1(), top5: running.top5() };
-    Ok(Evaluation { validation, images: running.samples(), confusion })
+    Ok(Evaluation { validation, images: running.samples(), confusion, precision_recall })
 }
 
 /// A batch's images as a tensor `[N, 3, H, W]`.

@@ -1,29 +1,31 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
+//! `prepare` puts a run together, `inspection` writes down what is seen of a step, `divergence` finds what broke it.
+
+mod divergence;
+mod inspection;
+mod prepare;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use tallow_builder::exec::{Gradients, Tape};
 use tallow_builder::kernels::CrossEntropy;
-use tallow_builder::{Network, Rng, Weights};
-use tallow_input::Preprocess;
+use tallow_builder::{Network, Rng};
 
-use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
-use crate::data::{Batch, Loader, LoaderOptions, Skipped, Splits};
+use crate::data::{Batch, Loader, Skipped};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate, images};
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
-use crate::network::build;
 use crate::optim::{Ema, Optimizer, global_norm};
 use crate::plot;
 use crate::progress::{Pass, Progress};
 use crate::run_dir::RunDir;
+use crate::tensorboard::{EpochRecord, Recorder, StepRecord};
+use inspection::Inspection;
 
 /// Time between two drawings of the pictures; drawing takes longer than a small epoch.
 const REDRAW: Duration = Duration::from_secs(30);
@@ -41,6 +43,8 @@ pub struct Trainer {
     validation: Loader,
     position: Position,
     log: Log,
+    pub(crate) recorder: Recorder,
+    diagnosed: bool,
     undrawn: Option<ConfusionMatrix>,
     drawn: Instant,
     saved: Instant,
@@ -60,99 +64,6 @@ pub struct Outcome {
 }
 
 impl Trainer {
-    /// Prepares a new run in `path`: opens the data, builds and initialises the network.
-    ///
-    /// # Errors
-    /// For settings that make no sense, data that cannot be used, weights that do not fit, and a folder that holds
-    /// something already.
-    pub fn create(path: &Path, config: Config) -> Result<Self> {
-        config.validate()?;
-        let data = Splits::open(&config.data, config.split)?;
-        let preprocess = config.preprocess()?;
-        let graph = build(&config, &preprocess, data.train.classes().len())?;
-        let device = Device::Cpu;
-        let weights = match &config.weights {
-            Some(file) => Weights::load(&graph, file, &device)?,
-            None => Weights::init(&graph, config.seed, &device)?,
-        };
-        let config = Config { augment: Some(config.augmentation(&preprocess)), ..config };
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let run = RunDir::create(path, &config, &graph, data.train.classes())?;
-        let log = Log::create(&run.file("metrics.csv"))?;
-        let position = Position::start(data.train.classes().len());
-        let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
-        let optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
-    }
-
-    /// Prepares to go on with the run in `path` from its newest checkpoint, to the bit as if it had never stopped.
-    /// `epochs` may lengthen it.
-    ///
-    /// # Errors
-    /// Where there is no run or checkpoint, one is damaged, or the data has changed its classes.
-    pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
-        let run = RunDir::open(path)?;
-        let kept = run.config()?;
-        let config = Config { epochs: epochs.unwrap_or(kept.epochs), ..kept.clone() };
-        config.validate()?;
-        let graph = run.graph()?;
-        // Where the disk was full after the first best one, there is no other.
-        let from = if Checkpoint::exists(&run.last()) { run.last() } else { run.best() };
-        if !Checkpoint::exists(&from) {
-            return Err(Error::NoCheckpoint { path: path.to_owned() });
-        }
-        let data = Splits::open(&config.data, config.split)?;
-        if data.train.classes() != run.labels()? {
-            return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
-        }
-        let preprocess = config.preprocess()?;
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let Checkpoint { weights, ema, optimizer: state, position } =
-            Checkpoint::read(&from, &graph, &Device::Cpu)?;
-        if config.epochs < position.epoch {
-            let remedy = "the run is already longer than that; choose more epochs, or leave them out";
-            return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
-        }
-        let ema = config.ema.map(|decay| Ema::new(decay, &graph, ema.unwrap_or_else(|| weights.clone())));
-        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        optimizer.restore(state, position.steps)?;
-        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
-        if config != kept {
-            run.write_config(&config)?;
-        }
-        let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
-    }
-
-    #[allow(clippy::too_many_arguments)] // The one place where the parts come together.
-    fn assemble(
-        run: RunDir,
-        config: Config,
-        network: Network,
-        ema: Option<Ema>,
-        optimizer: Optimizer,
-        [train, validation]: [Loader; 2],
-        position: Position,
-        log: Log,
-    ) -> Self {
-        let now = Instant::now();
-        Self {
-            run,
-            config,
-            network,
-            ema,
-            optimizer,
-            train,
-            validation,
-            position,
-            log,
-            undrawn: None,
-            drawn: now,
-            saved: now,
-        }
-    }
-
     /// The run's directory.
     pub fn run_dir(&self) -> &RunDir {
         &self.run
@@ -183,6 +94,14 @@ impl Trainer {
     /// # Errors
     /// Where the loss stops being a number, no image can be used, or a file cannot be written.
     pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
+        let outcome = self.train_epochs(progress, stop);
+        if let Err(Error::Events { .. }) = outcome {
+            self.write_checkpoint(&self.run.last())?;
+        }
+        outcome
+    }
+
+    fn train_epochs(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
         while self.position.epoch < self.config.epochs {
             let start = Instant::now();
             let interrupted = self.train_epoch(progress, stop, start)?;
@@ -194,6 +113,7 @@ impl Trainer {
             let found = self.validate(progress)?;
             self.end_epoch(found, start, progress)?;
         }
+        self.recorder.finish(self.position.steps)?;
         self.draw(true)?;
         Ok(self.outcome(false))
     }
@@ -202,12 +122,15 @@ impl Trainer {
     fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
+        self.recorder.begin_epoch();
         for batch in self.train.epoch(epoch, batch)? {
             let batch = batch?;
-            self.step(&batch)?;
+            let first = self.position.batch == 0;
+            let seen = self.step(&batch)?;
             self.position.batch = batch.index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();
             progress.step(batch.len(), self.position.running.loss(), self.position.running.top1());
+            self.record(&batch, first, seen, progress)?;
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
             }
@@ -218,8 +141,8 @@ impl Trainer {
         Ok(false)
     }
 
-    /// One step: forward, loss, backward, update.
-    fn step(&mut self, batch: &Batch) -> Result<()> {
+    /// One step: forward, loss, backward, update. Gives what there is to write down of it.
+    fn step(&mut self, batch: &Batch) -> Result<(StepRecord, Option<Inspection>)> {
         let mut rng = Rng::stream(self.config.seed, &[STEP_STREAM, self.position.epoch, batch.index as u64]);
         let rate = self.rate(batch.index);
         let loss = CrossEntropy { smoothing: self.config.label_smoothing };
@@ -231,6 +154,8 @@ impl Trainer {
             return Err(self.diverged(batch, &tape)?);
         }
         let statistics = tape.statistics(&self.network);
+        let activations = self.activations(&tape)?;
+        let before = activations.is_some().then(|| self.network.weights().clone());
         let gradients = tape.backward(&self.network, &gradient, |_| true)?;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
@@ -244,7 +169,11 @@ impl Trainer {
             ema.update(self.network.weights(), self.position.steps)?;
         }
         self.position.running.update(mean_loss, &logits.flatten_all()?.to_vec1::<f32>()?, &batch.labels);
-        Ok(())
+        let record =
+            StepRecord { loss: mean_loss, learning_rate: rate, gradient_norm: norm, images: batch.len() };
+        let inspection =
+            activations.zip(before).map(|(seen, before)| Inspection::new(seen, gradients, before));
+        Ok((record, inspection))
     }
 
     /// The learning rate of a batch. It follows the batch's place in the run, so that batches without a usable image
@@ -269,8 +198,12 @@ impl Trainer {
     /// Writes down what an epoch gave and moves on to the next.
     fn end_epoch(&mut self, found: Evaluation, start: Instant, progress: &mut Progress) -> Result<()> {
         let running = &self.position.running;
+        let epoch = self.position.epoch;
+        let record = EpochRecord { training: running, validation: &found, epoch };
+        // First, because a failure here leaves the epoch's end to be done again.
+        self.recorder.epoch(self.position.steps, &record)?;
         let row = Row {
-            epoch: self.position.epoch + 1,
+            epoch: epoch + 1,
             step: self.position.steps,
             learning_rate: self.rate(self.train.batches().saturating_sub(1)),
             train_loss: running.loss(),
@@ -297,7 +230,13 @@ impl Trainer {
         self.draw(false)
     }
 
+    /// Writes a checkpoint, and before it the events of the steps it stands for.
     fn save(&mut self, path: &Path) -> Result<()> {
+        self.recorder.flush()?;
+        self.write_checkpoint(path)
+    }
+
+    fn write_checkpoint(&mut self, path: &Path) -> Result<()> {
         let checkpoint = Checkpoint {
             weights: self.network.weights().clone(),
             ema: self.ema.as_ref().map(|ema| ema.weights().clone()),
@@ -332,62 +271,10 @@ impl Trainer {
     fn pass(&self, what: &'static str, batches: usize, first_batch: usize) -> Pass {
         Pass { what, epoch: self.position.epoch + 1, epochs: self.config.epochs, batches, first_batch }
     }
-
-    /// The error for a loss that is no number: the layer where it first shows.
-    fn diverged(&self, batch: &Batch, tape: &Tape) -> Result<Error> {
-        let place = match tape.first_non_finite()? {
-            Some(id) => {
-                let node = self.network.graph().node(id);
-                format!("first in the output of layer `{}` ({})", node.name, node.op.kind())
-            }
-            None => "in the loss itself".into(),
-        };
-        Ok(self.not_finite("loss", batch, place))
-    }
-
-    /// The error for gradients that are no numbers: the last layer where it shows, which backward is the first.
-    fn exploded(&self, batch: &Batch, gradients: &Gradients) -> Result<Error> {
-        for parameter in self.network.graph().parameters().iter().rev() {
-            let Some(gradient) = gradients.get(&parameter.name) else { continue };
-            let one = Gradients::from([(parameter.name.clone(), gradient.clone())]);
-            if !global_norm(&one)?.is_finite() {
-                let place = format!("first in the gradient of `{}`", parameter.name);
-                return Ok(self.not_finite("gradient", batch, place));
-            }
-        }
-        Ok(self.not_finite("gradient", batch, "in the norm of all gradients".into()))
-    }
-
-    fn not_finite(&self, what: &'static str, batch: &Batch, place: String) -> Error {
-        let kept = match self.run.has_checkpoint() {
-            true => "the checkpoint before it is kept",
-            false => "there is no checkpoint yet",
-        };
-        Error::NotFinite { what, epoch: self.position.epoch + 1, batch: batch.index + 1, place, kept }
-    }
 }
 
 /// Whether a validation beats the best so far: more right, or as many with a smaller loss.
 fn better(found: &Evaluation, best: &Best) -> bool {
     let (new, old) = (found.validation, best.validation);
     new.top1 > old.top1 || (new.top1 == old.top1 && new.loss < old.loss)
-}
-
-/// The loaders of training and validation.
-fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
-    let validation = LoaderOptions {
-        batch_size: config.batch_size,
-        workers: config.workers,
-        strict: config.strict,
-        seed: config.seed,
-        ..LoaderOptions::default()
-    };
-    // A last batch of one or two images would give batch normalisation nothing to average over.
-    let drop_last = data.train.len() >= config.batch_size;
-    let train = LoaderOptions { shuffle: true, drop_last, ..validation };
-    let augmented = TrainTransform::new(config.augmentation(preprocess), *preprocess)?;
-    Ok([
-        Loader::new(data.train.clone(), Arc::new(augmented), train)?,
-        Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?,
-    ])
 }

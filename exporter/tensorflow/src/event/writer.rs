@@ -28,9 +28,9 @@ pub fn is_event_file(path: &Path) -> bool {
 /// A new event file in a folder. What has been written is on its way to the disk at the latest two seconds later, as
 /// long as more is written; [`Self::flush`] and dropping send the rest.
 #[derive(Debug)]
-pub struct EventWriter {
+pub struct EventWriter<W: Write = File> {
     path: PathBuf,
-    out: BufWriter<File>,
+    out: BufWriter<W>,
     flushed: Instant,
 }
 
@@ -47,21 +47,30 @@ impl EventWriter {
         for n in 0u32.. {
             let path = folder.join(format!("events.out.{MARK}.{seconds:010}.{host}.{process}.{n}"));
             match OpenOptions::new().append(true).create_new(true).open(&path) {
-                Ok(file) => return Self::begin(path, file),
+                Ok(file) => {
+                    let mut writer = Self::new(&path, file)?;
+                    writer.flush()?;
+                    return Ok(writer);
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io(&path)(error)),
             }
         }
         unreachable!("a folder holds fewer files than there are numbers")
     }
+}
 
-    fn begin(path: PathBuf, file: File) -> Result<Self> {
-        let out = BufWriter::with_capacity(BUFFER, file);
-        let mut writer = Self { path, out, flushed: Instant::now() };
+impl<W: Write> EventWriter<W> {
+    /// Writes to `out`, beginning with the event that says that events follow; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn new(path: &Path, out: W) -> Result<Self> {
+        let out = BufWriter::with_capacity(BUFFER, out);
+        let mut writer = Self { path: path.to_owned(), out, flushed: Instant::now() };
         let source_metadata = Some(SourceMetadata { writer: "tallow".into() });
         let file_version = Some(VERSION.into());
         writer.write(&Event { wall_time: now(), file_version, source_metadata, ..Event::default() })?;
-        writer.flush()?;
         Ok(writer)
     }
 

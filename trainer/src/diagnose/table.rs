@@ -42,12 +42,14 @@ impl GradientFlow {
 fn cells(layer: &LayerFlow) -> [String; 8] {
     let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.0} %", share * 100.0));
     let activation = &layer.activation;
+    // Batch normalisation leaves a mean of nearly 0.
+    let is_rounding = activation.mean.abs() < 1e-5 * activation.variance.sqrt();
     [
         layer.layer.clone(),
         number(layer.gradient_norm),
         number(layer.weight_norm),
         format!("{:.1e}", layer.update_ratio),
-        number(activation.mean),
+        number(if is_rounding { 0.0 } else { activation.mean }),
         number(activation.variance),
         percent(activation.dead),
         percent(activation.saturated),

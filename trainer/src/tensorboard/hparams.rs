@@ -36,18 +36,21 @@ fn collect(prefix: &str, table: toml::Table, found: &mut BTreeMap<String, Value>
     }
 }
 
-/// The scalars that tell how good a run is.
+/// The scalars that tell how good a run is: the best validation so far, which is what is exported. They are the run's
+/// own, because TensorBoard does not find those of folders in it where the run itself is its `--logdir`.
 pub(super) fn metrics() -> Vec<Metric> {
-    let metric = |group: &str, tag: &str, name: &str| Metric {
-        group: group.into(),
-        tag: tag.into(),
-        display_name: name.into(),
+    let metric = |(tag, name): &(&str, &str)| Metric {
+        group: String::new(),
+        tag: (*tag).into(),
+        display_name: (*name).into(),
     };
-    vec![
-        metric("validation", "epoch/top1", "validation top-1"),
-        metric("validation", "epoch/top5", "validation top-5"),
-        metric("validation", "epoch/loss", "validation loss"),
-        metric("train", "epoch/top1", "training top-1"),
-        metric("train", "epoch/loss", "training loss"),
-    ]
+    BEST.iter().map(metric).collect()
 }
+
+/// Tag and name of each of [`metrics`].
+pub(super) const BEST: [(&str, &str); 4] = [
+    ("best/top1", "best validation top-1"),
+    ("best/top5", "its top-5"),
+    ("best/loss", "its loss"),
+    ("best/epoch", "its epoch"),
+];

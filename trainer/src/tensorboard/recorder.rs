@@ -6,12 +6,12 @@ use image::RgbImage;
 use tallow_builder::exec::Gradients;
 use tallow_builder::{Graph, Weights};
 use tallow_input::Preprocess;
-use tallow_tensorflow::event::hparams::{Status, experiment, session_end, session_start};
+use tallow_tensorflow::event::hparams::{SESSION_END, Status, experiment, session_end, session_start};
 use tallow_tensorflow::event::{self, Event, EventWriter, Histogram, SummaryValue};
 
 use super::purge::purge;
 use super::{graph_def, hparams};
-use crate::checkpoint::Position;
+use crate::checkpoint::{Best, Position};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::diagnose::{Activations, GradientFlow, with_values};
@@ -47,6 +47,8 @@ pub(crate) struct StepRecord {
 pub(crate) struct EpochRecord<'a> {
     pub training: &'a Running,
     pub validation: &'a Evaluation,
+    /// The best so far, this one included.
+    pub best: Best,
     /// From 0.
     pub epoch: u64,
 }
@@ -110,9 +112,9 @@ impl Recorder {
         }
         let (step, within) = (position.steps as i64, position.batch > 0);
         // The checkpoint of an epoch's last batch may be older than what was written at the epoch's end.
-        purge(setting.run.path(), |event| event.step < step.max(1))?;
+        purge(setting.run.path(), |event| event.step < step + i64::from(!within) && !ends_run(event))?;
         purge(&setting.run.file("train"), |event| {
-            event.step < step + i64::from(!(within && ends_epoch(event)))
+            event.step < step + i64::from(!within || !tags(event).any(|tag| tag.starts_with(EPOCH)))
         })?;
         purge(&setting.run.file("validation"), |event| event.step < step + i64::from(!within))?;
         let mut files = Files::create(setting.run)?;
@@ -222,7 +224,7 @@ impl Recorder {
         }
         let report = format!("{}\n\n{}", flow.verdict().to_string().replace('\n', "\n\n"), flow.markdown());
         values.push(event::text("gradient_flow", &report));
-        values.push(picture("gradient_flow", drawn)?);
+        values.push(picture("images/gradient_flow", drawn)?);
         Ok(files.train.summary(step, values)?)
     }
 
@@ -230,7 +232,7 @@ impl Recorder {
     pub fn epoch(&mut self, step: u64, record: &EpochRecord<'_>) -> Result<()> {
         let due = self.config.tensorboard.pictures_due(record.epoch, self.config.epochs);
         let Some(files) = &mut self.files else { return Ok(()) };
-        let EpochRecord { training, validation, epoch } = record;
+        let EpochRecord { training, validation, best, epoch } = record;
         let named = |loss, top1, top5| {
             [("loss", loss), ("top1", top1), ("top5", top5)]
                 .map(|(name, value)| (format!("{EPOCH}{name}"), value))
@@ -252,6 +254,14 @@ impl Recorder {
         }
         files.train.summary(step, scalars(named(training.loss(), training.top1(), training.top5())))?;
         files.validation.summary(step, values)?;
+        let Best { epoch, validation: best } = best;
+        let best = hparams::BEST.map(|(tag, _)| tag).into_iter().zip([
+            best.top1,
+            best.top5,
+            best.loss,
+            *epoch as f64,
+        ]);
+        files.run.summary(step, scalars(best))?;
         self.flush()
     }
 
@@ -283,9 +293,13 @@ impl From<tallow_tensorflow::Error> for Error {
     }
 }
 
-/// Whether an event belongs to an epoch's end.
-fn ends_epoch(event: &Event) -> bool {
-    event.summary.iter().flat_map(|summary| &summary.value).any(|value| value.tag.starts_with(EPOCH))
+fn tags(event: &Event) -> impl Iterator<Item = &str> {
+    event.summary.iter().flat_map(|summary| &summary.value).map(|value| value.tag.as_str())
+}
+
+/// Whether an event says how the run ended; a run that goes on has not.
+fn ends_run(event: &Event) -> bool {
+    tags(event).any(|tag| tag == SESSION_END)
 }
 
 fn scalars<S: Into<String>>(values: impl IntoIterator<Item = (S, f64)>) -> Vec<SummaryValue> {

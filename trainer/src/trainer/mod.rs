@@ -199,7 +199,11 @@ impl Trainer {
     fn end_epoch(&mut self, found: Evaluation, start: Instant, progress: &mut Progress) -> Result<()> {
         let running = &self.position.running;
         let epoch = self.position.epoch;
-        let record = EpochRecord { training: running, validation: &found, epoch };
+        let best = match self.position.best {
+            Some(best) if !better(&found, &best) => best,
+            _ => Best { epoch: epoch + 1, validation: found.validation },
+        };
+        let record = EpochRecord { training: running, validation: &found, best, epoch };
         // First, because a failure here leaves the epoch's end to be done again.
         self.recorder.epoch(self.position.steps, &record)?;
         let row = Row {
@@ -214,9 +218,9 @@ impl Trainer {
         };
         self.log.append(row)?;
         progress.message(&format!("{row}"));
-        let best = self.position.best.is_none_or(|best| better(&found, &best));
+        self.position.best = Some(best);
+        let best = best.epoch == row.epoch;
         if best {
-            self.position.best = Some(Best { epoch: row.epoch, validation: found.validation });
             self.undrawn = Some(found.confusion);
         }
         self.position.epoch += 1;

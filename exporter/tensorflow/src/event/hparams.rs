@@ -47,6 +47,9 @@ pub enum Status {
     Running = 3,
 }
 
+/// The tag of [`session_end`].
+pub const SESSION_END: &str = "_hparams_/session_end_info";
+
 /// Names the hyperparameters (from any run's values, for their types) and the metrics.
 pub fn experiment(hparams: &BTreeMap<String, Value>, metrics: &[Metric]) -> SummaryValue {
     let info = |(name, value): (&String, &Value)| HParamInfo {
@@ -65,7 +68,7 @@ pub fn experiment(hparams: &BTreeMap<String, Value>, metrics: &[Metric]) -> Summ
         hparam_infos: hparams.iter().map(info).collect(),
         metric_infos: metrics.iter().map(metric).collect(),
     };
-    summary("experiment", HParamsData { experiment: Some(experiment), ..HParamsData::default() })
+    summary("_hparams_/experiment", HParamsData { experiment: Some(experiment), ..HParamsData::default() })
 }
 
 /// The values that a run starts with, and the time, seconds since 1970.
@@ -77,21 +80,23 @@ pub fn session_start(hparams: &BTreeMap<String, Value>, seconds: f64) -> Summary
     };
     let entry = |(name, value): (&String, &Value)| (name.clone(), AnyValue { kind: Some(kind(value)) });
     let start = SessionStart { hparams: hparams.iter().map(entry).collect(), start_time_secs: seconds };
-    summary("session_start_info", HParamsData { session_start_info: Some(start), ..HParamsData::default() })
+    summary(
+        "_hparams_/session_start_info",
+        HParamsData { session_start_info: Some(start), ..HParamsData::default() },
+    )
 }
 
 /// How a run ended, and the time, seconds since 1970.
 pub fn session_end(status: Status, seconds: f64) -> SummaryValue {
     let end = SessionEnd { status: status.into(), end_time_secs: seconds };
-    summary("session_end_info", HParamsData { session_end_info: Some(end), ..HParamsData::default() })
+    summary(SESSION_END, HParamsData { session_end_info: Some(end), ..HParamsData::default() })
 }
 
 /// Everything is in the metadata; the tensor is empty.
-fn summary(what: &str, data: HParamsData) -> SummaryValue {
+fn summary(tag: &str, data: HParamsData) -> SummaryValue {
     let plugin_data = PluginData { plugin_name: "hparams".into(), content: data.encode_to_vec() };
     let metadata = SummaryMetadata { plugin_data: Some(plugin_data), data_class: 0 };
-    let tag = format!("_hparams_/{what}");
-    SummaryValue { tag, tensor: Some(tensor(DataType::Float, &[0])), metadata: Some(metadata) }
+    SummaryValue { tag: tag.into(), tensor: Some(tensor(DataType::Float, &[0])), metadata: Some(metadata) }
 }
 
 /// The plugin's message `HParamsPluginData`, of version 0.

@@ -48,7 +48,7 @@ fn cells(layer: &LayerFlow) -> [String; 8] {
         layer.layer.clone(),
         number(layer.gradient_norm),
         number(layer.weight_norm),
-        format!("{:.1e}", layer.update_ratio),
+        if layer.update_ratio == 0.0 { "0".into() } else { format!("{:.1e}", layer.update_ratio) },
         number(if is_rounding { 0.0 } else { activation.mean }),
         number(activation.variance),
         percent(activation.dead),

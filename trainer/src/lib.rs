@@ -6,6 +6,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod diagnose;
 mod error;
 pub mod evaluate;
 pub mod metrics;
@@ -15,6 +16,7 @@ pub mod plot;
 pub mod progress;
 mod run_dir;
 pub mod schedule;
+pub mod tensorboard;
 mod trainer;
 
 pub use config::Config;

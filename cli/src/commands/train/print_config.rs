@@ -27,6 +27,7 @@ const KEYS: &[(&str, &[Key])] = &[
             ("strict", "", "a broken image is an error instead of being left out"),
             ("workers", "", "threads that prepare images; 0 for one a core"),
             ("checkpoint_minutes", "", "between checkpoints within an epoch"),
+            ("diagnose", "", "report how gradients flow at each epoch's first step"),
         ],
     ),
     (
@@ -110,6 +111,15 @@ const KEYS: &[(&str, &[Key])] = &[
         &[
             ("fraction", "", "share of each class held out where there is no validation folder"),
             ("seed", "", "decides which"),
+        ],
+    ),
+    (
+        "tensorboard",
+        &[
+            ("enabled", "", "write event files into the run's directory"),
+            ("scalar_steps", "", "steps between two scalars of single batches"),
+            ("histogram_epochs", "", "between two histograms of weights, gradients, activations; 0 for none"),
+            ("picture_epochs", "", "between two sets of pictures and PR curves; 0 for none"),
         ],
     ),
 ];

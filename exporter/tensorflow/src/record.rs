@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::crc;
 use crate::error::{Error, Result};
+use crate::index::parse_header;
 
 /// Length and its checksum.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// The data's checksum.
-const FOOTER: usize = 4;
+pub(crate) const FOOTER: usize = 4;
 
 /// Bytes that a record of `length` bytes takes in a file.
 pub fn framed_len(length: usize) -> u64 {
@@ -80,11 +81,8 @@ impl<R: Read> RecordReader<R> {
         if header.len() < HEADER {
             return Err(self.damaged("the file ends within a record's length"));
         }
-        let length = u64::from_le_bytes(header[..8].try_into().expect("eight bytes"));
-        let sum = u32::from_le_bytes(header[8..].try_into().expect("four bytes"));
-        if crc::masked(&header[..8]) != sum {
-            return Err(self.damaged("the checksum of a record's length is wrong"));
-        }
+        let header = header[..].try_into().expect("a whole header was read");
+        let length = parse_header(header).map_err(|problem| self.damaged(problem))?;
         let wanted = length.saturating_add(FOOTER as u64);
         if self.fill(buffer, wanted)? < wanted {
             return Err(self.damaged(format!("the file ends within a record of {length} bytes")));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
 
 use crate::augment::Augment;
-use crate::data::SplitOptions;
+use crate::data::{RecordOptions, SplitOptions};
 use crate::error::{Error, Result};
 use crate::optim::{Decay, OptimizerKind};
 use crate::schedule::Schedule;
@@ -17,7 +17,7 @@ use crate::schedule::Schedule;
 pub struct Config {
     /// A network of the zoo, such as `resnet18`.
     pub model: String,
-    /// `digits`, or a folder laid out as `train/<class>/<image>`.
+    /// `digits`, a folder laid out as `train/<class>/<image>`, or TFRecord shards: their folder or a pattern.
     pub data: String,
     /// Passes over the training set.
     pub epochs: u64,
@@ -59,6 +59,9 @@ pub struct Config {
     pub augment: Option<Augment>,
     /// What is held out where the data set has no validation part.
     pub split: SplitOptions,
+    /// How TFRecord shards are read; a run that reads some records it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordOptions>,
 }
 
 impl Default for Config {
@@ -83,6 +86,7 @@ impl Default for Config {
             ema: None,
             augment: None,
             split: SplitOptions::default(),
+            records: None,
         }
     }
 }
@@ -196,6 +200,9 @@ impl Config {
         }
         if let Some(ema) = &self.ema {
             ema.validate()?;
+        }
+        if let Some(records) = &self.records {
+            records.validate()?;
         }
         self.optimizer.validate()?;
         self.schedule.validate()

@@ -15,6 +15,7 @@ pub mod plot;
 pub mod progress;
 mod run_dir;
 pub mod schedule;
+pub mod tally;
 mod trainer;
 
 pub use config::Config;

@@ -14,7 +14,7 @@ use tallow_input::Preprocess;
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
-use crate::data::{Batch, Loader, LoaderOptions, Skipped, Splits};
+use crate::data::{Batch, Loader, LoaderOptions, RecordOptions, Skipped, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate, images};
 use crate::metrics::csv::{Log, Row};
@@ -67,7 +67,7 @@ impl Trainer {
     /// something already.
     pub fn create(path: &Path, config: Config) -> Result<Self> {
         config.validate()?;
-        let data = Splits::open(&config.data, config.split)?;
+        let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let device = Device::Cpu;
@@ -75,7 +75,11 @@ impl Trainer {
             Some(file) => Weights::load(&graph, file, &device)?,
             None => Weights::init(&graph, config.seed, &device)?,
         };
-        let config = Config { augment: Some(config.augmentation(&preprocess)), ..config };
+        let records = data.label_offset.map(|offset| RecordOptions {
+            label_offset: Some(offset),
+            ..config.records.clone().unwrap_or_default()
+        });
+        let config = Config { augment: Some(config.augmentation(&preprocess)), records, ..config };
         let [train, validation] = loaders(&config, &preprocess, &data)?;
         let run = RunDir::create(path, &config, &graph, data.train.classes())?;
         let log = Log::create(&run.file("metrics.csv"))?;
@@ -102,8 +106,9 @@ impl Trainer {
         if !Checkpoint::exists(&from) {
             return Err(Error::NoCheckpoint { path: path.to_owned() });
         }
-        let data = Splits::open(&config.data, config.split)?;
-        if data.train.classes() != run.labels()? {
+        let labels = run.labels()?;
+        let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(&labels))?;
+        if data.train.classes() != labels {
             return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
         }
         let preprocess = config.preprocess()?;

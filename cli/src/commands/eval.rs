@@ -12,7 +12,10 @@ use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
 use tallow_trainer::RunDir;
 use tallow_trainer::augment::EvalTransform;
-use tallow_trainer::data::{Batch, Dataset, Loader, LoaderOptions, SplitOptions, Splits, folder};
+use tallow_trainer::data::{
+    Batch, Dataset, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
+    refuse_record_options, tfrecord,
+};
 use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
 use tallow_trainer::progress::{Pass, Progress};
 
@@ -21,13 +24,15 @@ use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{json, note, percent, say, table};
+use crate::records;
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
-    /// A folder laid out as <class>/<image>, or with a validation folder in it [default: the run's own data]
+    /// A folder laid out as <class>/<image>, or with a validation folder in it, or TFRecord shards: their folder or a
+    /// pattern such as 'dir/validation-*' [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
@@ -36,6 +41,8 @@ pub struct Args {
     engine: Option<EngineChoice>,
     #[command(flatten)]
     foreign: foreign::Args,
+    #[command(flatten)]
+    offset: records::Offset,
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
@@ -97,21 +104,30 @@ fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loa
 fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
     let run = run.and_then(|path| RunDir::open(&path).ok());
-    let data: Arc<dyn Dataset> = match (&args.data, &run) {
+    let config = run.map(|run| run.config()).transpose()?;
+    // What the run's labels meant is what they mean in data of the same kind.
+    let records = args.offset.apply(config.as_ref().and_then(|config| config.records.clone()));
+    records.as_ref().map_or(Ok(()), RecordOptions::validate)?;
+    let data: Arc<dyn Dataset> = match (&args.data, &config) {
         (Some(data), _) if data != Path::new("digits") || data.is_dir() => {
-            Arc::new(folder::open_validation(data)?)
+            match data.to_str().map(tfrecord::locate).transpose()?.flatten() {
+                Some(located) => {
+                    let options = records.unwrap_or_default();
+                    Arc::new(tfrecord::open_validation(&located, &options, Some(labels))?)
+                }
+                None => {
+                    refuse_record_options(args.offset.apply(None).as_ref())?;
+                    Arc::new(folder::open_validation(data)?)
+                }
+            }
         }
-        (Some(_), run) => {
+        (Some(_), config) => {
             // What the run trained on must not be what it is measured on.
-            let split = match run {
-                Some(run) => run.config()?.split,
-                None => SplitOptions::default(),
-            };
-            Splits::open("digits", split)?.validation
+            let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
+            Splits::open("digits", split, args.offset.apply(None).as_ref(), None)?.validation
         }
-        (None, Some(run)) => {
-            let config = run.config()?;
-            Splits::open(&config.data, config.split)?.validation
+        (None, Some(config)) => {
+            Splits::open(&config.data, config.split, records.as_ref(), Some(labels))?.validation
         }
         (None, None) => {
             return Err(usage(format!(

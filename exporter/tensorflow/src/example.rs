@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::{self, Malformed, Message, Value, delimited_len, put_delimited, put_varint, varint_len};
+use crate::wire::{Malformed, Message, Value, delimited_len, put_delimited, put_varint, varint_len};
 
 /// The values under one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,6 +182,23 @@ impl<'a> Example<'a> {
         Ok(example)
     }
 
+    /// Reads the features that lie whole in the first bytes of a serialised example; none where these are damaged.
+    pub fn parse_start(bytes: &'a [u8]) -> Self {
+        let mut example = Self::default();
+        let mut entries = Message::new(bytes);
+        if entries.varint() != Ok(1 << 3 | 2) || entries.varint().is_err() {
+            return example;
+        }
+        while let Ok(Some((number, value))) = entries.field() {
+            if let (1, Value::Bytes(entry)) = (number, value)
+                && let Ok((key, feature)) = parse_entry(entry)
+            {
+                example.features.insert(key, feature);
+            }
+        }
+        example
+    }
+
     /// The serialised example, keys in sorted order.
     pub fn encode(&self) -> Vec<u8> {
         let entry_len = |(key, feature): (&&str, &Feature<'_>)| {
@@ -228,7 +245,7 @@ impl<'a> FromIterator<(&'a str, Feature<'a>)> for Example<'a> {
     }
 }
 
-fn parse_entry(mut entry: Message<'_>) -> Result<(&str, Feature<'_>), wire::Malformed> {
+fn parse_entry(mut entry: Message<'_>) -> Result<(&str, Feature<'_>), Malformed> {
     let (mut key, mut feature) = ("", Feature::Unset);
     while let Some((number, value)) = entry.field()? {
         match (number, value) {

@@ -71,7 +71,8 @@ impl<R: Read> RecordReader<R> {
     /// The next record, in `buffer`; false at the end of the file.
     ///
     /// # Errors
-    /// Where a sum is wrong or the file ends within a record. No more memory is taken than the file has bytes.
+    /// Where a sum is wrong or the file ends within a record. No more memory is taken than the file has bytes. After a
+    /// record whose data alone is damaged the reader stands at the next one, as [`Self::offset`] tells.
     pub fn read_into(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
         buffer.clear();
         let mut header = Vec::with_capacity(HEADER);
@@ -90,11 +91,14 @@ impl<R: Read> RecordReader<R> {
         let data = buffer.len() - FOOTER;
         let sum = u32::from_le_bytes(buffer[data..].try_into().expect("four bytes"));
         buffer.truncate(data);
-        if crc::masked(buffer) != sum {
-            return Err(self.damaged(format!("the checksum of a record of {length} bytes is wrong")));
-        }
+        let sound = crc::masked(buffer) == sum;
+        let checked = if sound {
+            Ok(true)
+        } else {
+            Err(self.damaged(format!("the checksum of a record of {length} bytes is wrong")))
+        };
         self.offset += framed_len(data);
-        Ok(true)
+        checked
     }
 
     /// Appends up to `count` bytes; fewer at the end of the file. The buffer grows as the bytes come, whatever a

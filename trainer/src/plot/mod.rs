@@ -1,4 +1,5 @@
-//! The pictures of a run: learning curves ([`curves()`]) and the confusion matrix ([`confusion()`]).
+//! The pictures of a run: learning curves ([`curves()`]) and the confusion matrix ([`confusion()`]); and of a data
+//! set: [`contact_sheet()`].
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
@@ -6,6 +7,7 @@ mod axis;
 mod canvas;
 mod colormap;
 mod confusion;
+mod contact_sheet;
 mod curves;
 
 use std::path::Path;
@@ -17,6 +19,7 @@ use tallow_builder::files::write_atomically;
 use crate::error::{Error, Result};
 
 pub use confusion::confusion;
+pub use contact_sheet::{SheetRow, THUMBNAIL, contact_sheet};
 pub use curves::curves;
 
 /// Writes a picture as PNG, by way of a temporary file: an earlier picture stays whole until the new one is.

@@ -10,6 +10,7 @@ use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
 use crate::failure::usage;
+use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
 const AUGMENTATION: &str = "Augmentation [default: what suits the data and the size]";
@@ -20,7 +21,8 @@ pub struct Settings {
     /// A TOML file; flags override it, and --print-config shows what may stand in it
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
-    /// A folder laid out as train/<class>/<image>, or `digits`
+    /// A folder laid out as train/<class>/<image>, TFRecord shards (their folder, or a pattern such as 'dir/train-*'),
+    /// or `digits`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// A network of the zoo; `tallow summary` lists them [default: resnet18]
@@ -101,6 +103,8 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    records: records::Args,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -161,6 +165,7 @@ impl Settings {
         config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
         config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
         config.strict |= self.strict;
+        config.records = self.records.apply(config.records.take());
         if let Some(size) = self.size {
             config.input.size = Some(size);
             (config.input.width, config.input.height) = (None, None);

@@ -55,6 +55,19 @@ fn the_bytes_are_tensorflows_and_read_back() {
 }
 
 #[test]
+fn the_start_of_an_example_holds_its_first_features() {
+    let bytes = golden();
+    let whole = Example::parse(&bytes).unwrap();
+    for cut in 0..bytes.len() {
+        let start = Example::parse_start(&bytes[..cut]);
+        assert!(start.features.iter().all(|(key, feature)| whole.features[key] == *feature));
+    }
+    let start = Example::parse_start(&bytes[..100]);
+    assert_eq!((start.features.len(), start.int("image/class/label")), (3, Some(1000)));
+    assert_eq!(Example::parse_start(&bytes), whole);
+}
+
+#[test]
 fn what_other_writers_may_do_is_understood() {
     // Numbers one by one instead of packed, an unknown field, and a key that comes twice.
     let feature = |list: &[u8]| [&[0x1a, list.len() as u8], list].concat();

@@ -37,7 +37,7 @@ pub trait Transform: Send + Sync {
 pub struct LoaderOptions {
     /// Samples in a batch.
     pub batch_size: usize,
-    /// Whether each epoch has an order of its own; otherwise the data set's order.
+    /// Whether each epoch has an order of its own ([`Dataset::shuffled`]); otherwise the data set's order.
     pub shuffle: bool,
     /// Whether to leave out a last batch that is not full.
     pub drop_last: bool,
@@ -161,11 +161,11 @@ impl Loader {
 
     /// The order of the samples in `epoch`.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
         if self.options.shuffle {
-            Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]).shuffle(&mut order);
+            self.dataset.shuffled(&mut Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]))
+        } else {
+            (0..self.dataset.len()).collect()
         }
-        order
     }
 
     /// Starts to prepare `epoch`, from batch `first_batch` on, and hands the batches out in order.
@@ -258,6 +258,6 @@ impl Drop for Epoch {
 }
 
 /// Locks, also after a panic elsewhere: every state behind these locks is valid between statements.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -99,7 +99,7 @@ fn report(args: &Args, prepared: &Prepared) -> Result<()> {
             count(prepared.reencoded.len(), "image")
         )?;
     }
-    say_skipped("could not be used and were left out", &prepared.skipped)?;
+    say_skipped("could not be used", &prepared.skipped)?;
     if prepared.interrupted {
         return say!("stopped; the same command goes on");
     }

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         let kept = if unpacked.kept > 0 { format!(", {} were there", unpacked.kept) } else { String::new() };
         say!("{} written to {}{kept}", count(unpacked.written, "image"), args.out.display())?;
-        say_skipped("could not be used and were left out", &unpacked.skipped)?;
+        say_skipped("could not be used", &unpacked.skipped)?;
         if unpacked.interrupted {
             say!("stopped; the same command goes on")?;
         }

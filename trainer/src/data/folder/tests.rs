@@ -1,5 +1,7 @@
 use tempfile::TempDir;
 
+use image::RgbImage;
+
 use super::*;
 
 /// A folder with the given files; images are 2x2 PNGs in spite of their names, which only the decoder looks at.

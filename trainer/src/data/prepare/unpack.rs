@@ -162,10 +162,10 @@ fn safe(name: &str) -> String {
     if name.is_empty() || name.starts_with('.') { format!("_{name}") } else { name }
 }
 
-/// The name, with another ending where its own promises another format than the image has.
+/// The name, with an ending more where its own promises another format than the image has: `a.png.jpg` can be no other
+/// file's name.
 fn with_fitting_ending(name: &str, image: &[u8]) -> String {
-    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
-    let lower = ending.to_lowercase();
+    let lower = name.rsplit_once('.').map_or(String::new(), |(_, ending)| ending.to_lowercase());
     let fitting: &[&str] = match image {
         _ if jpeg_frame(image).is_some() => &["jpg", "jpeg"],
         [0x89, b'P', b'N', b'G', ..] => &["png"],
@@ -173,5 +173,5 @@ fn with_fitting_ending(name: &str, image: &[u8]) -> String {
         [b'R', b'I', b'F', b'F', ..] => &["webp"],
         _ => return name.to_owned(),
     };
-    if fitting.contains(&lower.as_str()) { name.to_owned() } else { format!("{stem}.{}", fitting[0]) }
+    if fitting.contains(&lower.as_str()) { name.to_owned() } else { format!("{name}.{}", fitting[0]) }
 }

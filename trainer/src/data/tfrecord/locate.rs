@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tallow_tensorflow::shards::{self, ShardSet};
+use tallow_tensorflow::shards::{self, ShardName, ShardSet};
 
 use super::pattern::{is_pattern, matches};
 use crate::data::folder::VALIDATION_NAMES;
@@ -63,18 +63,14 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if path.is_file() {
-        let mut set = shards::group([path.to_owned()]);
-        // One file is what was asked for; its set's other files are not missing.
-        set.iter_mut().for_each(|set| set.missing.clear());
-        return if set.is_empty() { Ok(None) } else { located(folder, set, vec![]) };
-    }
-    if !is_pattern(name) || !folder.is_dir() {
+    let is_file = path.is_file();
+    if !folder.is_dir() || (is_file && ShardName::parse(name).is_none()) || !(is_file || is_pattern(name)) {
         return Ok(None);
     }
+    // One file is what was asked for; the others of its set are not missing.
+    let fits_name = |other: &str| if is_file { other == name } else { matches(name, other) };
     let all = shards::find(folder)?;
-    let fits =
-        |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(|file| matches(name, file));
+    let fits = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(fits_name);
     let (mut sets, mut beside) = (vec![], vec![]);
     for set in all {
         let (named, others): (Vec<_>, Vec<_>) = set.files.iter().cloned().partition(|path| fits(path));
@@ -82,7 +78,7 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
             beside.push(ShardSet { files: others, ..set });
         } else {
             // A pattern may choose some shards of a set; one that should fit and is not there is missing.
-            let missing = set.missing.into_iter().filter(|file| matches(name, file)).collect();
+            let missing = set.missing.into_iter().filter(|file| fits_name(file)).collect();
             sets.push(ShardSet { files: named, missing, ..set });
         }
     }

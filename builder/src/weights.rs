@@ -131,7 +131,8 @@ pub struct Mismatch {
 }
 
 impl Differences {
-    fn is_empty(&self) -> bool {
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
     }
 }

@@ -1,11 +1,11 @@
-//! What a command may be pointed at: a run directory, a model directory, an `.onnx` file, a network of the zoo.
+//! What a command may be pointed at: a run directory, a SavedModel, an `.onnx` file, a network of the zoo.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use tallow_builder::{Graph, Weights};
-use tallow_exporter::ModelDir;
+use tallow_exporter::tensorflow::SavedModel;
 use tallow_input::ModelCard;
 use tallow_trainer::RunDir;
 use tallow_trainer::checkpoint::Checkpoint;
@@ -15,6 +15,8 @@ pub struct Trained {
     pub graph: Graph,
     pub weights: Weights,
     pub card: ModelCard,
+    /// Steps of the optimiser, 0 where nobody knows.
+    pub steps: u64,
 }
 
 /// Whether `path` holds a training run.
@@ -22,26 +24,26 @@ pub fn is_run(path: &Path) -> bool {
     RunDir::open(path).is_ok()
 }
 
-/// A trained network out of a run directory (its best checkpoint) or a model directory.
+/// A trained network out of a run directory (its best checkpoint) or a SavedModel.
 pub fn open_trained(path: &Path) -> Result<Trained> {
     if is_run(path) {
         return open_run(path);
     }
     if path.is_file() {
-        bail!("{} is a file: name the run directory or the model directory it came from", path.display());
+        bail!("{} is a file: name the run directory or the SavedModel it came from", path.display());
     }
     if !path.exists() {
         bail!("{} does not exist: name a run directory, such as runs/quickstart", path.display());
     }
-    if !ModelDir::is_at(path) {
+    if !SavedModel::is_at(path) {
         bail!(
-            "{} is neither a run directory nor a model directory: name one, such as runs/quickstart",
+            "{} is neither a run directory nor a SavedModel of Tallow's: name one, such as runs/quickstart",
             path.display()
         );
     }
-    let dir = ModelDir::open(path)?;
-    let weights = dir.load_weights(&Device::Cpu)?;
-    Ok(Trained { graph: dir.graph().clone(), weights, card: dir.card().clone() })
+    let model = SavedModel::open(path)?;
+    let weights = model.load_weights(&Device::Cpu)?;
+    Ok(Trained { graph: model.graph().clone(), weights, card: model.card().clone(), steps: 0 })
 }
 
 fn open_run(path: &Path) -> Result<Trained> {
@@ -67,11 +69,14 @@ fn open_run(path: &Path) -> Result<Trained> {
         ];
         card.metrics = metrics.map(|(name, value)| (name.to_owned(), value)).into();
     }
-    Ok(Trained { graph, weights, card })
+    Ok(Trained { graph, weights, card, steps: position.steps })
 }
 
-/// The run or model directory that an `.onnx` file lies in, if it does: candle's side of a comparison.
+/// The run or SavedModel that an `.onnx` file lies in, if it does: candle's side of a comparison.
 pub fn origin_of(onnx: &Path) -> Option<PathBuf> {
+    if let Some(model) = SavedModel::around(onnx) {
+        return Some(model);
+    }
     let parent = match onnx.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -79,10 +84,13 @@ pub fn origin_of(onnx: &Path) -> Option<PathBuf> {
     parent.join("network.json").is_file().then(|| parent.to_owned())
 }
 
-/// The `.onnx` file that `path` names: itself, or the one in a run or model directory.
+/// The `.onnx` file that `path` names: itself, or the one in a run directory or SavedModel.
 pub fn onnx_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
+    }
+    if SavedModel::is_at(path) {
+        return Ok(SavedModel::open(path)?.onnx_path());
     }
     let file = path.join("model.onnx");
     if file.is_file() {
@@ -91,7 +99,7 @@ pub fn onnx_file(path: &Path) -> Result<PathBuf> {
     if is_run(path) {
         bail!("{} has no model.onnx yet: run `tallow export {}` first", path.display(), path.display());
     }
-    bail!("{} holds no model.onnx: name an .onnx file, or a run or model directory", path.display())
+    bail!("{} holds no model.onnx: name an .onnx file, a run directory or a SavedModel", path.display())
 }
 
 /// The first of `path`, `path-2`, `path-3`, … that does not exist: nothing is overwritten.

@@ -38,6 +38,19 @@ pub enum Error {
         problem: String,
     },
 
+    /// A file of TensorFlow's that cannot be read or written.
+    #[error(transparent)]
+    TensorFlow(#[from] tallow_tensorflow::Error),
+
+    /// A file that is none of PyTorch's weights, or a damaged one.
+    #[error("{}: not readable as PyTorch weights: {problem}", path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+
     /// A layer whose numbers cannot be exported.
     #[error("layer `{layer}`: {problem}")]
     Layer {
@@ -88,9 +101,9 @@ pub enum Error {
         problem: String,
     },
 
-    /// A directory that is not a model directory, or a damaged one.
+    /// A directory that is no SavedModel of Tallow's, or a damaged one.
     #[error("{}: {problem}", path.display())]
-    ModelDir {
+    SavedModel {
         /// The directory, or the file in it.
         path: PathBuf,
         /// What is wrong and what to do.

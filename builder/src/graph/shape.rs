@@ -126,7 +126,7 @@ impl From<Pads> for Padding {
 
 impl Padding {
     /// The rows and columns this stands for, for an input of `size` [height, width] pixels.
-    pub(crate) fn resolve(self, size: [usize; 2], window: &Window) -> Pads {
+    pub fn resolve(self, size: [usize; 2], window: &Window) -> Pads {
         match self {
             Self::Explicit(pads) => pads,
             Self::Valid => Pads::default(),

@@ -1,4 +1,4 @@
-//! `tallow export`: from a run, a model directory or bare weights to files that engines run.
+//! `tallow export`: from a run, a SavedModel or bare weights to files that engines run.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::ValueEnum;
 use serde::Serialize;
-use tallow_builder::Weights;
-use tallow_exporter::{Existing, ModelDir, OnnxOptions, write_onnx};
+use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
+use tallow_exporter::{Existing, OnnxOptions, read_weights, write_onnx};
 use tallow_input::ModelCard;
 use tallow_models::Options;
 
@@ -18,13 +18,13 @@ use crate::output::{json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A run directory (its best checkpoint is exported) or a model directory
+    /// A run directory (its best checkpoint is exported) or a SavedModel of Tallow's
     #[arg(required_unless_present = "model", conflicts_with = "model")]
     from: Option<PathBuf>,
     /// A network of the zoo, with --weights instead of a run
     #[arg(long, requires = "weights")]
     model: Option<String>,
-    /// A safetensors file that fits --model exactly
+    /// Weights that fit --model exactly: a safetensors file, PyTorch's or TensorFlow's
     #[arg(long, requires = "model")]
     weights: Option<PathBuf>,
     /// Classes of --model
@@ -45,7 +45,7 @@ pub struct Args {
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Onnx)]
     format: Format,
-    /// Where to [default: model.onnx, or model/, in the run directory]
+    /// Where to [default: model.onnx, saved_model/ or tf_checkpoint/ in the run directory]
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Version of ONNX's operator set, 15 to 21
@@ -57,9 +57,15 @@ pub struct Args {
     /// Fix the number of images a run takes
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Keep batch normalisation as layers of its own
+    /// Keep batch normalisation as layers of its own in the .onnx file
     #[arg(long)]
     no_fold: bool,
+    /// Fold batch normalisation in TensorFlow's graph, which keeps it by default so that it can be trained there
+    #[arg(long)]
+    fold: bool,
+    /// Version of the SavedModel: the directory in it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    model_version: u64,
     /// Replace what is there
     #[arg(long)]
     force: bool,
@@ -72,23 +78,42 @@ pub struct Args {
 pub enum Format {
     /// One self-describing .onnx file
     Onnx,
-    /// A directory with model.onnx, network.json, variables/ and assets/
-    ModelDir,
+    /// TensorFlow's SavedModel: graph, variables and assets, with the .onnx file in assets.extra/
+    SavedModel,
+    /// A checkpoint of TensorFlow 1: model.ckpt-<step>.meta, .index and .data
+    TfCheckpoint,
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    check(args)?;
     let trained = trained(args)?;
-    let options =
+    let onnx =
         OnnxOptions { opset: args.opset, fold: !args.no_fold, softmax: args.softmax, batch: args.batch };
+    let options = SavedModelOptions { version: args.model_version, fold: args.fold, onnx };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let output = match (&args.output, &args.from, args.format) {
         (Some(path), ..) => path.clone(),
         (None, Some(run), Format::Onnx) => run.join("model.onnx"),
-        (None, Some(run), Format::ModelDir) => run.join("model"),
+        (None, Some(run), Format::SavedModel) => run.join("saved_model"),
+        (None, Some(run), Format::TfCheckpoint) => run.join("tf_checkpoint"),
         (None, None, _) => return Err(usage("say where to write with --output FILE")),
     };
     let written = write(&trained, &output, args.format, &options, existing)?;
     if args.json { json(&written) } else { say!("{written}") }
+}
+
+/// Refuses flags that the format has no use for.
+fn check(args: &Args) -> Result<()> {
+    let of_onnx = args.no_fold || args.softmax || args.batch.is_some();
+    match args.format {
+        Format::Onnx if args.fold => Err(usage("an .onnx file is folded unless --no-fold says otherwise")),
+        Format::Onnx if args.model_version != 1 => Err(usage("--model-version is for --format saved-model")),
+        Format::TfCheckpoint if of_onnx || args.fold || args.model_version != 1 => Err(usage(
+            "a checkpoint holds the weights as they are: --fold, --no-fold, --softmax, --batch and \
+             --model-version are not for it",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What was written.
@@ -96,37 +121,49 @@ pub fn run(args: &Args) -> Result<()> {
 pub struct Written {
     path: String,
     bytes: u64,
-    opset: u32,
+    /// Of the .onnx file, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opset: Option<u32>,
     seconds: f64,
 }
 
 impl std::fmt::Display for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { path, bytes, opset, seconds } = self;
-        write!(f, "{path}  {:.1} MB, opset {opset}, {seconds:.2} s", *bytes as f64 / 1e6)
+        let opset = opset.map(|opset| format!("opset {opset}, ")).unwrap_or_default();
+        write!(f, "{path}  {:.1} MB, {opset}{seconds:.2} s", *bytes as f64 / 1e6)
     }
 }
 
-/// Writes an .onnx file or a model directory.
+/// Writes an .onnx file, a SavedModel or a checkpoint.
 pub fn write(
     trained: &Trained,
     output: &Path,
     format: Format,
-    options: &OnnxOptions,
+    options: &SavedModelOptions,
     existing: Existing,
 ) -> Result<Written> {
-    let Trained { graph, weights, card } = trained;
+    let Trained { graph, weights, card, steps } = trained;
     let start = Instant::now();
-    let onnx = match format {
+    let files: Vec<PathBuf> = match format {
         Format::Onnx => {
-            write_onnx(output, graph, weights, Some(card), options, existing)?;
-            output.to_owned()
+            write_onnx(output, graph, weights, Some(card), &options.onnx, existing)?;
+            vec![output.to_owned()]
         }
-        Format::ModelDir => ModelDir::write(output, graph, weights, card, options, existing)?.onnx_path(),
+        Format::SavedModel => {
+            SavedModel::write(output, graph, weights, card, options, existing)?.files().into()
+        }
+        Format::TfCheckpoint => {
+            write_checkpoint(output, graph, weights, Step(*steps), existing)?.files().into()
+        }
     };
     let seconds = start.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(&onnx).with_context(|| onnx.display().to_string())?.len();
-    Ok(Written { path: output.display().to_string(), bytes, opset: options.opset, seconds })
+    let mut bytes = 0;
+    for file in &files {
+        bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
+    }
+    let opset = (format != Format::TfCheckpoint).then_some(options.onnx.opset);
+    Ok(Written { path: output.display().to_string(), bytes, opset, seconds })
 }
 
 fn trained(args: &Args) -> Result<Trained> {
@@ -137,7 +174,7 @@ fn trained(args: &Args) -> Result<Trained> {
     let (width, height) = (args.size.or(args.width), args.size.or(args.height));
     let options = Options { classes: args.classes, width, height, ..Options::default() };
     let graph = network.build(&options)?;
-    let weights = Weights::load(&graph, file, &Device::Cpu)?;
+    let weights = read_weights(&graph, file, None, &Device::Cpu)?.weights;
     let classes = graph.output_shape().elements();
     let labels = match &args.labels {
         Some(path) => read_labels(path)?,
@@ -154,5 +191,5 @@ fn trained(args: &Args) -> Result<Trained> {
     // The graph takes no side beyond a u32.
     let side = |side: Option<usize>| side.unwrap_or(network.native) as u32;
     let card = ModelCard::new(model, labels, network.preprocess(side(width), side(height)));
-    Ok(Trained { graph, weights, card })
+    Ok(Trained { graph, weights, card, steps: 0 })
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use tallow_conformance::VerifyOptions;
-use tallow_exporter::{Existing, OnnxOptions};
+use tallow_exporter::Existing;
+use tallow_exporter::tensorflow::SavedModelOptions;
 use tallow_runtime::{Classifier, find_library, install};
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::data::{Sample, Splits};
@@ -73,10 +74,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     step("3. export")?;
     let trained = open_trained(&run)?;
-    let (onnx, directory) = (run.join("model.onnx"), run.join("model"));
-    let options = OnnxOptions::default();
+    let (onnx, directory) = (run.join("model.onnx"), run.join("saved_model"));
+    let options = SavedModelOptions::default();
     say!("{}", write(&trained, &onnx, Format::Onnx, &options, Existing::Keep)?)?;
-    say!("{}", write(&trained, &directory, Format::ModelDir, &options, Existing::Keep)?)?;
+    say!("{}", write(&trained, &directory, Format::SavedModel, &options, Existing::Keep)?)?;
 
     step("4. verify: the same numbers in every engine")?;
     let report = verify::compare(&onnx, Some(run.clone()), &VerifyOptions::default())?;
@@ -90,7 +91,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     say!(
         "{run}/model.onnx        the network for any ONNX runtime; it carries its labels and preprocessing"
     )?;
-    say!("{run}/model/            the same with weights, layer graph and assets")?;
+    say!("{run}/saved_model/      the same for TensorFlow, with variables, assets and the layer graph")?;
     say!(
         "{run}/curves.png        loss and accuracy; confusion.png beside it shows which digits are confused"
     )?;

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use tallow_builder::Graph;
 use tallow_builder::graph::{LayerCost, Totals};
-use tallow_exporter::ModelDir;
+use tallow_exporter::tensorflow::SavedModel;
 use tallow_models::Options;
 use tallow_trainer::RunDir;
 
@@ -59,9 +59,9 @@ fn open(network: &Path, args: &Args) -> Result<Graph> {
             Err(usage("--classes and --size are for a network of the zoo; a trained one has its own"))
         }
         None if is_run(network) => Ok(RunDir::open(network)?.graph()?),
-        None if ModelDir::is_at(network) => Ok(ModelDir::open(network)?.graph().clone()),
+        None if SavedModel::is_at(network) => Ok(SavedModel::open(network)?.graph().clone()),
         None => bail!(
-            "{} is neither a network of the zoo nor a run or model directory: `tallow summary` lists the networks",
+            "{} is neither a network of the zoo nor a run directory or SavedModel: `tallow summary` lists the networks",
             network.display()
         ),
     }

@@ -92,7 +92,8 @@ fn evaluation_needs_the_classes_of_the_model() {
     typed(folder.path(), "eval run --data digits").fails(1, &["0, 1, 2, …, 9 (10)", "blue sky, green, red"]);
     typed(folder.path(), "eval run --data nowhere").fails(1, &["no such folder: nowhere"]);
     typed(folder.path(), "eval nowhere").fails(1, &["nowhere does not exist"]);
-    typed(folder.path(), "eval data").fails(1, &["data is neither a run directory nor a model directory"]);
+    typed(folder.path(), "eval data")
+        .fails(1, &["data is neither a run directory nor a SavedModel of Tallow's"]);
 }
 
 #[cfg(unix)]

@@ -46,8 +46,8 @@ fn a_damaged_run_directory() {
     typed(at, "train --resume run --epochs 3").fails(1, &["run/network.json"]);
     fs::write(at.join("run/config.toml"), "epochs = ").unwrap();
     typed(at, "train --resume run --epochs 3").fails(1, &["run/config.toml: line 1"]);
-    cut(&at.join("run/model/model.onnx"));
-    typed(at, "verify run/model").fails(1, &["run/model/model.onnx"]);
+    cut(&at.join("run/saved_model/1/assets.extra/model.onnx"));
+    typed(at, "verify run/saved_model").fails(1, &["run/saved_model/1/assets.extra/model.onnx"]);
     fs::remove_file(at.join("run/model.onnx")).unwrap();
     typed(at, "predict run data/train/red").fails(1, &["run has no model.onnx yet", "tallow export run"]);
 }
@@ -81,8 +81,9 @@ fn nothing_is_overwritten_unless_told() {
     typed(at, &format!("{QUICK} --data data --run run")).fails(1, &["run holds a run", "--resume", "--run"]);
     typed(at, &format!("{QUICK} --data data --run data")).fails(1, &["data is not empty", "--run"]);
     typed(at, "export run").fails(1, &["run/model.onnx: already exists", "--force"]);
-    typed(at, "export run --format model-dir").fails(1, &["run/model: already exists", "--force"]);
-    typed(at, "export run -o data --force --format model-dir").fails(1, &["data", "no model directory"]);
+    typed(at, "export run --format saved-model").fails(1, &["run/saved_model/1: already exists", "--force"]);
+    typed(at, "export run -o data --force --format saved-model")
+        .fails(1, &["data", "something else than versions of a SavedModel"]);
     typed(at, "export run -o data --force").fails(1, &["data: is no regular file", "name a file"]);
     typed(at, "export run -o no/such/folder/m.onnx")
         .fails(1, &["the folder no/such/folder does not exist", "create it"]);
@@ -120,7 +121,7 @@ fn a_disk_without_room_keeps_the_older_checkpoint() {
         "the older checkpoint was harmed, or rubbish is left"
     );
     limited("export run -o new.onnx").fails(1, &["new.onnx"]);
-    limited("export run -o new --format model-dir").fails(1, &["new"]);
+    limited("export run -o new --format saved-model").fails(1, &["new"]);
     let left: Vec<_> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     typed(at, "train --resume run --epochs 4").ok();

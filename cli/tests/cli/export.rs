@@ -35,7 +35,7 @@ fn every_option_gives_a_file_that_verifies() {
 fn the_same_weights_give_the_same_bytes() {
     let folder = copy();
     let at = folder.path();
-    typed(at, "export run/model -o again.onnx").ok();
+    typed(at, "export run/saved_model -o again.onnx").ok();
     assert!(fs::read(at.join("again.onnx")).unwrap() == fs::read(at.join("run/model.onnx")).unwrap());
 }
 
@@ -45,7 +45,7 @@ fn bare_weights_become_a_model() {
     let at = folder.path();
     fs::write(at.join("names.txt"), "blue\ngreen\nred\n\n").unwrap();
     let weights = "--model plain_cnn --weights run/checkpoints/best/weights.safetensors --classes 3 --size 8";
-    typed(at, &format!("export {weights} --labels names.txt -o bare --format model-dir")).ok();
+    typed(at, &format!("export {weights} --labels names.txt -o bare --format saved-model")).ok();
     typed(at, "verify bare").ok();
     let json = typed(at, "predict bare data/validation/red/0.png --engine tract -k 1 --json").json();
     assert!(["blue", "green", "red"].contains(&json[0]["predictions"][0]["label"].as_str().unwrap()));
@@ -80,7 +80,8 @@ fn what_is_no_model_is_said_to_be_none() {
     typed(at, "verify data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);
     typed(at, "verify nowhere.onnx").fails(1, &["nowhere.onnx", "No such file"]);
     typed(at, "verify data").fails(1, &["data holds no model.onnx"]);
-    typed(at, "verify run/model.onnx --from data").fails(1, &["data is neither a run directory nor a model"]);
-    typed(at, "export data -o new.onnx").fails(1, &["data is neither a run directory nor a model directory"]);
+    typed(at, "verify run/model.onnx --from data")
+        .fails(1, &["data is neither a run directory nor a SavedModel"]);
+    typed(at, "export data -o new.onnx").fails(1, &["data is neither a run directory nor a SavedModel"]);
     typed(at, "export run/model.onnx -o new.onnx").fails(1, &["run/model.onnx is a file"]);
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::support::{command, shared, typed};
 
 #[test]
-fn networks_runs_and_model_directories_have_a_summary() {
+fn networks_runs_and_saved_models_have_a_summary() {
     let here = Path::new(".");
     let table = typed(here, "summary resnet50").ok();
     assert!(
@@ -19,7 +19,7 @@ fn networks_runs_and_model_directories_have_a_summary() {
     assert_eq!(json["totals"]["parameters"], 11_689_512 - 990 * 513);
     let list = typed(here, "summary --json").json();
     assert!(list.as_array().unwrap().iter().any(|network| network["name"] == "efficientnet_b7"));
-    for trained in ["run", "run/model"] {
+    for trained in ["run", "run/saved_model"] {
         assert!(
             typed(shared(), &format!("summary {trained}")).ok().contains("plain_cnn, input 3×8×8, output 3")
         );

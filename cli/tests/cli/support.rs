@@ -115,7 +115,7 @@ pub fn workplace() -> TempDir {
 /// The flags of a training that takes a moment.
 pub const QUICK: &str = "train --model plain_cnn --size 8 --batch-size 8 --epochs 2 --warmup 0 --workers 1";
 
-/// The folder with `data/`, a trained `run/` with its `model.onnx` and model directory `run/model/`.
+/// The folder with `data/`, a trained `run/` with its `model.onnx` and SavedModel `run/saved_model/`.
 /// Tests that change anything take a [`copy`].
 pub fn shared() -> &'static Path {
     static SHARED: OnceLock<TempDir> = OnceLock::new();
@@ -123,7 +123,7 @@ pub fn shared() -> &'static Path {
         let folder = workplace();
         typed(folder.path(), &format!("{QUICK} --data data --run run")).ok();
         typed(folder.path(), "export run").ok();
-        typed(folder.path(), "export run --format model-dir").ok();
+        typed(folder.path(), "export run --format saved-model").ok();
         folder
     });
     folder.path()

@@ -166,7 +166,7 @@ fn evaluation_finds_what_training_found() {
     assert_eq!(found["loss"], state["best"]["validation"]["loss"]);
 
     for model in
-        ["run/model.onnx --engine tract", "run --engine tract", "run/model --data data --engine tract"]
+        ["run/model.onnx --engine tract", "run --engine tract", "run/saved_model --data data --engine tract"]
     {
         let other = typed(shared(), &format!("eval {model} --json")).json();
         assert_eq!(other["engine"], "tract");

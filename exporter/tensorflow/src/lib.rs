@@ -4,6 +4,7 @@
 //! order, [`example`] is what is in them, [`shards`] how a set's files are called. Nothing here knows networks or
 //! tensors of candle: trainer reads its data and writes its curves with it, exporter builds its models from it.
 
+pub mod bundle;
 pub mod crc;
 mod error;
 pub mod example;
@@ -11,6 +12,7 @@ pub mod index;
 pub mod proto;
 pub mod record;
 pub mod shards;
+pub mod table;
 mod wire;
 
 pub use error::{Error, Result};

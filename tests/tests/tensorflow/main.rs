@@ -6,6 +6,11 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod environment;
+mod imports;
+mod models;
+#[path = "../op_cases/mod.rs"]
+mod op_cases;
+mod records;
 
 use std::process::ExitCode;
 
@@ -15,6 +20,9 @@ use libtest_mimic::Arguments;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let environment = if arguments.list { Environment::unmade() } else { Environment::prepare() };
-    let trials = vec![environment.trial("environment::imports", |python| python.run("version.py", &[]))];
+    let mut trials = vec![environment.trial("environment::imports", |python| python.run("version.py", &[]))];
+    trials.extend(models::trials(&environment));
+    trials.extend(imports::trials(&environment));
+    trials.extend(records::trials(&environment));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -154,6 +154,9 @@ pub struct TensorProto {
     /// Strings.
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub string_val: Vec<Vec<u8>>,
+    /// 64-bit integers.
+    #[prost(int64, repeated, tag = "10")]
+    pub int64_val: Vec<i64>,
 }
 
 /// Functions.

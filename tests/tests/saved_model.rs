@@ -1,15 +1,16 @@
-//! From a model directory to predictions: what the exporter writes, the runtime serves, and candle agrees.
+//! From a SavedModel to predictions: what the exporter writes, the runtime serves, and candle agrees.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use candle_core::Device;
 use tallow_builder::Network;
 use tallow_conformance::{VerifyOptions, randomised, verify};
-use tallow_exporter::{Existing, ModelDir, OnnxOptions};
+use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions};
+use tallow_exporter::{Existing, OnnxOptions};
 use tallow_models::Options;
 use tallow_runtime::{Classifier, EngineChoice, EngineKind, ModelCard, OutputKind, Preprocess, RgbImage};
 
 #[test]
-fn a_model_directory_verifies_and_serves_itself() {
+fn a_saved_model_verifies_and_serves_itself() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { height: Some(24), width: Some(32), ..Options::new(3, 24) };
     let graph = tallow_models::build("resnet20", &options).unwrap();
@@ -24,10 +25,11 @@ fn a_model_directory_verifies_and_serves_itself() {
     let mut answers = Vec::new();
     for softmax in [false, true] {
         let path = folder.path().join(format!("softmax_{softmax}"));
-        let options = OnnxOptions { softmax, ..Default::default() };
-        ModelDir::write(&path, &graph, &weights, &card, &options, Existing::Keep).unwrap();
+        let onnx = OnnxOptions { softmax, ..Default::default() };
+        let options = SavedModelOptions { onnx, ..Default::default() };
+        SavedModel::write(&path, &graph, &weights, &card, &options, Existing::Keep).unwrap();
 
-        let dir = ModelDir::open(&path).unwrap();
+        let dir = SavedModel::open(&path).unwrap();
         let network = Network::new(dir.graph().clone(), dir.load_weights(&Device::Cpu).unwrap());
         let report = verify(&dir.onnx_path(), Some(&network), &VerifyOptions::default()).unwrap();
         assert!(report.agrees, "{report}");

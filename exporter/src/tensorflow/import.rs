@@ -1,0 +1,188 @@
+//! Weights back from TensorFlow: a checkpoint of version 1 or 2, or the variables of a SavedModel, whoever wrote them,
+//! as long as the variables are called as Tallow calls them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use prost::Message;
+use tallow_builder::graph::Role;
+use tallow_builder::weights::{Differences, Mismatch};
+use tallow_builder::{Graph, Weights};
+use tallow_tensorflow::bundle::{BundleReader, index_path};
+use tallow_tensorflow::proto::TrackableObjectGraph;
+
+use super::checkpoint::latest;
+use super::variables::variables;
+use crate::error::Result;
+use crate::weights::Imported;
+
+/// The objects that an object-based checkpoint holds values of.
+const OBJECTS: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
+/// What ends the key of an object's value.
+const VALUE: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
+
+/// The prefix of the tensor bundle at `path`, if there is one: `path` may be the prefix itself, its `.index` file, a
+/// directory with checkpoints (the newest is taken), a SavedModel or a version of one.
+pub fn bundle_at(path: &Path) -> Option<PathBuf> {
+    if path.extension().is_some_and(|extension| extension == "index") && path.is_file() {
+        return Some(path.with_extension(""));
+    }
+    let mut candidates = vec![path.to_owned(), path.join("variables/variables")];
+    candidates.extend(latest(path));
+    candidates.extend(super::saved_model::newest_version(path).map(|path| path.join("variables/variables")));
+    candidates.into_iter().find(|prefix| index_path(prefix).is_file())
+}
+
+/// Reads the weights of `graph` out of the bundle with this prefix, strictly: what is missing, left over or wrongly
+/// shaped is an error that lists all of it, in TensorFlow's names and shapes.
+///
+/// # Errors
+/// Where a file is damaged or does not fit the network.
+pub fn read_variables(graph: &Graph, prefix: &Path, device: &Device) -> Result<Imported> {
+    let bundle = BundleReader::open(prefix)?;
+    let keys = keys_by_name(&bundle)?;
+    let mut differences = Differences::default();
+    let mut tensors = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for variable in variables(graph) {
+        let Some(data) = keys.get(&variable.name).map(|key| bundle.read(key)).transpose()?.flatten() else {
+            differences.missing.push(variable.name);
+            continue;
+        };
+        used.insert(variable.name.clone());
+        if data.shape != variable.shape {
+            let (expected, actual) = (variable.shape, data.shape);
+            differences.mismatched.push(Mismatch { name: variable.name, expected, actual });
+            continue;
+        }
+        let values = data.to_f32().ok_or_else(|| {
+            let problem =
+                format!("`{}` holds {:?}, and weights are floating-point", variable.name, data.dtype);
+            tallow_tensorflow::Error::unusable(&index_path(prefix), problem)
+        })?;
+        let tensor = variable.tensor(values)?.to_device(device)?;
+        tensors.insert(variable.parameter.name, tensor);
+    }
+    let extra: Vec<String> = keys.into_keys().filter(|name| !used.contains(name)).collect();
+    let (left_out, unexpected) = extra.into_iter().partition(|name| is_of_training(name, &used));
+    differences.unexpected = unexpected;
+    if !differences.is_empty() {
+        let error = tallow_builder::Error::Weights {
+            origin: prefix.display().to_string(),
+            network: graph.name().to_owned(),
+            differences: Box::new(differences),
+        };
+        return Err(error.into());
+    }
+    for parameter in graph.parameters() {
+        if parameter.role == Role::BatchesTracked {
+            tensors.insert(parameter.name, Tensor::zeros((), DType::I64, device)?);
+        }
+    }
+    let weights = Weights::from_tensors(graph, tensors, &prefix.display().to_string())?;
+    Ok(Imported { weights, left_out })
+}
+
+/// The bundle's keys by the variables' names. An object-based checkpoint tells the names; else the keys are the names.
+fn keys_by_name(bundle: &BundleReader) -> Result<BTreeMap<String, String>> {
+    let keys = bundle.iter().map(|(key, _)| key.to_owned()).filter(|key| key != OBJECTS);
+    let mut named: BTreeMap<String, String> = keys.map(|key| (key.clone(), key)).collect();
+    let Some(objects) = bundle.read_string(OBJECTS)? else { return Ok(named) };
+    let objects = TrackableObjectGraph::decode(&objects[..]).map_err(|error| {
+        tallow_tensorflow::Error::unusable(bundle.index(), format!("`{OBJECTS}` cannot be read ({error})"))
+    })?;
+    for tensor in objects.nodes.into_iter().flat_map(|object| object.attributes) {
+        let name = match tensor.full_name.trim_end_matches(":0") {
+            "" => tensor.checkpoint_key.trim_end_matches(VALUE),
+            name => name,
+        };
+        if let Some(key) = named.remove(&tensor.checkpoint_key) {
+            named.insert(name.to_owned(), key);
+        }
+    }
+    Ok(named)
+}
+
+/// Whether a variable belongs to the training: a slot that an optimiser keeps beside a variable, an average of one, a
+/// counter.
+fn is_of_training(name: &str, used: &BTreeSet<String>) -> bool {
+    let counters =
+        ["global_step", "save_counter", "iteration", "learning_rate", "beta1_power", "beta2_power"];
+    let last = name.trim_end_matches(VALUE).rsplit('/').next().unwrap_or(name);
+    let beside = name.rmatch_indices('/').any(|(end, _)| used.contains(&name[..end]));
+    counters.contains(&last) || beside || name.contains("/.OPTIMIZER_SLOT/")
+}
+
+#[cfg(test)]
+mod tests {
+    use tallow_builder::GraphBuilder;
+    use tallow_builder::graph::{BatchNorm, ConvSpec, Shape};
+
+    use super::super::{Step, write_checkpoint};
+    use super::*;
+    use crate::atomic::Existing;
+
+    fn graph(channels: usize) -> Graph {
+        let mut g = GraphBuilder::new("net", Shape::map(3, 8, 8));
+        let x = g.conv2d("layer1.0.conv", g.input(), ConvSpec::new(channels, 3)).unwrap();
+        let x = g.batch_norm("layer1.0.bn", x, BatchNorm::default()).unwrap();
+        g.finish(x).unwrap()
+    }
+
+    #[test]
+    fn weights_read_back_to_the_bit_from_every_way_to_name_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let graph = graph(4);
+        for step in [10, 20] {
+            let weights = Weights::init(&graph, step, &Device::Cpu).unwrap();
+            write_checkpoint(folder.path(), &graph, &weights, Step(step), Existing::Keep).unwrap();
+        }
+        let newest = Weights::init(&graph, 20, &Device::Cpu).unwrap();
+        let prefix = folder.path().join("model.ckpt-20");
+        for path in [folder.path().to_owned(), prefix.clone(), index_path(&prefix)] {
+            let found = bundle_at(&path).unwrap();
+            assert_eq!(found, prefix);
+            let Imported { weights, left_out } = read_variables(&graph, &found, &Device::Cpu).unwrap();
+            assert_eq!(left_out, ["global_step"]);
+            for ((name, a), (_, b)) in weights.iter().zip(newest.iter()) {
+                assert_eq!(a.to_string(), b.to_string(), "{name}");
+            }
+        }
+        let state = std::fs::read_to_string(folder.path().join("checkpoint")).unwrap();
+        let expected = "model_checkpoint_path: \"model.ckpt-20\"\nall_model_checkpoint_paths: \"model.ckpt-10\"\n\
+                        all_model_checkpoint_paths: \"model.ckpt-20\"\n";
+        assert_eq!(state, expected);
+        let weights = &newest;
+        let again = write_checkpoint(folder.path(), &graph, weights, Step(20), Existing::Keep);
+        assert!(again.unwrap_err().to_string().contains("model.ckpt-20: already exists"));
+        assert!(bundle_at(&folder.path().join("other")).is_none());
+    }
+
+    #[test]
+    fn another_network_is_an_error_in_tensorflows_names_and_shapes() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = Weights::init(&graph(4), 1, &Device::Cpu).unwrap();
+        let prefix =
+            write_checkpoint(folder.path(), &graph(4), &weights, Step(1), Existing::Keep).unwrap().prefix;
+        let text = read_variables(&graph(5), &prefix, &Device::Cpu).unwrap_err().to_string();
+        assert!(text.contains("layer1/0/conv/kernel (needs [3, 3, 3, 5], has [3, 3, 3, 4])"), "{text}");
+        let mut g = GraphBuilder::new("other", Shape::map(3, 8, 8));
+        let x = g.conv2d("stem", g.input(), ConvSpec::new(4, 3)).unwrap();
+        let text = read_variables(&g.finish(x).unwrap(), &prefix, &Device::Cpu).unwrap_err().to_string();
+        assert!(text.contains("1 missing: stem/kernel; 5 unexpected: layer1/0/bn/beta, "), "{text}");
+    }
+
+    #[test]
+    fn what_an_optimiser_keeps_beside_a_variable_is_left_out() {
+        let used = BTreeSet::from(["a/kernel".to_owned()]);
+        for name in
+            ["a/kernel/Momentum", "a/kernel/ExponentialMovingAverage", "global_step", "optimizer/iteration"]
+        {
+            assert!(is_of_training(name, &used), "{name}");
+        }
+        for name in ["a/kernels", "b/kernel/Momentum", "a/bias"] {
+            assert!(!is_of_training(name, &used), "{name}");
+        }
+    }
+}

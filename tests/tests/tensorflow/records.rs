@@ -32,7 +32,8 @@ fn shards(folder: &Path, schema: Schema) -> Vec<PathBuf> {
         let part = if i % 4 == 3 { "validation" } else { "train" };
         let class = source.join(part).join(format!("n0000000{}", i / 4 % 3));
         std::fs::create_dir_all(&class).unwrap();
-        let picture = RgbImage::from_fn(30 + i, 20, |x, y| Rgb([(x * 5) as u8, (y * 9) as u8, (i * 10) as u8]));
+        let picture =
+            RgbImage::from_fn(30 + i, 20, |x, y| Rgb([(x * 5) as u8, (y * 9) as u8, (i * 10) as u8]));
         let file = class.join(format!("Bild ü {i}.JPEG"));
         let format = if i % 7 == 0 { ImageFormat::Png } else { ImageFormat::Jpeg };
         match i % 5 {
@@ -45,7 +46,8 @@ fn shards(folder: &Path, schema: Schema) -> Vec<PathBuf> {
     if schema == Schema::Inception {
         let (texts, boxes) = (folder.join("texts"), folder.join("boxes"));
         std::fs::write(&texts, "n00000000\ttench, Tinca tinca\nn00000002\tgoldfish\n").unwrap();
-        std::fs::write(&boxes, "Bild ü 1.JPEG,0.0060,0.2620,0.7545,0.9940\nBild ü 1.JPEG,0,0,1,0.5\n").unwrap();
+        std::fs::write(&boxes, "Bild ü 1.JPEG,0.0060,0.2620,0.7545,0.9940\nBild ü 1.JPEG,0,0,1,0.5\n")
+            .unwrap();
         (options.texts, options.boxes) = (Some(texts), Some(boxes));
     }
     let out = folder.join("shards");

@@ -88,16 +88,21 @@ fn what_is_no_state_dict_is_refused_with_a_reason() {
 fn cut_and_flipped_files_are_errors_or_other_numbers_and_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = folder.path().join("damaged.pth");
+    // A new file each time: some file systems wait for the disk where one is overwritten.
+    let write = |bytes: &[u8]| {
+        let _ = std::fs::remove_file(&damaged);
+        std::fs::write(&damaged, bytes).unwrap();
+    };
     for name in ["state_dict.pth", "legacy.pth"] {
         let sound = std::fs::read(fixture(name)).unwrap();
         for i in 0..sound.len() {
-            std::fs::write(&damaged, &sound[..i]).unwrap();
+            write(&sound[..i]);
             let text = read_weights(&graph(), &damaged, None, &Device::Cpu).unwrap_err().to_string();
             assert!(text.contains("damaged.pth"), "{text}");
             for bit in [1, 0x80] {
                 let mut bytes = sound.clone();
                 bytes[i] ^= bit;
-                std::fs::write(&damaged, bytes).unwrap();
+                write(&bytes);
                 if let Err(error) = read_weights(&graph(), &damaged, None, &Device::Cpu) {
                     assert!(error.to_string().contains("damaged.pth"), "{error}");
                 }

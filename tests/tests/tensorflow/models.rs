@@ -25,9 +25,7 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
     let few = ["plain_cnn", "resnet18_cifar", "resnet50", "efficientnet_b0", "efficientnet_lite0"];
     vec![
         environment.trial("models::load_the_zoo", |python| {
-            let all =
-                tallow_models::names().filter(|name| !name.starts_with("resnet1") || *name == "resnet18");
-            consume(python, "load", zoo(all, 33), &SavedModelOptions::default())
+            consume(python, "load", zoo(tallow_models::names(), 33), &SavedModelOptions::default())
         }),
         environment.trial("models::load_every_operation", |python| {
             consume(python, "load", operations(), &SavedModelOptions::default())

@@ -79,12 +79,13 @@ def measure(dataset, seconds):
         return dataset.reduce(zero, lambda sums, found: (sums[0] + tf.cast(found[0], tf.int64), sums[1] + found[1]))
 
     total()
-    start, count, size = time.perf_counter(), 0, 0
+    start, cpu, count, size = time.perf_counter(), time.process_time(), 0, 0
     while count == 0 or time.perf_counter() - start < seconds:
         found = total()
         count, size = count + int(found[0]), size + int(found[1])
     elapsed = time.perf_counter() - start
-    return {"records": count / elapsed, "bytes": size / elapsed}
+    cpu = time.process_time() - cpu
+    return {"records": count / elapsed, "bytes": size / elapsed, "cpu": cpu / count}
 
 
 def main():

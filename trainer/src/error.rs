@@ -35,7 +35,7 @@ pub enum Error {
         others: String,
     },
     /// A classifier needs two classes.
-    #[error("only one class ({class}) in {}: a classifier needs at least two class folders", .path.display())]
+    #[error("only one class ({class}) in {}: a classifier needs at least two", .path.display())]
     OneClass {
         /// The folder that holds the classes.
         path: PathBuf,

@@ -85,7 +85,13 @@ pub struct ShardSet {
 pub fn find(folder: &Path) -> Result<Vec<ShardSet>> {
     let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-    Ok(group(paths.map_err(Error::io(folder))?.into_iter().filter(|path| path.is_file())))
+    let mut sets = group(paths.map_err(Error::io(folder))?);
+    // Names are looked at first: a folder may hold very many files that are no shards.
+    for set in &mut sets {
+        set.files.retain(|path| path.is_file());
+    }
+    sets.retain(|set| !set.files.is_empty());
+    Ok(sets)
 }
 
 /// Sorts files into the sets that their names tell; files that are no shards are passed over.

@@ -9,7 +9,7 @@ use tallow_trainer::data::inspect::{Inspection, Spread, inspect};
 use tallow_trainer::plot;
 use tallow_trainer::tally::Show;
 
-use super::{say_skipped, text};
+use super::{classes, say_skipped, text};
 use crate::commands::train::skipped_json;
 use crate::failure::INTERRUPTED;
 use crate::output::{json, note, say, table, thousands};
@@ -52,10 +52,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn report(parts: &[Inspection]) -> Result<()> {
     let names: Vec<&str> = parts.iter().map(|part| part.part.as_str()).collect();
-    let classes = parts.first().map_or(&[][..], |part| &part.classes);
+    let named = parts.first().map_or(&[][..], |part| &part.classes);
     let number = |n: usize| thousands(n as u64);
     let mut rows: Vec<Vec<String>> = vec![];
-    for (i, (class, _)) in classes.iter().enumerate() {
+    for (i, (class, _)) in named.iter().enumerate() {
         let counts = parts.iter().map(|part| number(part.classes[i].1));
         rows.push(std::iter::once(class.clone()).chain(counts).collect());
     }
@@ -63,7 +63,7 @@ fn report(parts: &[Inspection]) -> Result<()> {
     table(&[&["class"], names.as_slice()].concat(), &rows)?;
     for part in parts {
         say!("")?;
-        say!("{}: {} classes", part.part, part.classes.len())?;
+        say!("{}: {}", part.part, classes(part.classes.len()))?;
         if let (Some(width), Some(height)) = (part.width, part.height) {
             let size = |pick: fn(&Spread) -> u32| format!("{}×{}", pick(&width), pick(&height));
             let [min, median, max] = [size(|s| s.min), size(|s| s.median), size(|s| s.max)];
@@ -86,9 +86,9 @@ fn triple(values: [f64; 3]) -> String {
 }
 
 fn part_json(part: &Inspection) -> Value {
-    let classes = part.classes.iter().map(|(class, count)| json!({ "class": class, "images": count }));
+    let counts = part.classes.iter().map(|(class, count)| json!({ "class": class, "images": count }));
     json!({
-        "part": part.part, "images": part.images, "classes": classes.collect::<Vec<_>>(),
+        "part": part.part, "images": part.images, "classes": counts.collect::<Vec<_>>(),
         "width": part.width, "height": part.height, "mean": part.mean, "std": part.std,
         "broken": skipped_json(&part.broken), "missing": part.missing,
     })

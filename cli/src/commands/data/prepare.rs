@@ -8,7 +8,7 @@ use serde_json::json;
 use tallow_trainer::data::prepare::{Options, Prepared, PreparedPart, Schema, prepare};
 use tallow_trainer::tally::Show;
 
-use super::{say_skipped, size};
+use super::{classes, say_skipped, size};
 use crate::commands::train::skipped_json;
 use crate::failure::INTERRUPTED;
 use crate::interrupt;
@@ -106,10 +106,6 @@ fn report(args: &Args, prepared: &Prepared) -> Result<()> {
     let last = prepared.label_offset as usize + prepared.classes.len() - 1;
     say!("{}, labels {} to {last}", classes(prepared.classes.len()), prepared.label_offset)?;
     say!("next: tallow data verify {out} && tallow train --data {out}")
-}
-
-fn classes(n: usize) -> String {
-    format!("{n} class{}", if n == 1 { "" } else { "es" })
 }
 
 fn report_json(args: &Args, prepared: &Prepared) -> Result<()> {

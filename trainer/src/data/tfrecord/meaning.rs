@@ -81,10 +81,6 @@ impl Meaning {
                 other => other,
             })?
         };
-        if classes.len() < 2 {
-            let problem = format!("only {} class: a classifier needs at least two", classes.len());
-            return Err(unusable(problem));
-        }
         Ok(Self { fields, classes, label_offset })
     }
 

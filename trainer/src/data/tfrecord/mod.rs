@@ -120,6 +120,9 @@ pub fn open(
     let parts = located.parts()?;
     let index = Index::scan(parts.train.files)?;
     let meaning = Meaning::find(&located.folder, &index, options, known)?;
+    if let [class] = meaning.classes.as_slice() {
+        return Err(Error::OneClass { path: located.folder.clone(), class: class.clone() });
+    }
     let [train, validation] = match parts.validation {
         Some(set) => [index, Index::scan(set.files)?],
         None => hold_out(index, split)?,

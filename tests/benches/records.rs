@@ -22,7 +22,7 @@ use tallow_builder::Rng;
 use tallow_input::Preprocess;
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::prepare::{Options, prepare};
-use tallow_trainer::data::tfrecord::{RecordOptions, Records, locate, open_validation};
+use tallow_trainer::data::tfrecord::{RecordOptions, Records, locate};
 use tallow_trainer::data::{Dataset, Loader, LoaderOptions};
 use tallow_trainer::tally::Show;
 
@@ -48,7 +48,7 @@ fn main() {
     };
     let pattern = shards.join("train-*");
     let located = locate(pattern.to_str().unwrap()).unwrap().expect("shards to read");
-    let records = Arc::new(open_validation(&located, &RecordOptions::default(), None).unwrap());
+    let records = Arc::new(Records::open(&located, &RecordOptions::default(), None).unwrap());
     let mean = records.index().bytes() as f64 / records.len() as f64;
     println!(
         "{} records of {:.0} kB in {} shards, {} cores",

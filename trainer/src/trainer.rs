@@ -1,12 +1,15 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
+//! `resume` goes on with an earlier run, `divergence` ends one whose numbers are no longer finite.
 
-use std::path::Path;
+mod divergence;
+mod resume;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
-use tallow_builder::exec::{Gradients, Tape};
 use tallow_builder::kernels::CrossEntropy;
 use tallow_builder::{Network, Rng, Weights};
 use tallow_input::Preprocess;
@@ -14,8 +17,8 @@ use tallow_input::Preprocess;
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
-use crate::data::{Batch, Loader, LoaderOptions, RecordOptions, Skipped, Splits};
-use crate::error::{Error, Result};
+use crate::data::{Batch, Fingerprint, Loader, LoaderOptions, RecordOptions, Skipped, Splits, lasting};
+use crate::error::Result;
 use crate::evaluate::{Evaluation, evaluate, images};
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
@@ -24,6 +27,8 @@ use crate::optim::{Ema, Optimizer, global_norm};
 use crate::plot;
 use crate::progress::{Pass, Progress};
 use crate::run_dir::RunDir;
+
+pub use resume::Changes;
 
 /// Time between two drawings of the pictures; drawing takes longer than a small epoch.
 const REDRAW: Duration = Duration::from_secs(30);
@@ -44,6 +49,7 @@ pub struct Trainer {
     undrawn: Option<ConfusionMatrix>,
     drawn: Instant,
     saved: Instant,
+    went_back: bool,
 }
 
 /// How a run ended.
@@ -68,6 +74,14 @@ impl Trainer {
     pub fn create(path: &Path, config: Config) -> Result<Self> {
         config.validate()?;
         let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
+        // From here on the run is one that can be gone on with from any folder.
+        let absolute = |file: PathBuf| std::fs::canonicalize(&file).unwrap_or(file);
+        let weights = config.weights.map(absolute);
+        let records = data.label_offset.map(|offset| {
+            let asked = config.records.unwrap_or_default();
+            RecordOptions { label_offset: Some(offset), labels: asked.labels.map(absolute), ..asked }
+        });
+        let config = Config { data: lasting(&config.data), weights, records, ..config }.resolved()?;
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let device = Device::Cpu;
@@ -75,57 +89,12 @@ impl Trainer {
             Some(file) => Weights::load(&graph, file, &device)?,
             None => Weights::init(&graph, config.seed, &device)?,
         };
-        let records = data.label_offset.map(|offset| RecordOptions {
-            label_offset: Some(offset),
-            ..config.records.clone().unwrap_or_default()
-        });
-        let config = Config { augment: Some(config.augmentation(&preprocess)), records, ..config };
         let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let run = RunDir::create(path, &config, &graph, data.train.classes())?;
+        let run = RunDir::create(path, &config, &graph, data.train.classes(), &Fingerprint::of(&data))?;
         let log = Log::create(&run.file("metrics.csv"))?;
         let position = Position::start(data.train.classes().len());
         let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
         let optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
-    }
-
-    /// Prepares to go on with the run in `path` from its newest checkpoint, to the bit as if it had never stopped.
-    /// `epochs` may lengthen it.
-    ///
-    /// # Errors
-    /// Where there is no run or checkpoint, one is damaged, or the data has changed its classes.
-    pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
-        let run = RunDir::open(path)?;
-        let kept = run.config()?;
-        let config = Config { epochs: epochs.unwrap_or(kept.epochs), ..kept.clone() };
-        config.validate()?;
-        let graph = run.graph()?;
-        // Where the disk was full after the first best one, there is no other.
-        let from = if Checkpoint::exists(&run.last()) { run.last() } else { run.best() };
-        if !Checkpoint::exists(&from) {
-            return Err(Error::NoCheckpoint { path: path.to_owned() });
-        }
-        let labels = run.labels()?;
-        let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(&labels))?;
-        if data.train.classes() != labels {
-            return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
-        }
-        let preprocess = config.preprocess()?;
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let Checkpoint { weights, ema, optimizer: state, position } =
-            Checkpoint::read(&from, &graph, &Device::Cpu)?;
-        if config.epochs < position.epoch {
-            let remedy = "the run is already longer than that; choose more epochs, or leave them out";
-            return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
-        }
-        let ema = config.ema.map(|decay| Ema::new(decay, &graph, ema.unwrap_or_else(|| weights.clone())));
-        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        optimizer.restore(state, position.steps)?;
-        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
-        if config != kept {
-            run.write_config(&config)?;
-        }
         let network = Network::new(graph, weights);
         Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
     }
@@ -155,6 +124,7 @@ impl Trainer {
             undrawn: None,
             drawn: now,
             saved: now,
+            went_back: false,
         }
     }
 
@@ -173,6 +143,11 @@ impl Trainer {
         &self.config
     }
 
+    /// Whether the newest checkpoint was missing, so that a resumed run goes on from its best.
+    pub fn went_back(&self) -> bool {
+        self.went_back
+    }
+
     /// Whether all epochs are done, so that [`Self::train`] has nothing to do.
     pub fn is_done(&self) -> bool {
         self.position.epoch >= self.config.epochs
@@ -188,22 +163,38 @@ impl Trainer {
     /// # Errors
     /// Where the loss stops being a number, no image can be used, or a file cannot be written.
     pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
-        while self.position.epoch < self.config.epochs {
+        while !self.is_done() {
             let start = Instant::now();
-            let interrupted = self.train_epoch(progress, stop, start)?;
-            if interrupted {
+            let Some(found) = self.run_epoch(progress, stop, start)? else {
                 self.save(&self.run.last())?;
                 self.draw(true)?;
                 return Ok(self.outcome(true));
-            }
-            let found = self.validate(progress)?;
+            };
             self.end_epoch(found, start, progress)?;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
         }
         self.draw(true)?;
-        Ok(self.outcome(false))
+        Ok(self.outcome(!self.is_done()))
     }
 
-    /// The rest of an epoch. True if it was interrupted.
+    /// The rest of an epoch: training, then the validation. `None` if it was interrupted; where it was in the
+    /// validation, the position is the end of the epoch's training, from which the validation is done anew.
+    fn run_epoch(
+        &mut self,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+        start: Instant,
+    ) -> Result<Option<Evaluation>> {
+        if self.train_epoch(progress, stop, start)? {
+            return Ok(None);
+        }
+        self.train.refuse_unusable_class()?;
+        self.validate(progress, stop)
+    }
+
+    /// The rest of an epoch's training. True if it was interrupted.
     fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
@@ -257,18 +248,19 @@ impl Trainer {
     fn rate(&self, batch: usize) -> f64 {
         let per_epoch = self.train.batches();
         let step = self.position.epoch * per_epoch as u64 + batch as u64;
-        self.config.schedule.rate(step, per_epoch, self.config.epochs)
+        self.config.schedule.rate(self.config.learning_rate(), step, per_epoch, self.config.epochs)
     }
 
-    fn validate(&self, progress: &mut Progress) -> Result<Evaluation> {
+    fn validate(&self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let pass = self.pass("validate", self.validation.batches(), 0);
-        match &self.ema {
+        let found = match &self.ema {
             Some(ema) => {
                 let average = Network::new(self.network.graph().clone(), ema.weights().clone());
-                evaluate(&average, &self.validation, progress, pass)
+                evaluate(&average, &self.validation, progress, pass, stop)
             }
-            None => evaluate(&self.network, &self.validation, progress, pass),
-        }
+            None => evaluate(&self.network, &self.validation, progress, pass, stop),
+        };
+        found.map_err(|error| self.in_validation(error))
     }
 
     /// Writes down what an epoch gave and moves on to the next.
@@ -309,6 +301,7 @@ impl Trainer {
             optimizer: self.optimizer.state().clone(),
             position: self.position.clone(),
         };
+        self.check_finite(&checkpoint)?;
         self.saved = Instant::now();
         checkpoint.write(path)
     }
@@ -319,7 +312,7 @@ impl Trainer {
             return Ok(());
         }
         self.drawn = Instant::now();
-        let title = format!("{} on {}", self.config.model, self.config.data);
+        let title = format!("{} on {}", self.config.model, self.config.data_name());
         plot::save(&plot::curves(&title, self.log.rows())?, &self.run.file("curves.png"))?;
         if let Some(matrix) = self.undrawn.take() {
             let picture = plot::confusion(&title, &matrix, self.train.dataset().classes())?;
@@ -336,39 +329,6 @@ impl Trainer {
 
     fn pass(&self, what: &'static str, batches: usize, first_batch: usize) -> Pass {
         Pass { what, epoch: self.position.epoch + 1, epochs: self.config.epochs, batches, first_batch }
-    }
-
-    /// The error for a loss that is no number: the layer where it first shows.
-    fn diverged(&self, batch: &Batch, tape: &Tape) -> Result<Error> {
-        let place = match tape.first_non_finite()? {
-            Some(id) => {
-                let node = self.network.graph().node(id);
-                format!("first in the output of layer `{}` ({})", node.name, node.op.kind())
-            }
-            None => "in the loss itself".into(),
-        };
-        Ok(self.not_finite("loss", batch, place))
-    }
-
-    /// The error for gradients that are no numbers: the last layer where it shows, which backward is the first.
-    fn exploded(&self, batch: &Batch, gradients: &Gradients) -> Result<Error> {
-        for parameter in self.network.graph().parameters().iter().rev() {
-            let Some(gradient) = gradients.get(&parameter.name) else { continue };
-            let one = Gradients::from([(parameter.name.clone(), gradient.clone())]);
-            if !global_norm(&one)?.is_finite() {
-                let place = format!("first in the gradient of `{}`", parameter.name);
-                return Ok(self.not_finite("gradient", batch, place));
-            }
-        }
-        Ok(self.not_finite("gradient", batch, "in the norm of all gradients".into()))
-    }
-
-    fn not_finite(&self, what: &'static str, batch: &Batch, place: String) -> Error {
-        let kept = match self.run.has_checkpoint() {
-            true => "the checkpoint before it is kept",
-            false => "there is no checkpoint yet",
-        };
-        Error::NotFinite { what, epoch: self.position.epoch + 1, batch: batch.index + 1, place, kept }
     }
 }
 

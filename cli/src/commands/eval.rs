@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
-use tallow_trainer::RunDir;
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
     Batch, Dataset, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
@@ -18,12 +18,13 @@ use tallow_trainer::data::{
 };
 use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
 use tallow_trainer::progress::{Pass, Progress};
+use tallow_trainer::{Config, RunDir};
 
 use super::train::skipped_json;
 use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
-use crate::output::{json, note, percent, say, table};
+use crate::output::{count, json, note, percent, say, table};
 use crate::records;
 
 #[derive(clap::Args)]
@@ -32,7 +33,8 @@ pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
     /// A folder laid out as <class>/<image>, or with a validation folder in it, or TFRecord shards: their folder or a
-    /// pattern such as 'dir/validation-*' [default: the run's own data]
+    /// pattern such as 'dir/validation-*'; of a folder with train/ or training shards alone, what training holds out
+    /// [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
@@ -54,6 +56,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Nothing stops an evaluation but the end of the process.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let start = Instant::now();
     let mut progress = Progress::stderr();
@@ -68,14 +73,19 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         note!("{}", classifier.selection());
         let loader = loader(args, classifier.labels(), classifier.preprocess())?;
         let forward = |batch: &Batch| logits(&classifier, batch);
-        let found = evaluate_with(classifier.labels().len(), forward, &loader, &mut progress, pass(&loader))?;
+        let classes = classifier.labels().len();
+        let found = evaluate_with(classes, forward, &loader, &mut progress, pass(&loader), &NEVER)?;
         (found, loader, classifier.selection().engine.to_string())
     } else {
+        args.foreign
+            .refuse("a directory is evaluated as it says of itself: name its .onnx file, or an --engine")?;
         let trained = open_trained(&args.model)?;
         let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
         let network = Network::new(trained.graph, trained.weights);
-        (evaluate(&network, &loader, &mut progress, pass(&loader))?, loader, "candle".to_owned())
+        let found = evaluate(&network, &loader, &mut progress, pass(&loader), &NEVER)?;
+        (found, loader, "candle".to_owned())
     };
+    let found = found.context("the evaluation was stopped")?;
     report(args, &found, &loader, &engine, start.elapsed().as_secs_f64())
 }
 
@@ -106,29 +116,49 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = run.and_then(|path| RunDir::open(&path).ok());
     let config = run.map(|run| run.config()).transpose()?;
     // What the run's labels meant is what they mean in data of the same kind.
+    let said = args.offset.apply(None);
     let records = args.offset.apply(config.as_ref().and_then(|config| config.records.clone()));
-    records.as_ref().map_or(Ok(()), RecordOptions::validate)?;
+    let records = records.as_ref();
+    records.map_or(Ok(()), RecordOptions::validate)?;
+    // What the run trained on must not be what it is measured on.
+    let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
+    let is_its_own = |data: &Path| {
+        let known = config.as_ref().map(|config| Path::new(&config.data));
+        known.is_some_and(|known| data == known || data.canonicalize().is_ok_and(|data| data == known))
+    };
+    let own = |config: &Config| Splits::open(&config.data, split, records, Some(labels));
     let data: Arc<dyn Dataset> = match (&args.data, &config) {
-        (Some(data), _) if data != Path::new("digits") || data.is_dir() => {
-            match data.to_str().map(tfrecord::locate).transpose()?.flatten() {
+        (Some(data), Some(config)) if is_its_own(data) => own(config)?.validation,
+        (Some(data), _) if data == Path::new("digits") && !data.is_dir() => {
+            Splits::open("digits", split, said.as_ref(), None)?.validation
+        }
+        (Some(data), _) => {
+            let located = data.to_str().map(tfrecord::locate).transpose()?.flatten();
+            let (images, holds_out) = match located {
                 Some(located) => {
-                    let options = records.unwrap_or_default();
-                    Arc::new(tfrecord::open_validation(&located, &options, Some(labels))?)
+                    let options = records.cloned().unwrap_or_default();
+                    let images = tfrecord::open_validation(&located, &options, split, Some(labels))?;
+                    (images, located.holds_out().then_some("shards"))
                 }
                 None => {
-                    refuse_record_options(args.offset.apply(None).as_ref())?;
-                    Arc::new(folder::open_validation(data)?)
+                    refuse_record_options(said.as_ref())?;
+                    (folder::open_validation(data, split)?, folder::holds_out(data).then_some("folder"))
                 }
+            };
+            if let Some(absent) = holds_out {
+                note!(
+                    "{} has no validation {absent}: evaluating on the {} of train that training {}holds out (a share of \
+                     {}, seed {})",
+                    data.display(),
+                    count(images.len(), "image"),
+                    if config.is_some() { "" } else { "by default " },
+                    split.fraction,
+                    split.seed
+                );
             }
+            images
         }
-        (Some(_), config) => {
-            // What the run trained on must not be what it is measured on.
-            let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
-            Splits::open("digits", split, args.offset.apply(None).as_ref(), None)?.validation
-        }
-        (None, Some(config)) => {
-            Splits::open(&config.data, config.split, records.as_ref(), Some(labels))?.validation
-        }
+        (None, Some(config)) => own(config)?.validation,
         (None, None) => {
             return Err(usage(format!(
                 "say what to evaluate on with --data FOLDER: {} lies in no run",

@@ -4,6 +4,7 @@
 //! Everything random is keyed by seed, epoch and sample, so that no result depends on the order of threads.
 
 pub mod digits;
+mod fingerprint;
 pub mod folder;
 pub mod inspect;
 pub mod loader;
@@ -11,6 +12,7 @@ pub mod prepare;
 mod split;
 pub mod tfrecord;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -18,6 +20,7 @@ use tallow_builder::Rng;
 
 use crate::error::{Error, Result};
 
+pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
 pub use tfrecord::RecordOptions;
@@ -55,6 +58,16 @@ pub trait Dataset: Send + Sync {
 
     /// Where sample `index` comes from, for messages: a path, or `digits #17`.
     fn origin(&self, index: usize) -> String;
+
+    /// What sample `index` is called within the data set, wherever the data set lies.
+    fn name(&self, index: usize) -> String {
+        self.origin(index)
+    }
+
+    /// The label of sample `index`, where it is known without loading it.
+    fn known_label(&self, _index: usize) -> Option<u32> {
+        None
+    }
 
     /// The samples in the order of one epoch, which `rng` alone decides. A data set whose samples are costly to reach
     /// in any order may keep neighbours together.
@@ -100,7 +113,7 @@ impl Splits {
         records: Option<&RecordOptions>,
         known: Option<&[String]>,
     ) -> Result<Self> {
-        let is_digits = source == "digits" && !std::path::Path::new(source).is_dir();
+        let is_digits = source == "digits" && !Path::new(source).is_dir();
         if !is_digits && let Some(located) = tfrecord::locate(source)? {
             return tfrecord::open(&located, &records.cloned().unwrap_or_default(), split, known);
         }
@@ -125,6 +138,15 @@ pub fn refuse_record_options(records: Option<&RecordOptions>) -> Result<()> {
         Some(RecordOptions { labels: Some(path), .. }) => setting("labels", path.display().to_string()),
         _ => Ok(()),
     }
+}
+
+/// A data set's name as it can be kept: a folder's is made absolute, so that it is found from any other folder.
+pub(crate) fn lasting(source: &str) -> String {
+    let path = Path::new(source);
+    // A pattern names no file, but its folder is one.
+    let by_folder = || Some(std::fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    let absolute = std::fs::canonicalize(path).ok().or_else(by_folder);
+    absolute.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or_else(|| source.to_owned())
 }
 
 /// First parts of the keys given to [`tallow_builder::Rng::stream`], one for each use, so that no two uses share

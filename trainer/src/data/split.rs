@@ -57,6 +57,14 @@ impl Dataset for Subset {
     fn origin(&self, index: usize) -> String {
         self.source.origin(self.indices[index])
     }
+
+    fn known_label(&self, index: usize) -> Option<u32> {
+        Some(self.label(index))
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.source.name(self.indices[index])
+    }
 }
 
 impl Labelled for Subset {

@@ -61,6 +61,10 @@ impl Dataset for Digits {
     fn origin(&self, index: usize) -> String {
         format!("digits #{index}")
     }
+
+    fn known_label(&self, index: usize) -> Option<u32> {
+        Some(self.label(index))
+    }
 }
 
 impl Labelled for Digits {

@@ -88,10 +88,9 @@ fn parts(source: &str, records: Option<&RecordOptions>) -> Result<Vec<Part>> {
         refuse_record_options(records)?;
         let Source { classes, train, validation } = Source::search(Path::new(source), EmptyClasses::Keep)?;
         let named = [("train", train), ("validation", validation)];
-        let parts = named
-            .into_iter()
-            .filter(|(_, images)| !images.is_empty())
-            .map(|(name, images)| part(name, Arc::new(ImageFolder::of(classes.clone(), images))));
+        let parts = named.into_iter().filter(|(_, images)| !images.is_empty()).map(|(name, images)| {
+            part(name, Arc::new(ImageFolder::of(Path::new(source), classes.clone(), images)))
+        });
         return Ok(parts.collect());
     };
     let options = records.cloned().unwrap_or_default();

@@ -159,6 +159,28 @@ impl Loader {
         list
     }
 
+    /// Refuses a class of which every image was left out: a network would be trained for a class it never sees.
+    ///
+    /// # Errors
+    /// [`Error::UnusableClass`].
+    pub(crate) fn refuse_unusable_class(&self) -> Result<()> {
+        let skipped = lock(&self.skipped);
+        let known = |index: usize| self.dataset.known_label(index);
+        let Some(label) = skipped.keys().filter_map(|&index| known(index)).find(|&label| {
+            let mut members = (0..self.dataset.len()).filter(|&index| known(index) == Some(label));
+            members.all(|index| skipped.contains_key(&index))
+        }) else {
+            return Ok(());
+        };
+        let mut found = skipped.iter().filter(|(index, _)| known(**index) == Some(label));
+        let first = found.next().map(|(_, Skipped { origin, reason })| format!("{origin}: {reason}"));
+        Err(Error::UnusableClass {
+            class: self.dataset.classes()[label as usize].clone(),
+            tried: 1 + found.count(),
+            first: first.unwrap_or_default(),
+        })
+    }
+
     /// The order of the samples in `epoch`.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
         if self.options.shuffle {

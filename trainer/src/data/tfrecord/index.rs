@@ -91,6 +91,13 @@ impl Index {
         format!("{}: record at byte {}", self.paths[shard].display(), span.offset)
     }
 
+    /// What tells a record from all others of the set, wherever the set lies.
+    pub fn name(&self, record: usize) -> String {
+        let (shard, Span { offset, length }) = self.place(record);
+        let file = self.paths[shard].file_name().unwrap_or_default().to_string_lossy();
+        format!("{file} {offset} {length}")
+    }
+
     /// A record's data; its sums are checked.
     ///
     /// # Errors

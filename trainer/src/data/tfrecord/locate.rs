@@ -19,6 +19,8 @@ pub struct Located {
     beside: Vec<ShardSet>,
     /// What was asked for.
     source: String,
+    /// Whether that was a folder.
+    is_folder: bool,
 }
 
 /// Training shards, and validation shards if there are any.
@@ -38,7 +40,8 @@ pub struct Parts {
 pub fn locate(source: &str) -> Result<Option<Located>> {
     let path = Path::new(source);
     let located = |folder: &Path, sets, beside| {
-        Ok(Some(Located { folder: folder.to_owned(), sets, beside, source: source.to_owned() }))
+        let (folder, source) = (folder.to_owned(), source.to_owned());
+        Ok(Some(Located { folder, sets, beside, source, is_folder: path.is_dir() }))
     };
     if path.is_dir() {
         let mut sets = shards::find(path)?;
@@ -144,6 +147,12 @@ impl Located {
         };
         self.complete(set)?;
         Ok(set.clone())
+    }
+
+    /// Whether this is a folder with training shards and no others, so that validation images come out of these.
+    pub fn holds_out(&self) -> bool {
+        let is_validation = |set: &ShardSet| VALIDATION_NAMES.contains(&set.name.split());
+        self.is_folder && !self.sets.iter().any(is_validation)
     }
 
     /// All sets, of which no shard may be missing.

@@ -48,6 +48,16 @@ impl Records {
         Self { index, meaning, mixing }
     }
 
+    /// Opens a folder's validation shards, or all that `located` names.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(located: &Located, options: &RecordOptions, known: Option<&[String]>) -> Result<Self> {
+        let index = Index::scan(located.to_measure()?.files)?;
+        let meaning = Meaning::find(&located.folder, &index, options, known)?;
+        Ok(Self::new(index, meaning, options.mixing()))
+    }
+
     /// What the labels mean.
     pub fn meaning(&self) -> &Meaning {
         &self.meaning
@@ -101,6 +111,10 @@ impl Dataset for Records {
         self.index.origin(index)
     }
 
+    fn name(&self, index: usize) -> String {
+        self.index.name(index)
+    }
+
     fn shuffled(&self, rng: &mut Rng) -> Vec<usize> {
         mixed(self.index.shards(), self.mixing, rng)
     }
@@ -132,18 +146,21 @@ pub fn open(
     Ok(Splits { train: set(train), validation: set(validation), label_offset })
 }
 
-/// Opens the shards to measure a network on: a folder's validation shards, or those that `located` names.
+/// Opens the shards to measure a network on: a folder's validation shards, the part of its training shards that
+/// training with `split` holds out where there are no others, or those that a pattern names.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_validation(
     located: &Located,
     options: &RecordOptions,
+    split: SplitOptions,
     known: Option<&[String]>,
-) -> Result<Records> {
-    let index = Index::scan(located.to_measure()?.files)?;
-    let meaning = Meaning::find(&located.folder, &index, options, known)?;
-    Ok(Records::new(index, meaning, options.mixing()))
+) -> Result<Arc<dyn Dataset>> {
+    if located.holds_out() {
+        return Ok(open(located, options, split, known)?.validation);
+    }
+    Ok(Arc::new(Records::open(located, options, known)?))
 }
 
 /// Parts the records into training and validation. Labels are not read for it, so classes keep their shares only

@@ -134,7 +134,7 @@ fn patterns_name_shards_and_validation_lies_beside_them() {
     let none = problem(&at("x-*"), &RecordOptions::default());
     assert!(none.contains("x-*: no shards fit"), "{none}");
     let located = locate(&at("validation-*")).unwrap().unwrap();
-    assert_eq!(open_validation(&located, &RecordOptions::default(), None).unwrap().len(), 6);
+    assert_eq!(Records::open(&located, &RecordOptions::default(), None).unwrap().len(), 6);
 }
 
 #[test]

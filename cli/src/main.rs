@@ -8,8 +8,10 @@
 mod commands;
 mod failure;
 mod foreign;
+mod interrupt;
 mod model;
 mod output;
+mod records;
 
 use std::process::ExitCode;
 
@@ -19,9 +21,10 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed, as where engines disagree (verify) or an image could not be labelled (predict)
+  1    failed, as where engines disagree (verify), an image could not be labelled (predict) or shards are damaged
+       (data verify)
   2    wrong usage
-  130  stopped by Ctrl-C before the end; train and quickstart write a checkpoint first";
+  130  stopped by Ctrl-C before the end; train and quickstart write a checkpoint first, data prepare keeps what is done";
 
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
@@ -38,8 +41,10 @@ struct Cli {
 enum Command {
     /// Train on the embedded digits, export, verify and predict: the whole path in two minutes
     Quickstart(commands::quickstart::Args),
-    /// Train a network on a folder of images or the embedded digits
+    /// Train a network on a folder of images, TFRecord shards or the embedded digits
     Train(Box<commands::train::Args>),
+    /// Make TFRecord shards, look at data, check it
+    Data(commands::data::Args),
     /// Measure a trained network on labelled images
     Eval(commands::eval::Args),
     /// Label images with an .onnx file
@@ -75,6 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Data(args) => commands::data::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
         Command::Export(args) => done(commands::export::run(&args)),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
 
 use crate::augment::Augment;
-use crate::data::SplitOptions;
+use crate::data::{RecordOptions, SplitOptions};
 use crate::error::{Error, Result};
 use crate::optim::{Decay, OptimizerKind};
 use crate::schedule::Schedule;
@@ -18,7 +18,7 @@ use crate::tensorboard::TensorboardConfig;
 pub struct Config {
     /// A network of the zoo, such as `resnet18`.
     pub model: String,
-    /// `digits`, or a folder laid out as `train/<class>/<image>`.
+    /// `digits`, a folder laid out as `train/<class>/<image>`, or TFRecord shards: their folder or a pattern.
     pub data: String,
     /// Passes over the training set.
     pub epochs: u64,
@@ -64,6 +64,9 @@ pub struct Config {
     pub split: SplitOptions,
     /// Event files.
     pub tensorboard: TensorboardConfig,
+    /// How TFRecord shards are read; a run that reads some records it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordOptions>,
 }
 
 impl Default for Config {
@@ -90,6 +93,7 @@ impl Default for Config {
             augment: None,
             split: SplitOptions::default(),
             tensorboard: TensorboardConfig::default(),
+            records: None,
         }
     }
 }
@@ -237,6 +241,9 @@ impl Config {
         }
         if let Some(ema) = &self.ema {
             ema.validate()?;
+        }
+        if let Some(records) = &self.records {
+            records.validate()?;
         }
         let fraction = self.split.fraction;
         if !(fraction > 0.0 && fraction < 1.0) {

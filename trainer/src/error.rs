@@ -35,7 +35,7 @@ pub enum Error {
         others: String,
     },
     /// A classifier needs two classes.
-    #[error("only one class ({class}) in {}: a classifier needs at least two class folders", .path.display())]
+    #[error("only one class ({class}) in {}: a classifier needs at least two", .path.display())]
     OneClass {
         /// The folder that holds the classes.
         path: PathBuf,
@@ -77,6 +77,17 @@ pub enum Error {
     /// A data set without samples where some are needed.
     #[error("the data set has no samples: there is nothing to iterate over")]
     NoSamples,
+    /// A damaged or unreadable TFRecord file.
+    #[error(transparent)]
+    Records(#[from] tallow_tensorflow::Error),
+    /// TFRecord shards that cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    Shards {
+        /// The file, folder or pattern.
+        path: PathBuf,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// One image could not be read or decoded.
     #[error("{origin}: {reason}")]
     Image {

@@ -11,25 +11,30 @@ use serde_json::json;
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
-use tallow_trainer::RunDir;
 use tallow_trainer::augment::EvalTransform;
-use tallow_trainer::data::{Batch, Dataset, Loader, LoaderOptions, SplitOptions, Splits, folder};
+use tallow_trainer::data::{
+    Batch, Dataset, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
+    refuse_record_options, tfrecord,
+};
 use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
 use tallow_trainer::progress::{Pass, Progress};
+use tallow_trainer::{Config, RunDir};
 
 use super::train::skipped_json;
 use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{count, json, note, percent, say, table};
+use crate::records;
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
-    /// A folder laid out as <class>/<image>, or with a validation folder in it; of one with train/ alone, what training
-    /// holds out [default: the run's own data]
+    /// A folder laid out as <class>/<image>, or with a validation folder in it, or TFRecord shards: their folder or a
+    /// pattern such as 'dir/validation-*'; of a folder with train/ or training shards alone, what training holds out
+    /// [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
@@ -38,6 +43,8 @@ pub struct Args {
     engine: Option<EngineChoice>,
     #[command(flatten)]
     foreign: foreign::Args,
+    #[command(flatten)]
+    offset: records::Offset,
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
@@ -108,22 +115,39 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
     let run = run.and_then(|path| RunDir::open(&path).ok());
     let config = run.map(|run| run.config()).transpose()?;
+    // What the run's labels meant is what they mean in data of the same kind.
+    let said = args.offset.apply(None);
+    let records = args.offset.apply(config.as_ref().and_then(|config| config.records.clone()));
+    let records = records.as_ref();
+    records.map_or(Ok(()), RecordOptions::validate)?;
     // What the run trained on must not be what it is measured on.
     let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
     let is_its_own = |data: &Path| {
         let known = config.as_ref().map(|config| Path::new(&config.data));
         known.is_some_and(|known| data == known || data.canonicalize().is_ok_and(|data| data == known))
     };
+    let own = |config: &Config| Splits::open(&config.data, split, records, Some(labels));
     let data: Arc<dyn Dataset> = match (&args.data, &config) {
-        (Some(data), Some(config)) if is_its_own(data) => Splits::open(&config.data, split)?.validation,
+        (Some(data), Some(config)) if is_its_own(data) => own(config)?.validation,
         (Some(data), _) if data == Path::new("digits") && !data.is_dir() => {
-            Splits::open("digits", split)?.validation
+            Splits::open("digits", split, said.as_ref(), None)?.validation
         }
         (Some(data), _) => {
-            let images = folder::open_validation(data, split)?;
-            if folder::holds_out(data) {
+            let located = data.to_str().map(tfrecord::locate).transpose()?.flatten();
+            let (images, holds_out) = match located {
+                Some(located) => {
+                    let options = records.cloned().unwrap_or_default();
+                    let images = tfrecord::open_validation(&located, &options, split, Some(labels))?;
+                    (images, located.holds_out().then_some("shards"))
+                }
+                None => {
+                    refuse_record_options(said.as_ref())?;
+                    (folder::open_validation(data, split)?, folder::holds_out(data).then_some("folder"))
+                }
+            };
+            if let Some(absent) = holds_out {
                 note!(
-                    "{} has no validation folder: evaluating on the {} of train/ that training {}holds out (a share of \
+                    "{} has no validation {absent}: evaluating on the {} of train that training {}holds out (a share of \
                      {}, seed {})",
                     data.display(),
                     count(images.len(), "image"),
@@ -134,7 +158,7 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
             }
             images
         }
-        (None, Some(config)) => Splits::open(&config.data, split)?.validation,
+        (None, Some(config)) => own(config)?.validation,
         (None, None) => {
             return Err(usage(format!(
                 "say what to evaluate on with --data FOLDER: {} lies in no run",

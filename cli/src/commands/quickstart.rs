@@ -11,7 +11,7 @@ use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::SavedModelOptions;
 use tallow_runtime::{Classifier, find_library, install};
 use tallow_trainer::config::InputConfig;
-use tallow_trainer::data::Splits;
+use tallow_trainer::data::{Sample, Splits};
 use tallow_trainer::optim::OptimizerKind;
 use tallow_trainer::schedule::{RateDecay, Schedule};
 use tallow_trainer::{Config, Trainer};
@@ -129,15 +129,15 @@ fn engines() -> Result<()> {
 fn predict(run: &Path, onnx: &Path, config: &Config) -> Result<()> {
     let classifier = Classifier::open(onnx)?;
     say!("{}", classifier.selection())?;
-    let validation = Splits::open(&config.data, config.split)?.validation;
+    let validation = Splits::open(&config.data, config.split, None, None)?.validation;
     let folder = run.join("samples");
     std::fs::create_dir_all(&folder)
         .map_err(|error| anyhow!("cannot create {}: {}", folder.display(), explained(&error)))?;
     let every = (validation.len() / SAMPLES).max(1);
     for index in (0..validation.len()).step_by(every).take(SAMPLES) {
-        let label = &validation.classes()[validation.label(index) as usize];
+        let Sample { image, label } = validation.load(index)?;
+        let label = &validation.classes()[label as usize];
         let path = folder.join(format!("{label}-{index}.png"));
-        let image = validation.load(index)?;
         image.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let best = classifier.classify_file(&path, 1)?;
         let best = best.first().context("a prediction for every image")?;

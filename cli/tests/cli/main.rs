@@ -7,6 +7,7 @@
 mod bad_data;
 mod bad_files;
 mod bad_settings;
+mod data;
 mod engines;
 mod export;
 mod import;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::crc;
 use crate::error::{Error, Result};
+use crate::index::parse_header;
 
 /// Length and its checksum.
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// The data's checksum.
-const FOOTER: usize = 4;
+pub(crate) const FOOTER: usize = 4;
 
 /// Bytes that a record of `length` bytes takes in a file.
 pub fn framed_len(length: usize) -> u64 {
@@ -70,7 +71,8 @@ impl<R: Read> RecordReader<R> {
     /// The next record, in `buffer`; false at the end of the file.
     ///
     /// # Errors
-    /// Where a sum is wrong or the file ends within a record. No more memory is taken than the file has bytes.
+    /// Where a sum is wrong or the file ends within a record. No more memory is taken than the file has bytes. After a
+    /// record whose data alone is damaged the reader stands at the next one, as [`Self::offset`] tells.
     pub fn read_into(&mut self, buffer: &mut Vec<u8>) -> Result<bool> {
         buffer.clear();
         let mut header = Vec::with_capacity(HEADER);
@@ -80,11 +82,8 @@ impl<R: Read> RecordReader<R> {
         if header.len() < HEADER {
             return Err(self.damaged("the file ends within a record's length"));
         }
-        let length = u64::from_le_bytes(header[..8].try_into().expect("eight bytes"));
-        let sum = u32::from_le_bytes(header[8..].try_into().expect("four bytes"));
-        if crc::masked(&header[..8]) != sum {
-            return Err(self.damaged("the checksum of a record's length is wrong"));
-        }
+        let header = header[..].try_into().expect("a whole header was read");
+        let length = parse_header(header).map_err(|problem| self.damaged(problem))?;
         let wanted = length.saturating_add(FOOTER as u64);
         if self.fill(buffer, wanted)? < wanted {
             return Err(self.damaged(format!("the file ends within a record of {length} bytes")));
@@ -92,11 +91,14 @@ impl<R: Read> RecordReader<R> {
         let data = buffer.len() - FOOTER;
         let sum = u32::from_le_bytes(buffer[data..].try_into().expect("four bytes"));
         buffer.truncate(data);
-        if crc::masked(buffer) != sum {
-            return Err(self.damaged(format!("the checksum of a record of {length} bytes is wrong")));
-        }
+        let sound = crc::masked(buffer) == sum;
+        let checked = if sound {
+            Ok(true)
+        } else {
+            Err(self.damaged(format!("the checksum of a record of {length} bytes is wrong")))
+        };
         self.offset += framed_len(data);
-        Ok(true)
+        checked
     }
 
     /// Appends up to `count` bytes; fewer at the end of the file. The buffer grows as the bytes come, whatever a

@@ -15,6 +15,7 @@ pub use card::{CARD_FORMAT, CARD_PREFIX, ModelCard, OutputKind};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_file};
 pub use error::{ImageFault, InputError};
 pub use image::RgbImage;
+pub use jpeg::{JpegFrame, jpeg_frame};
 pub use normalize::{Normalizer, fill_chw};
 pub use preprocess::Preprocess;
 pub use resize::{Interpolation, Region, center_crop, resize, resized_crop};

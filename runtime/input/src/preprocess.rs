@@ -2,14 +2,12 @@
 //! The same description travels from the trainer through the `.onnx` file to the runtime.
 //! Geometry: torchvision's `Resize(short side)` + `CenterCrop` on PIL images.
 
-use std::borrow::Cow;
-
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InputError;
 use crate::normalize::Normalizer;
-use crate::resize::{Interpolation, center_crop, resize};
+use crate::resize::{Interpolation, resize_and_crop};
 
 /// The way from RGB pixels to a network's input `[3, height, width]`.
 ///
@@ -118,13 +116,8 @@ impl Preprocess {
     /// or so narrow that it would be resized beyond [`MAX_PIXELS`](crate::MAX_PIXELS).
     pub fn pixels(&self, image: &RgbImage) -> Result<RgbImage, InputError> {
         self.validate()?;
-        let (width, height) = self.resized_size(image.width(), image.height());
-        let resized = if image.dimensions() == (width, height) {
-            Cow::Borrowed(image)
-        } else {
-            Cow::Owned(resize(image, width, height, self.interpolation)?)
-        };
-        Ok(center_crop(&resized, self.width, self.height))
+        let resized = self.resized_size(image.width(), image.height());
+        resize_and_crop(image, resized, (self.width, self.height), self.interpolation)
     }
 
     /// One image as a network's input: `[3, height, width]`, R, G, B planes, normalised.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::MAX_PIXELS;
 use crate::error::InputError;
-use crate::resample::resample;
+use crate::resample::{View, resample};
 
 /// The filter that makes new pixels out of old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -81,17 +81,53 @@ pub fn resized_crop(
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(too_many());
     }
-    let cut = if (w, h) == image.dimensions() {
-        Cow::Borrowed(image)
-    } else {
-        Cow::Owned(imageops::crop_imm(image, left, top, w, h).to_image())
-    };
-    if (w, h) == (width, height) {
-        return Ok(cut.into_owned());
+    let window = Region { left: 0, top: 0, width, height };
+    resized_window(image, region, (width, height), window, interpolation).ok_or_else(too_many)
+}
+
+/// Resizes `region` to `to` (width, height), of which only `window` is made; `None` if that is too large for memory.
+/// No side may be 0, and regions must lie in what they are regions of.
+fn resized_window(
+    image: &RgbImage,
+    region: Region,
+    to: (u32, u32),
+    window: Region,
+    interpolation: Interpolation,
+) -> Option<RgbImage> {
+    if (region.width, region.height) == to {
+        let (left, top) = (region.left + window.left, region.top + window.top);
+        let cut = View { region: Region { left, top, ..window }, ..View::of(image) };
+        let rows: Vec<&[u8]> = (0..window.height as usize).map(|y| cut.row(y)).collect();
+        return RgbImage::from_raw(window.width, window.height, rows.concat());
     }
-    let size = |width: u32, height: u32| (width as usize, height as usize);
-    let pixels = resample(cut.as_raw(), size(w, h), size(width, height), interpolation);
-    RgbImage::from_raw(width, height, pixels).ok_or_else(too_many)
+    let view = View { region, ..View::of(image) };
+    RgbImage::from_raw(window.width, window.height, resample(view, to, window, interpolation))
+}
+
+/// [`resize`] to `resized` (width, height), then [`center_crop`] to `width` x `height`: the same pixels, but those that
+/// the crop leaves out are not made.
+///
+/// # Errors
+/// As [`resize`].
+pub(crate) fn resize_and_crop(
+    image: &RgbImage,
+    resized: (u32, u32),
+    (width, height): (u32, u32),
+    interpolation: Interpolation,
+) -> Result<RgbImage, InputError> {
+    let (full_width, full_height) = resized;
+    let fits = (1..=full_width).contains(&width) && (1..=full_height).contains(&height);
+    let in_memory = u64::from(full_width) * u64::from(full_height) <= MAX_PIXELS;
+    if fits && in_memory && image.width() > 0 && image.height() > 0 {
+        let left = half_rounded_to_even(full_width - width);
+        let top = half_rounded_to_even(full_height - height);
+        let whole = Region { left: 0, top: 0, width: image.width(), height: image.height() };
+        let window = Region { left, top, width, height };
+        if let Some(cropped) = resized_window(image, whole, resized, window, interpolation) {
+            return Ok(cropped);
+        }
+    }
+    Ok(center_crop(&resize(image, full_width, full_height, interpolation)?, width, height))
 }
 
 /// Cuts `width` x `height` pixels out of the middle, padding with black where the image is smaller.

@@ -180,7 +180,7 @@ fn one_generator_gives_one_result_and_eval_ignores_it() {
     let augment = Augment { pad_and_crop: Some(4), color_jitter: Some(jitter), ..Augment::imagenet() };
     let run = |transform: &dyn Transform, seed| {
         let mut out = vec![f32::NAN; 3 * 32 * 32];
-        transform.apply(digits.load(5).unwrap(), &mut Rng::new(seed), &mut out).unwrap();
+        transform.apply(digits.load(5).unwrap().image, &mut Rng::new(seed), &mut out).unwrap();
         assert!(out.iter().all(|v| (-2.0..=2.0).contains(v)));
         out
     };
@@ -189,7 +189,7 @@ fn one_generator_gives_one_result_and_eval_ignores_it() {
     assert_ne!(run(&train, 1), run(&train, 2));
     let eval = EvalTransform::new(preprocess).unwrap();
     assert_eq!(run(&eval, 1), run(&eval, 2));
-    assert_eq!(run(&eval, 1), preprocess.apply(&digits.load(5).unwrap()).unwrap());
+    assert_eq!(run(&eval, 1), preprocess.apply(&digits.load(5).unwrap().image).unwrap());
     let plain = TrainTransform::new(Augment::default(), preprocess).unwrap();
     assert_eq!(run(&plain, 1), run(&eval, 1));
 }

@@ -39,14 +39,17 @@ impl Fingerprint {
     }
 }
 
+/// Counted instead of a class where labels are known only with their images.
+const UNKNOWN: &str = "the records";
+
 impl Part {
     fn of(data: &dyn Dataset) -> Self {
         let mut images: BTreeMap<String, usize> =
             data.classes().iter().map(|class| (class.clone(), 0)).collect();
         let mut hash = Sha256::new();
         for index in 0..data.len() {
-            let class = &data.classes()[data.label(index) as usize];
-            *images.entry(class.clone()).or_default() += 1;
+            let class = data.known_label(index).map_or(UNKNOWN, |label| &data.classes()[label as usize]);
+            *images.entry(class.to_owned()).or_default() += 1;
             hash.update(format!("{class}\0{}\0", data.name(index)));
         }
         Self { images, names: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect() }
@@ -77,10 +80,10 @@ mod tests {
 
     use super::*;
     use crate::data::digits::Digits;
-    use crate::data::{SplitOptions, Subset, stratified_split};
+    use crate::data::{Labelled, SplitOptions, Subset, stratified_split};
 
     fn digits(kept: impl Fn(usize) -> bool, seed: u64) -> Splits {
-        let all: Arc<dyn Dataset> = Arc::new(Digits::new());
+        let all: Arc<dyn Labelled> = Arc::new(Digits::new());
         let indices = (0..all.len()).filter(|&i| kept(i)).collect();
         stratified_split(Arc::new(Subset::new(all, indices)), SplitOptions { fraction: 0.2, seed }).unwrap()
     }

@@ -7,10 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::RgbImage;
 use tallow_input::InputError;
 
-use super::{Dataset, SplitOptions, Splits, stratified_split};
+use super::{Dataset, Labelled, Sample, SplitOptions, Splits, stratified_split};
 use crate::error::{Error, Result};
 
 /// File name endings that count as images, in any case.
@@ -18,6 +17,13 @@ pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
 
 /// The names that a folder of validation images may have; the first that exists is taken.
 pub const VALIDATION_NAMES: [&str; 4] = ["validation", "val", "valid", "test"];
+
+/// What to do about class folders without images.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EmptyClasses {
+    Refuse,
+    Keep,
+}
 
 /// Images in class folders.
 pub struct ImageFolder {
@@ -59,7 +65,7 @@ pub fn open(root: impl AsRef<Path>, split: SplitOptions) -> Result<Splits> {
     if let Some(differences) = class_differences(&train_set.classes, &validation_set.classes) {
         return Err(Error::ClassesDiffer { train, validation, differences });
     }
-    Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set) })
+    Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set), label_offset: None })
 }
 
 /// Opens the images to measure a network on: those in `root`'s validation folder, those that training with `split`
@@ -101,11 +107,24 @@ fn class_differences(train: &[String], validation: &[String]) -> Option<String> 
 }
 
 impl ImageFolder {
-    /// Opens `root/<class>/…/<image>`.
+    /// Opens `root/<class>/…/<image>`, with at least two classes.
     ///
     /// # Errors
     /// See [`open`].
     pub fn open(root: &Path) -> Result<Self> {
+        let mut folder = Self::search(root, EmptyClasses::Refuse)?;
+        match folder.classes.len() {
+            0 => Err(Error::NoClasses { path: root.into() }),
+            1 => Err(Error::OneClass { path: root.into(), class: folder.classes.remove(0) }),
+            _ => Ok(folder),
+        }
+    }
+
+    /// Opens `root/<class>/…/<image>`, with any number of classes.
+    ///
+    /// # Errors
+    /// Where there is no such folder, or a class folder has no images and that is refused.
+    pub(crate) fn search(root: &Path, empty: EmptyClasses) -> Result<Self> {
         if !root.is_dir() {
             return Err(Error::NoSuchFolder { path: root.into() });
         }
@@ -113,18 +132,29 @@ impl ImageFolder {
         let (mut classes, mut samples) = (Vec::new(), Vec::new());
         for (class, folder) in folders {
             let found = ImageSearch::in_folder(&folder)?;
-            if found.images.is_empty() {
+            if found.images.is_empty() && empty == EmptyClasses::Refuse {
                 return Err(Error::EmptyClass { others: found.describe_others(), path: folder });
             }
             let label = classes.len() as u32;
             samples.extend(found.images.into_iter().map(|path| (path, label)));
             classes.push(class);
         }
-        match classes.len() {
-            0 => Err(Error::NoClasses { path: root.into() }),
-            1 => Err(Error::OneClass { path: root.into(), class: classes.remove(0) }),
-            _ => Ok(Self { root: root.to_owned(), classes, samples }),
-        }
+        Ok(Self { root: root.to_owned(), classes, samples })
+    }
+
+    /// The images `samples` of `classes`, below `root`.
+    pub(crate) fn of(root: &Path, classes: Vec<String>, samples: Vec<(PathBuf, u32)>) -> Self {
+        Self { root: root.to_owned(), classes, samples }
+    }
+
+    /// The classes' names, sorted.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The images' files with their labels.
+    pub(crate) fn files(&self) -> &[(PathBuf, u32)] {
+        &self.samples
     }
 }
 
@@ -137,23 +167,25 @@ impl Dataset for ImageFolder {
         &self.classes
     }
 
-    fn label(&self, index: usize) -> u32 {
-        self.samples[index].1
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage> {
-        tallow_input::decode_file(&self.samples[index].0).map_err(|error| Error::Image {
+    fn load(&self, index: usize) -> Result<Sample> {
+        let (path, label) = &self.samples[index];
+        let image = tallow_input::decode_file(path).map_err(|error| Error::Image {
             origin: self.origin(index),
             reason: match error {
                 InputError::Image { fault, .. } => fault.to_string(),
                 InputError::Read { source, .. } => format!("cannot read the file: {source}"),
                 other => other.to_string(),
             },
-        })
+        })?;
+        Ok(Sample { image, label: *label })
     }
 
     fn origin(&self, index: usize) -> String {
         self.samples[index].0.display().to_string()
+    }
+
+    fn known_label(&self, index: usize) -> Option<u32> {
+        Some(self.label(index))
     }
 
     fn name(&self, index: usize) -> String {
@@ -162,6 +194,26 @@ impl Dataset for ImageFolder {
         let parts: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
         parts.join("/")
     }
+}
+
+impl Labelled for ImageFolder {
+    fn label(&self, index: usize) -> u32 {
+        self.samples[index].1
+    }
+}
+
+/// The images that lie directly in a folder, sorted by name.
+pub(crate) fn images_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(visible_entries(folder)?.into_iter().filter(|path| is_image(path) && path.is_file()).collect())
+}
+
+/// The ending of a file's name, in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+fn is_image(path: &Path) -> bool {
+    EXTENSIONS.contains(&ending(path).as_str())
 }
 
 /// The folders in `root` that are not hidden, sorted by name.
@@ -219,8 +271,8 @@ impl ImageSearch {
                 self.descend(&path)?;
                 continue;
             }
-            let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-            if EXTENSIONS.contains(&extension.as_str()) {
+            let extension = ending(&path);
+            if is_image(&path) {
                 self.images.push(path);
             } else {
                 self.other_files += 1;

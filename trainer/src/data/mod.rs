@@ -1,22 +1,38 @@
-//! Where samples come from: the [`Dataset`] trait, image folders, the embedded digits, and the split into
-//! training and validation. The [`loader`] turns a data set into batches on threads of its own.
+//! Where samples come from: the [`Dataset`] trait, image folders, TFRecord shards, the embedded digits, and the split
+//! into training and validation. The [`loader`] turns a data set into batches on threads of its own; [`prepare`] makes
+//! shards of folders, [`inspect`] looks at either.
 //! Everything random is keyed by seed, epoch and sample, so that no result depends on the order of threads.
 
 pub mod digits;
 mod fingerprint;
 pub mod folder;
+pub mod inspect;
 pub mod loader;
+pub mod prepare;
 mod split;
+pub mod tfrecord;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
+use tallow_builder::Rng;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
+pub use tfrecord::RecordOptions;
+
+/// An image and what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The image, upright and in RGB.
+    pub image: RgbImage,
+    /// Its class, an index into [`Dataset::classes`].
+    pub label: u32,
+}
 
 /// A finite set of labelled images with random access.
 ///
@@ -33,17 +49,12 @@ pub trait Dataset: Send + Sync {
     /// Class names; a label is an index into them.
     fn classes(&self) -> &[String];
 
-    /// The label of sample `index`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`Dataset::len`].
-    fn label(&self, index: usize) -> u32;
-
-    /// Reads and decodes sample `index`, upright and in RGB.
+    /// Reads and decodes sample `index`.
     ///
     /// # Errors
-    /// [`crate::Error::Image`] with the sample's origin if it cannot be read or decoded.
-    fn load(&self, index: usize) -> Result<RgbImage>;
+    /// [`crate::Error::Image`] with the sample's origin if it cannot be read or decoded; [`crate::Error::Records`] if
+    /// the file that holds it is damaged.
+    fn load(&self, index: usize) -> Result<Sample>;
 
     /// Where sample `index` comes from, for messages: a path, or `digits #17`.
     fn origin(&self, index: usize) -> String;
@@ -52,6 +63,28 @@ pub trait Dataset: Send + Sync {
     fn name(&self, index: usize) -> String {
         self.origin(index)
     }
+
+    /// The label of sample `index`, where it is known without loading it.
+    fn known_label(&self, _index: usize) -> Option<u32> {
+        None
+    }
+
+    /// The samples in the order of one epoch, which `rng` alone decides. A data set whose samples are costly to reach
+    /// in any order may keep neighbours together.
+    fn shuffled(&self, rng: &mut Rng) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        rng.shuffle(&mut order);
+        order
+    }
+}
+
+/// A data set that knows its labels without loading its samples.
+pub trait Labelled: Dataset {
+    /// The label of sample `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Dataset::len`].
+    fn label(&self, index: usize) -> u32;
 }
 
 /// The two sets that training needs, with the same classes.
@@ -61,36 +94,66 @@ pub struct Splits {
     pub train: Arc<dyn Dataset>,
     /// What it is measured on.
     pub validation: Arc<dyn Dataset>,
+    /// The label of the first class, where the data has labels of its own: TFRecord shards.
+    pub label_offset: Option<u32>,
 }
 
 impl Splits {
-    /// Opens a data set by name: `digits`, or else a folder of images (see [`folder::open`]).
+    /// Opens a data set by name: `digits`, TFRecord shards (see [`tfrecord::locate`]), or else a folder of images (see
+    /// [`folder::open`]).
     ///
-    /// `split` says what to hold out for validation where the data set has no validation part of its own.
+    /// `split` says what to hold out for validation where the data set has no validation part of its own, `records` how
+    /// shards are read, `known` what the classes of the same data were called before.
     ///
     /// # Errors
-    /// Those of [`folder::open`] and [`stratified_split`].
-    pub fn open(source: &str, split: SplitOptions) -> Result<Self> {
-        match source {
-            "digits" if !std::path::Path::new(source).is_dir() => {
-                stratified_split(Arc::new(digits::Digits::new()), split)
-            }
-            path => folder::open(path, split),
+    /// Those of [`folder::open`], [`tfrecord::open`] and [`stratified_split`], and for `records` where there are none.
+    pub fn open(
+        source: &str,
+        split: SplitOptions,
+        records: Option<&RecordOptions>,
+        known: Option<&[String]>,
+    ) -> Result<Self> {
+        let is_digits = source == "digits" && !Path::new(source).is_dir();
+        if !is_digits && let Some(located) = tfrecord::locate(source)? {
+            return tfrecord::open(&located, &records.cloned().unwrap_or_default(), split, known);
         }
+        refuse_record_options(records)?;
+        if is_digits {
+            stratified_split(Arc::new(digits::Digits::new()), split)
+        } else {
+            folder::open(source, split)
+        }
+    }
+}
+
+/// Folders of images have no labels but their names.
+///
+/// # Errors
+/// [`Error::Setting`] where `records` says something of labels.
+pub fn refuse_record_options(records: Option<&RecordOptions>) -> Result<()> {
+    let remedy = "only TFRecord shards have labels of their own: leave it out";
+    let setting = |name, value: String| Err(Error::Setting { name, value, remedy });
+    match records {
+        Some(RecordOptions { label_offset: Some(offset), .. }) => setting("label_offset", offset.to_string()),
+        Some(RecordOptions { labels: Some(path), .. }) => setting("labels", path.display().to_string()),
+        _ => Ok(()),
     }
 }
 
 /// A data set's name as it can be kept: a folder's is made absolute, so that it is found from any other folder.
 pub(crate) fn lasting(source: &str) -> String {
-    let absolute =
-        std::fs::canonicalize(source).ok().and_then(|path| path.into_os_string().into_string().ok());
-    absolute.unwrap_or_else(|| source.to_owned())
+    let path = Path::new(source);
+    // A pattern names no file, but its folder is one.
+    let by_folder = || Some(std::fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    let absolute = std::fs::canonicalize(path).ok().or_else(by_folder);
+    absolute.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or_else(|| source.to_owned())
 }
 
 /// First parts of the keys given to [`tallow_builder::Rng::stream`], one for each use, so that no two uses share
 /// a stream.
 pub(crate) mod stream {
     pub const SPLIT: u64 = u64::from_be_bytes(*b"split   ");
+    pub const PREPARE: u64 = u64::from_be_bytes(*b"prepare ");
     pub const SHUFFLE: u64 = u64::from_be_bytes(*b"shuffle ");
     pub const AUGMENT: u64 = u64::from_be_bytes(*b"augment ");
 }

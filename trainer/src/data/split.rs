@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
 
-use super::{Dataset, Splits, stream};
+use super::{Dataset, Labelled, Sample, Splits, stream};
 use crate::error::{Error, Result};
 
 /// How to hold out a validation set where the data set has none.
@@ -27,7 +26,7 @@ impl Default for SplitOptions {
 
 /// Some samples of a data set.
 pub struct Subset {
-    source: Arc<dyn Dataset>,
+    source: Arc<dyn Labelled>,
     indices: Vec<usize>,
 }
 
@@ -36,7 +35,7 @@ impl Subset {
     ///
     /// # Panics
     /// If an index is not below `source.len()`.
-    pub fn new(source: Arc<dyn Dataset>, indices: Vec<usize>) -> Self {
+    pub fn new(source: Arc<dyn Labelled>, indices: Vec<usize>) -> Self {
         assert!(indices.iter().all(|&index| index < source.len()), "a subset's indices lie in its source");
         Self { source, indices }
     }
@@ -51,11 +50,7 @@ impl Dataset for Subset {
         self.source.classes()
     }
 
-    fn label(&self, index: usize) -> u32 {
-        self.source.label(self.indices[index])
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage> {
+    fn load(&self, index: usize) -> Result<Sample> {
         self.source.load(self.indices[index])
     }
 
@@ -63,8 +58,18 @@ impl Dataset for Subset {
         self.source.origin(self.indices[index])
     }
 
+    fn known_label(&self, index: usize) -> Option<u32> {
+        Some(self.label(index))
+    }
+
     fn name(&self, index: usize) -> String {
         self.source.name(self.indices[index])
+    }
+}
+
+impl Labelled for Subset {
+    fn label(&self, index: usize) -> u32 {
+        self.source.label(self.indices[index])
     }
 }
 
@@ -75,14 +80,26 @@ impl Dataset for Subset {
 ///
 /// # Errors
 /// [`Error::Fraction`] unless 0 < fraction < 1; [`Error::TooFewToSplit`] if no class has two samples.
-pub fn stratified_split(source: Arc<dyn Dataset>, options: SplitOptions) -> Result<Splits> {
+pub fn stratified_split(source: Arc<dyn Labelled>, options: SplitOptions) -> Result<Splits> {
+    let labels: Vec<u32> = (0..source.len()).map(|index| source.label(index)).collect();
+    let [train, validation] = stratified(&labels, options)?;
+    Ok(Splits {
+        train: Arc::new(Subset::new(source.clone(), train)),
+        validation: Arc::new(Subset::new(source, validation)),
+        label_offset: None,
+    })
+}
+
+/// The numbers of the samples to train on and of those that are held out, each sorted. See [`stratified_split`].
+pub(crate) fn stratified(labels: &[u32], options: SplitOptions) -> Result<[Vec<usize>; 2]> {
     let SplitOptions { fraction, seed } = options;
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { fraction });
     }
-    let mut by_class = vec![Vec::new(); source.classes().len()];
-    for index in 0..source.len() {
-        by_class[source.label(index) as usize].push(index);
+    let classes = labels.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut by_class = vec![Vec::new(); classes];
+    for (index, &label) in labels.iter().enumerate() {
+        by_class[label as usize].push(index);
     }
     let (mut train, mut validation) = (Vec::new(), Vec::new());
     for (class, mut members) in by_class.into_iter().enumerate() {
@@ -99,10 +116,7 @@ pub fn stratified_split(source: Arc<dyn Dataset>, options: SplitOptions) -> Resu
     }
     train.sort_unstable();
     validation.sort_unstable();
-    Ok(Splits {
-        train: Arc::new(Subset::new(source.clone(), train)),
-        validation: Arc::new(Subset::new(source, validation)),
-    })
+    Ok([train, validation])
 }
 
 #[cfg(test)]
@@ -117,13 +131,13 @@ mod tests {
 
     fn per_class(set: &dyn Dataset) -> Vec<usize> {
         let mut counts = vec![0; set.classes().len()];
-        (0..set.len()).for_each(|i| counts[set.label(i) as usize] += 1);
+        (0..set.len()).for_each(|i| counts[set.load(i).unwrap().label as usize] += 1);
         counts
     }
 
     #[test]
     fn every_class_keeps_its_share_and_no_sample_is_lost_or_doubled() {
-        let digits: Arc<dyn Dataset> = Arc::new(Digits::new());
+        let digits: Arc<dyn Labelled> = Arc::new(Digits::new());
         let all = per_class(&*digits);
         let splits = stratified_split(digits.clone(), SplitOptions { fraction: 0.2, seed: 3 }).unwrap();
         for (held_out, n) in per_class(&*splits.validation).iter().zip(&all) {
@@ -147,7 +161,7 @@ mod tests {
 
     #[test]
     fn small_classes_keep_a_training_sample_and_give_one_for_validation() {
-        let digits: Arc<dyn Dataset> = Arc::new(Digits::new());
+        let digits: Arc<dyn Labelled> = Arc::new(Digits::new());
         // Two of class 0, one of class 1: indices 0, 10 and 1 in scikit-learn's order.
         let few = Arc::new(Subset::new(digits.clone(), vec![0, 10, 1]));
         for fraction in [0.01, 0.5, 0.99] {

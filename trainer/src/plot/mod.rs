@@ -1,5 +1,5 @@
 //! The pictures of a run: learning curves ([`curves()`]), the confusion matrix ([`confusion()`]), images as the network
-//! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]).
+//! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]); and of a data set: [`contact_sheet()`].
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
@@ -7,6 +7,7 @@ mod axis;
 mod canvas;
 mod colormap;
 mod confusion;
+mod contact_sheet;
 mod curves;
 mod gradient_flow;
 mod samples;
@@ -20,6 +21,7 @@ use tallow_builder::files::write_atomically;
 use crate::error::{Error, Result};
 
 pub use confusion::confusion;
+pub use contact_sheet::{SheetRow, THUMBNAIL, contact_sheet};
 pub use curves::curves;
 pub use gradient_flow::gradient_flow;
 pub use samples::samples;

@@ -75,9 +75,9 @@ struct Files {
 impl Files {
     fn create(run: &RunDir) -> Result<Self> {
         Ok(Self {
-            run: EventWriter::create(run.path())?,
-            train: EventWriter::create(&run.file("train"))?,
-            validation: EventWriter::create(&run.file("validation"))?,
+            run: EventWriter::create(run.path()).map_err(events)?,
+            train: EventWriter::create(&run.file("train")).map_err(events)?,
+            validation: EventWriter::create(&run.file("validation")).map_err(events)?,
         })
     }
 
@@ -96,9 +96,12 @@ impl Recorder {
         };
         let values = hparams::of(setting.config);
         let start = session_start(&values, now());
-        files.run.summary(0, vec![experiment(&values, &hparams::metrics()), start])?;
-        files.train.graph(&graph_def(setting.graph))?;
-        files.train.summary(0, vec![event::text("settings", &preformatted(&setting.config.to_toml()))])?;
+        files.run.summary(0, vec![experiment(&values, &hparams::metrics()), start]).map_err(events)?;
+        files.train.graph(&graph_def(setting.graph)).map_err(events)?;
+        files
+            .train
+            .summary(0, vec![event::text("settings", &preformatted(&setting.config.to_toml()))])
+            .map_err(events)?;
         let mut recorder = Self::assemble(setting, Some(files));
         recorder.flush()?;
         Ok(recorder)
@@ -112,14 +115,17 @@ impl Recorder {
         }
         let (step, within) = (position.steps as i64, position.batch > 0);
         // The checkpoint of an epoch's last batch may be older than what was written at the epoch's end.
-        purge(setting.run.path(), |event| event.step < step + i64::from(!within) && !ends_run(event))?;
+        purge(setting.run.path(), |event| event.step < step + i64::from(!within) && !ends_run(event))
+            .map_err(events)?;
         purge(&setting.run.file("train"), |event| {
             event.step < step + i64::from(!within || !tags(event).any(|tag| tag.starts_with(EPOCH)))
-        })?;
-        purge(&setting.run.file("validation"), |event| event.step < step + i64::from(!within))?;
+        })
+        .map_err(events)?;
+        purge(&setting.run.file("validation"), |event| event.step < step + i64::from(!within))
+            .map_err(events)?;
         let mut files = Files::create(setting.run)?;
         for file in files.all() {
-            file.restart(position.steps + 1)?;
+            file.restart(position.steps + 1).map_err(events)?;
         }
         let mut recorder = Self::assemble(setting, Some(files));
         recorder.flush()?;
@@ -158,7 +164,7 @@ impl Recorder {
             ("step/gradient_norm", record.gradient_norm),
             ("step/images_per_second", speed),
         ];
-        Ok(files.train.summary(step, scalars(values))?)
+        files.train.summary(step, scalars(values)).map_err(events)
     }
 
     /// Histograms of a step: weights before it, gradients and activations, if they are due in this epoch.
@@ -186,7 +192,7 @@ impl Recorder {
         values.extend(
             outputs.map(|(layer, histogram)| event::histogram(format!("activations/{layer}"), histogram)),
         );
-        Ok(files.train.summary(step, values)?)
+        files.train.summary(step, values).map_err(events)
     }
 
     /// A batch's images as the network sees them, if they are due in this epoch.
@@ -203,7 +209,7 @@ impl Recorder {
             .collect();
         let title = format!("Training images, augmented: epoch {}", epoch + 1);
         let sheet = picture("images/augmented", &plot::samples(&title, &shown)?)?;
-        Ok(files.train.summary(step, vec![sheet])?)
+        files.train.summary(step, vec![sheet]).map_err(events)
     }
 
     /// How gradients flow in a step.
@@ -225,7 +231,7 @@ impl Recorder {
         let report = format!("{}\n\n{}", flow.verdict().to_string().replace('\n', "\n\n"), flow.markdown());
         values.push(event::text("gradient_flow", &report));
         values.push(picture("images/gradient_flow", drawn)?);
-        Ok(files.train.summary(step, values)?)
+        files.train.summary(step, values).map_err(events)
     }
 
     /// The end of an epoch: its scalars, and pictures and curves of the validation if they are due.
@@ -252,8 +258,11 @@ impl Recorder {
                 }),
             );
         }
-        files.train.summary(step, scalars(named(training.loss(), training.top1(), training.top5())))?;
-        files.validation.summary(step, values)?;
+        files
+            .train
+            .summary(step, scalars(named(training.loss(), training.top1(), training.top5())))
+            .map_err(events)?;
+        files.validation.summary(step, values).map_err(events)?;
         let Best { epoch, validation: best } = best;
         let best = hparams::BEST.map(|(tag, _)| tag).into_iter().zip([
             best.top1,
@@ -261,14 +270,14 @@ impl Recorder {
             best.loss,
             *epoch as f64,
         ]);
-        files.run.summary(step, scalars(best))?;
+        files.run.summary(step, scalars(best)).map_err(events)?;
         self.flush()
     }
 
     /// The run has done all its epochs.
     pub fn finish(&mut self, step: u64) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        files.run.summary(step, vec![session_end(Status::Success, now())])?;
+        files.run.summary(step, vec![session_end(Status::Success, now())]).map_err(events)?;
         self.flush()
     }
 
@@ -283,14 +292,13 @@ impl Recorder {
     /// Hands everything to the system.
     pub fn flush(&mut self) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        Ok(files.all().into_iter().try_for_each(EventWriter::flush)?)
+        files.all().into_iter().try_for_each(EventWriter::flush).map_err(events)
     }
 }
 
-impl From<tallow_tensorflow::Error> for Error {
-    fn from(reason: tallow_tensorflow::Error) -> Self {
-        Self::Events { reason }
-    }
+/// An event file that cannot be written, as the run meets it.
+fn events(reason: tallow_tensorflow::Error) -> Error {
+    Error::Events { reason }
 }
 
 fn tags(event: &Event) -> impl Iterator<Item = &str> {

@@ -1,6 +1,6 @@
 //! Puts a run together out of its parts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::Trainer;
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::Position;
 use crate::config::Config;
-use crate::data::{Fingerprint, Loader, LoaderOptions, Splits, lasting};
+use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Splits, lasting};
 use crate::error::Result;
 use crate::metrics::csv::Log;
 use crate::network::build;
@@ -28,10 +28,15 @@ impl Trainer {
     /// something already.
     pub fn create(path: &Path, config: Config) -> Result<Self> {
         config.validate()?;
-        let data = Splits::open(&config.data, config.split)?;
+        let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
         // From here on the run is one that can be gone on with from any folder.
-        let weights = config.weights.map(|file| std::fs::canonicalize(&file).unwrap_or(file));
-        let config = Config { data: lasting(&config.data), weights, ..config }.resolved()?;
+        let absolute = |file: PathBuf| std::fs::canonicalize(&file).unwrap_or(file);
+        let weights = config.weights.map(absolute);
+        let records = data.label_offset.map(|offset| {
+            let asked = config.records.unwrap_or_default();
+            RecordOptions { label_offset: Some(offset), labels: asked.labels.map(absolute), ..asked }
+        });
+        let config = Config { data: lasting(&config.data), weights, records, ..config }.resolved()?;
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let device = Device::Cpu;

@@ -51,11 +51,14 @@ impl Trainer {
         if !Checkpoint::exists(&from) {
             return Err(Error::NoCheckpoint { path: path.to_owned() });
         }
-        let data = Splits::open(&config.data, config.split).map_err(|error| match error {
-            Error::NoSuchFolder { path: data } => Error::DataGone { data, run: path.to_owned() },
-            other => other,
-        })?;
-        if data.train.classes() != run.labels()? {
+        let labels = run.labels()?;
+        let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(&labels)).map_err(
+            |error| match error {
+                Error::NoSuchFolder { path: data } => Error::DataGone { data, run: path.to_owned() },
+                other => other,
+            },
+        )?;
+        if data.train.classes() != labels {
             return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
         }
         let fingerprint = Fingerprint::of(&data);

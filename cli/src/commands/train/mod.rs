@@ -5,9 +5,8 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 use tallow_builder::graph::Op;
 use tallow_trainer::data::Skipped;
@@ -15,12 +14,10 @@ use tallow_trainer::progress::Progress;
 use tallow_trainer::{Changes, Config, Outcome, Trainer};
 
 use crate::failure::{INTERRUPTED, usage};
+use crate::interrupt;
 use crate::model::free;
 use crate::output::{count, json, note, percent, say, thousands};
 use settings::Settings;
-
-/// Set by Ctrl-C; the trainer then writes a checkpoint and ends.
-static STOP: AtomicBool = AtomicBool::new(false);
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -64,7 +61,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         None => {
             if !args.settings.name_data() {
                 return Err(usage(
-                    "say what to train on: --data FOLDER (laid out as train/<class>/<image>) or --data digits",
+                    "say what to train on: --data FOLDER (train/<class>/<image>, or TFRecord shards) or --data digits",
                 ));
             }
             let config = args.settings.resolve(args.epochs)?;
@@ -107,14 +104,9 @@ pub fn skipped_json(skipped: &[Skipped]) -> serde_json::Value {
 
 /// Trains until the end or Ctrl-C.
 pub fn train(trainer: &mut Trainer) -> Result<Outcome> {
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        note!("stopping after this batch; Ctrl-C again stops at once, without a checkpoint");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(trainer.train(&mut Progress::stderr(), &STOP)?)
+    let stop =
+        interrupt::listen("stopping after this batch; Ctrl-C again stops at once, without a checkpoint")?;
+    Ok(trainer.train(&mut Progress::stderr(), stop)?)
 }
 
 /// What is about to be trained.
@@ -134,6 +126,11 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
+    if let Some(records) = &config.records {
+        let first = records.label_offset.unwrap_or_default();
+        let classes = trainer.network().graph().output_shape().elements() as u32;
+        note!("TFRecord shards: labels {first} to {} are the classes", first + classes - 1);
+    }
     let graph = trainer.network().graph();
     let pool = graph.nodes().iter().rfind(|node| matches!(node.op, Op::GlobalAvgPool));
     if let Some(pool) = pool

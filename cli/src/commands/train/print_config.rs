@@ -15,7 +15,7 @@ const KEYS: &[(&str, &[Key])] = &[
         "",
         &[
             ("model", "", "a network of the zoo; `tallow summary` lists them"),
-            ("data", "", "`digits`, or a folder laid out as train/<class>/<image>"),
+            ("data", "", "`digits`, a folder laid out as train/<class>/<image>, or TFRecord shards"),
             ("epochs", "", "passes over the training set"),
             ("batch_size", "", "images in a step"),
             ("seed", "", "decides everything random"),
@@ -122,6 +122,15 @@ const KEYS: &[(&str, &[Key])] = &[
             ("picture_epochs", "", "between two sets of pictures and PR curves; 0 for none"),
         ],
     ),
+    (
+        "records",
+        &[
+            ("label_offset", "1", "the label of the first class in TFRecord shards, 0 or 1"),
+            ("labels", "\"names.txt\"", "class names, one a line, instead of those the shards tell"),
+            ("cycle", "16", "shards that are read in turn"),
+            ("buffer", "4096", "records among which the next one is drawn"),
+        ],
+    ),
 ];
 
 /// The settings with every default filled in and every key explained.
@@ -166,6 +175,7 @@ fn values(text: &str) -> BTreeMap<(String, String), String> {
 mod tests {
     use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
     use tallow_trainer::config::InputConfig;
+    use tallow_trainer::data::RecordOptions;
     use tallow_trainer::optim::{Decay, OptimizerKind};
     use tallow_trainer::schedule::{RateDecay, Schedule};
 
@@ -189,6 +199,11 @@ mod tests {
             schedule: Schedule { decay, ..Schedule::default() },
             input,
             optimizer,
+            records: Some(RecordOptions {
+                label_offset: Some(0),
+                labels: Some("names.txt".into()),
+                ..RecordOptions::default()
+            }),
             ..Config::default()
         }
     }

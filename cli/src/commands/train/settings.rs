@@ -10,6 +10,7 @@ use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
 use crate::failure::usage;
+use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
 const REPORTS: &str = "Reports";
@@ -21,7 +22,8 @@ pub struct Settings {
     /// A TOML file; flags override it, and --print-config shows what may stand in it
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
-    /// A folder laid out as train/<class>/<image>, or `digits`
+    /// A folder laid out as train/<class>/<image>, TFRecord shards (their folder, or a pattern such as 'dir/train-*'),
+    /// or `digits`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// A network of the zoo; `tallow summary` lists them [default: resnet18]
@@ -111,6 +113,8 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    records: records::Args,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -179,6 +183,7 @@ impl Settings {
         config.diagnose |= self.diagnose;
         config.tensorboard.enabled &= !self.no_tensorboard;
         take(&mut config.tensorboard.histogram_epochs, &self.histograms);
+        config.records = self.records.apply(config.records.take());
         if let Some(size) = self.size {
             config.input.size = Some(size);
             (config.input.width, config.input.height) = (None, None);

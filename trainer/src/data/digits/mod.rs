@@ -4,7 +4,7 @@
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
-use super::Dataset;
+use super::{Dataset, Labelled, Sample};
 use crate::error::Result;
 
 /// Side of a digit in pixels.
@@ -48,21 +48,28 @@ impl Dataset for Digits {
         &self.classes
     }
 
-    fn label(&self, index: usize) -> u32 {
-        self.labels[index]
-    }
-
-    fn load(&self, index: usize) -> Result<RgbImage> {
+    fn load(&self, index: usize) -> Result<Sample> {
         let columns = self.sheet.width() / SIDE;
         let (left, top) = (index as u32 % columns * SIDE, index as u32 / columns * SIDE);
-        Ok(RgbImage::from_fn(SIDE, SIDE, |x, y| {
+        let image = RgbImage::from_fn(SIDE, SIDE, |x, y| {
             let &Luma([grey]) = self.sheet.get_pixel(left + x, top + y);
             Rgb([grey; 3])
-        }))
+        });
+        Ok(Sample { image, label: self.labels[index] })
     }
 
     fn origin(&self, index: usize) -> String {
         format!("digits #{index}")
+    }
+
+    fn known_label(&self, index: usize) -> Option<u32> {
+        Some(self.label(index))
+    }
+}
+
+impl Labelled for Digits {
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
         let digits = Digits::new();
         assert_eq!(digits.len(), 1797);
         let values = (0..digits.len()).flat_map(|index| {
-            let image = digits.load(index).unwrap();
+            let image = digits.load(index).unwrap().image;
             image
                 .pixels()
                 .map(|&Rgb([r, g, b])| {

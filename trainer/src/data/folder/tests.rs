@@ -1,5 +1,7 @@
 use tempfile::TempDir;
 
+use image::RgbImage;
+
 use super::*;
 
 /// A folder with the given files; images are 2x2 PNGs in spite of their names, which only the decoder looks at.
@@ -27,7 +29,12 @@ fn open_error(files: &[&str]) -> (String, String) {
 
 fn contents(set: &dyn Dataset) -> Vec<(String, u32)> {
     (0..set.len())
-        .map(|i| (Path::new(&set.origin(i)).file_name().unwrap().to_str().unwrap().to_string(), set.label(i)))
+        .map(|i| {
+            (
+                Path::new(&set.origin(i)).file_name().unwrap().to_str().unwrap().to_string(),
+                set.load(i).unwrap().label,
+            )
+        })
         .collect()
 }
 
@@ -52,7 +59,7 @@ fn classes_are_sorted_and_hidden_or_foreign_files_ignored() {
     let expected = [("x.jpeg", 0), ("y.Bmp", 1), ("b.JPG", 2), ("a.WebP", 2)];
     assert_eq!(contents(&*splits.train), expected.map(|(name, label)| (name.to_string(), label)));
     assert_eq!(contents(&*splits.validation).len(), 3);
-    assert_eq!(splits.train.load(2).unwrap().get_pixel(1, 1).0, [7, 8, 9]);
+    assert_eq!(splits.train.load(2).unwrap().image.get_pixel(1, 1).0, [7, 8, 9]);
 }
 
 #[test]

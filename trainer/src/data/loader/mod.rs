@@ -37,7 +37,7 @@ pub trait Transform: Send + Sync {
 pub struct LoaderOptions {
     /// Samples in a batch.
     pub batch_size: usize,
-    /// Whether each epoch has an order of its own; otherwise the data set's order.
+    /// Whether each epoch has an order of its own ([`Dataset::shuffled`]); otherwise the data set's order.
     pub shuffle: bool,
     /// Whether to leave out a last batch that is not full.
     pub drop_last: bool,
@@ -165,13 +165,14 @@ impl Loader {
     /// [`Error::UnusableClass`].
     pub(crate) fn refuse_unusable_class(&self) -> Result<()> {
         let skipped = lock(&self.skipped);
-        let Some(label) = skipped.keys().map(|&index| self.dataset.label(index)).find(|&label| {
-            let mut members = (0..self.dataset.len()).filter(|&index| self.dataset.label(index) == label);
+        let known = |index: usize| self.dataset.known_label(index);
+        let Some(label) = skipped.keys().filter_map(|&index| known(index)).find(|&label| {
+            let mut members = (0..self.dataset.len()).filter(|&index| known(index) == Some(label));
             members.all(|index| skipped.contains_key(&index))
         }) else {
             return Ok(());
         };
-        let mut found = skipped.iter().filter(|(index, _)| self.dataset.label(**index) == label);
+        let mut found = skipped.iter().filter(|(index, _)| known(**index) == Some(label));
         let first = found.next().map(|(_, Skipped { origin, reason })| format!("{origin}: {reason}"));
         Err(Error::UnusableClass {
             class: self.dataset.classes()[label as usize].clone(),
@@ -182,11 +183,11 @@ impl Loader {
 
     /// The order of the samples in `epoch`.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.dataset.len()).collect();
         if self.options.shuffle {
-            Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]).shuffle(&mut order);
+            self.dataset.shuffled(&mut Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]))
+        } else {
+            (0..self.dataset.len()).collect()
         }
-        order
     }
 
     /// Starts to prepare `epoch`, from batch `first_batch` on, and hands the batches out in order.
@@ -279,6 +280,6 @@ impl Drop for Epoch {
 }
 
 /// Locks, also after a panic elsewhere: every state behind these locks is valid between statements.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tallow_builder::Rng;
 
 use super::{Batch, LoaderOptions, Skipped, SkippedList, Transform, lock};
-use crate::data::{Dataset, stream};
+use crate::data::{Dataset, Sample, stream};
 use crate::error::{Error, Result};
 
 /// What an epoch consists of.
@@ -40,12 +40,12 @@ impl Plan {
     /// Loads and transforms one sample into `out`; gives its label.
     fn prepare(&self, sample: usize, out: &mut [f32]) -> Result<u32> {
         let mut rng = Rng::stream(self.options.seed, &[stream::AUGMENT, self.epoch, sample as u64]);
-        let image = self.dataset.load(sample)?;
+        let Sample { image, label } = self.dataset.load(sample)?;
         self.transform.apply(image, &mut rng, out).map_err(|error| match error {
             Error::Unusable { reason } => Error::Image { origin: self.dataset.origin(sample), reason },
             other => other,
         })?;
-        Ok(self.dataset.label(sample))
+        Ok(label)
     }
 }
 
@@ -179,7 +179,9 @@ impl Queue {
     }
 
     fn note_failure(&self, filling: &mut Filling, position: usize, sample: usize, error: Error) {
-        let fatal = self.plan.options.strict || matches!(error, Error::WorkerPanicked { .. });
+        // A file whose framing is broken is not one image less: what follows in it cannot be trusted either.
+        let broken = matches!(error, Error::WorkerPanicked { .. } | Error::Records(_));
+        let fatal = self.plan.options.strict || broken;
         if !fatal {
             let skipped = match error {
                 Error::Image { origin, reason } => Skipped { origin, reason },

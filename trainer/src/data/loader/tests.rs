@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::data::Sample;
 
 /// Sample i is a grey 1x1 image of level i; some are broken, some panic, and each may take a while.
 struct Fake {
@@ -28,17 +29,17 @@ impl Dataset for Fake {
     fn classes(&self) -> &[String] {
         &self.classes
     }
-    fn label(&self, index: usize) -> u32 {
-        index as u32 % 3
-    }
-    fn load(&self, index: usize) -> Result<RgbImage> {
+    fn load(&self, index: usize) -> Result<Sample> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.delay);
         assert!(!(self.panics)(index), "sample {index} is cursed");
         if (self.broken)(index) {
             return Err(Error::Image { origin: self.origin(index), reason: "cut short".into() });
         }
-        Ok(RgbImage::from_pixel(1, 1, image::Rgb([index as u8; 3])))
+        Ok(Sample {
+            image: RgbImage::from_pixel(1, 1, image::Rgb([index as u8; 3])),
+            label: index as u32 % 3,
+        })
     }
     fn origin(&self, index: usize) -> String {
         format!("fake/{index}.jpg")

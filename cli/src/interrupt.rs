@@ -1,0 +1,22 @@
+//! Ctrl-C: the first asks the command to stop at a good place, the second ends it at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+
+use crate::failure::INTERRUPTED;
+use crate::output::note;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Begins to listen; what is returned is set by the first Ctrl-C, which also prints `message`.
+pub fn listen(message: &'static str) -> Result<&'static AtomicBool> {
+    ctrlc::set_handler(move || {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        note!("{message}");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(&STOP)
+}

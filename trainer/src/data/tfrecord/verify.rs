@@ -1,0 +1,138 @@
+//! Checks shards from end to end: every sum, every example, every label; and that no shard is missing.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use tallow_input::{InputError, decode, jpeg_frame};
+use tallow_tensorflow::example::Example;
+use tallow_tensorflow::record::RecordReader;
+
+use super::{Index, Located, Meaning, RecordOptions};
+use crate::error::{Error, Result};
+use crate::tally::{Show, Tally};
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// Whether it was asked to stop.
+    pub interrupted: bool,
+    /// Files that were read.
+    pub files: usize,
+    /// Sound records.
+    pub records: usize,
+    /// Bytes of their data.
+    pub bytes: u64,
+    /// Everything that is wrong, one line each, with the file and the place.
+    pub problems: Vec<String>,
+}
+
+/// Reads all shards of `located`. With `pixels`, images are decoded too.
+///
+/// # Errors
+/// None for damage, which is what is reported; only where the folder cannot be read.
+pub fn verify(
+    located: &Located,
+    options: &RecordOptions,
+    pixels: bool,
+    show: Show,
+    stop: &AtomicBool,
+) -> Result<Verified> {
+    let mut verified = Verified::default();
+    let mut files = vec![];
+    for set in &located.sets {
+        let total = set.name.total;
+        verified.problems.extend(set.missing.iter().map(|name| format!("{name}: missing, one of {total}")));
+        files.extend(set.files.iter().cloned());
+    }
+    let meaning = meaning(located, &files, options, &mut verified.problems)?;
+    let tally = Tally::new(show, "verify", files.len());
+    let found: Vec<Verified> = files
+        .par_iter()
+        .map(|path| {
+            let mut found = Verified::default();
+            check(path, meaning.as_ref(), pixels, stop, &mut found);
+            tally.add(1, found.bytes as usize);
+            found
+        })
+        .collect();
+    for mut one in found {
+        verified.interrupted |= one.interrupted;
+        verified.files += 1;
+        verified.records += one.records;
+        verified.bytes += one.bytes;
+        verified.problems.append(&mut one.problems);
+    }
+    Ok(verified)
+}
+
+/// What the labels mean, as far as undamaged files tell.
+fn meaning(
+    located: &Located,
+    files: &[PathBuf],
+    options: &RecordOptions,
+    problems: &mut Vec<String>,
+) -> Result<Option<Meaning>> {
+    let sound = files.iter().filter(|path| tallow_tensorflow::index::scan(path).is_ok()).cloned();
+    let index = Index::scan(sound.collect())?;
+    match Meaning::find(&located.folder, &index, options, None) {
+        Ok(meaning) => Ok(Some(meaning)),
+        // Damage is found again, with the rest of it.
+        Err(Error::Records(_)) => Ok(None),
+        Err(error) => {
+            problems.push(error.to_string());
+            Ok(None)
+        }
+    }
+}
+
+fn check(path: &Path, meaning: Option<&Meaning>, pixels: bool, stop: &AtomicBool, found: &mut Verified) {
+    let mut reader = match RecordReader::open(path) {
+        Ok(reader) => reader,
+        Err(error) => return found.problems.push(error.to_string()),
+    };
+    let mut buffer = vec![];
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            found.interrupted = true;
+            return;
+        }
+        let offset = reader.offset();
+        match reader.read_into(&mut buffer) {
+            Ok(false) => return,
+            Ok(true) => {
+                if let Err(problem) = check_record(&buffer, meaning, pixels) {
+                    found.problems.push(format!("{}: record at byte {offset}: {problem}", path.display()));
+                } else {
+                    found.records += 1;
+                    found.bytes += buffer.len() as u64;
+                }
+            }
+            Err(error) => {
+                found.problems.push(error.to_string());
+                // Without a sound length there is no telling where the next record is.
+                if reader.offset() == offset {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn check_record(bytes: &[u8], meaning: Option<&Meaning>, pixels: bool) -> Result<(), String> {
+    let example = Example::parse(bytes).map_err(|error| format!("no example: {error}"))?;
+    let Some(meaning) = meaning else { return Ok(()) };
+    meaning.class(&example).map_err(|error| error.to_string())?;
+    let key = &meaning.fields.image;
+    let image = example.bytes(key).ok_or_else(|| format!("it has no image `{key}`"))?;
+    if pixels {
+        return match decode(image) {
+            Ok(_) => Ok(()),
+            Err(InputError::Image { fault, .. }) => Err(fault.to_string()),
+            Err(other) => Err(other.to_string()),
+        };
+    }
+    let known = jpeg_frame(image).is_some()
+        || [&b"\x89PNG\r\n\x1a\n"[..], b"BM", b"RIFF"].iter().any(|start| image.starts_with(start));
+    if known { Ok(()) } else { Err("its image is in no supported format (JPEG, PNG, WebP, BMP)".into()) }
+}

@@ -52,7 +52,9 @@ pub enum Error {
     },
 
     /// A weights file that cannot be read as safetensors.
-    #[error("{}: not a readable safetensors file: {problem}", path.display())]
+    #[error(
+        "{}: not a readable safetensors file ({problem}): take another copy of it, or save the weights again", path.display()
+    )]
     WeightsFile {
         /// The file.
         path: PathBuf,
@@ -61,7 +63,7 @@ pub enum Error {
     },
 
     /// A file that cannot be opened, written or renamed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), crate::files::explained(source))]
     Io {
         /// The file.
         path: PathBuf,

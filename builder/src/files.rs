@@ -1,10 +1,26 @@
 //! Files that are either the old or the new one, whole: written under a temporary name, synced, then renamed.
+//! [`explained`] turns what the system says about a file into what to do about it, for the messages of every crate that
+//! reads or writes one.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// What the system says, and what to do about it where that is known.
+pub fn explained(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "make room on that disk, or write to another"
+        }
+        ErrorKind::ReadOnlyFilesystem => "write to another disk, or make this one writable",
+        ErrorKind::PermissionDenied => "change its permissions or its folder's, or choose another place",
+        ErrorKind::NotFound => "check the path",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {remedy}")
+}
 
 /// Replaces the file at `path` by `bytes`: a reader, a crash or a full disk finds the old content or the new, never a
 /// part.
@@ -45,6 +61,18 @@ pub fn write_atomically_with(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_helped_comes_with_its_remedy() {
+        for (kind, remedy) in [
+            (ErrorKind::StorageFull, "make room"),
+            (ErrorKind::ReadOnlyFilesystem, "another disk"),
+            (ErrorKind::PermissionDenied, "permissions"),
+        ] {
+            let error = Error::Io { path: "runs/x".into(), source: kind.into() }.to_string();
+            assert!(error.starts_with("runs/x: ") && error.contains(remedy), "{error}");
+        }
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use tallow_runtime::{ClassifierBuilder, OutputKind, Preprocess};
+use tallow_runtime::{ClassifierBuilder, OutputKind};
 
 use crate::failure::usage;
 use crate::model::read_labels;
 
 const HEADING: &str = "For .onnx files that others made";
 
-/// Flags for `.onnx` files without Tallow's metadata; for others they stand in place of what the file says.
-#[derive(clap::Args)]
+/// Flags for `.onnx` files without Tallow's metadata; in files with it, each replaces the one thing that it names.
+#[derive(Default, PartialEq, clap::Args)]
 pub struct Args {
     /// A text file with one class name a line
     #[arg(help_heading = HEADING, long, value_name = "FILE")]
@@ -25,10 +25,10 @@ pub struct Args {
     /// Rows of the input, pixels
     #[arg(help_heading = HEADING, long, value_name = "PIXELS", requires = "width")]
     height: Option<u32>,
-    /// Mean of R, G, B on a scale of 0 to 1 [default: ImageNet's 0.485,0.456,0.406]
+    /// Mean of R, G, B on a scale of 0 to 1 [default: the file's, else ImageNet's 0.485,0.456,0.406]
     #[arg(help_heading = HEADING, long, value_name = "R,G,B", value_parser = rgb)]
     mean: Option<[f32; 3]>,
-    /// Standard deviation of R, G, B on a scale of 0 to 1 [default: ImageNet's 0.229,0.224,0.225]
+    /// Standard deviation of R, G, B on a scale of 0 to 1 [default: the file's, else ImageNet's 0.229,0.224,0.225]
     #[arg(help_heading = HEADING, long, value_name = "R,G,B", value_parser = rgb)]
     std: Option<[f32; 3]>,
     /// The output is probabilities already, not logits
@@ -42,12 +42,14 @@ impl Args {
         if let Some(path) = &self.labels {
             builder = builder.labels(read_labels(path)?);
         }
-        match (self.size.or(self.width), self.size.or(self.height)) {
-            (Some(width), Some(height)) => builder = builder.preprocess(self.preprocess(width, height)?),
-            _ if self.mean.is_some() || self.std.is_some() => {
-                return Err(usage("--mean and --std need --size, or --width and --height"));
-            }
-            _ => {}
+        if let (Some(width), Some(height)) = (self.size.or(self.width), self.size.or(self.height)) {
+            builder = builder.size(width, height);
+        }
+        if let Some(mean) = self.mean {
+            builder = builder.mean(mean);
+        }
+        if let Some(std) = self.std {
+            builder = builder.std(std);
         }
         if self.probabilities {
             builder = builder.output(OutputKind::Probabilities);
@@ -55,12 +57,9 @@ impl Args {
         Ok(builder)
     }
 
-    fn preprocess(&self, width: u32, height: u32) -> Result<Preprocess> {
-        let usual = Preprocess::imagenet(width, height);
-        let preprocess =
-            Preprocess { mean: self.mean.unwrap_or(usual.mean), std: self.std.unwrap_or(usual.std), ..usual };
-        preprocess.validate().map_err(usage)?;
-        Ok(preprocess)
+    /// Refuses any of these flags where they would be ignored.
+    pub fn refuse(&self, reason: &str) -> Result<()> {
+        if *self == Self::default() { Ok(()) } else { Err(usage(reason)) }
     }
 }
 

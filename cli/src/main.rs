@@ -46,6 +46,8 @@ enum Command {
     Predict(commands::predict::Args),
     /// Write an .onnx file, a SavedModel or a TensorFlow checkpoint from a run or from weights
     Export(commands::export::Args),
+    /// Turn weights of PyTorch or TensorFlow into a safetensors file that fits a network
+    Import(commands::import::Args),
     /// Compare candle, ONNX Runtime, tract and candle-onnx on the same inputs
     Verify(commands::verify::Args),
     /// Print a network's layers: output, kernel, parameters, MACs
@@ -76,6 +78,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
         Command::Export(args) => done(commands::export::run(&args)),
+        Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Summary(args) => done(commands::summary::run(&args)),
         Command::Bench(args) => done(commands::bench::run(&args, threads)),

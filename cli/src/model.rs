@@ -52,13 +52,14 @@ fn open_run(path: &Path) -> Result<Trained> {
     let graph = run.graph()?;
     if !Checkpoint::exists(&run.best()) {
         bail!(
-            "{} has no checkpoint: it stopped before its first; train it for an epoch first",
+            "{} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {}`",
+            path.display(),
             path.display()
         );
     }
     let (weights, position) = Checkpoint::read_weights(&run.best(), &graph, &Device::Cpu)?;
     let mut card = ModelCard::new(&config.model, run.labels()?, config.preprocess()?);
-    card.dataset = Some(config.data);
+    card.dataset = Some(config.data_name());
     if let Some(best) = position.best {
         let found = best.validation;
         let metrics = [

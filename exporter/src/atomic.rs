@@ -45,7 +45,7 @@ pub(crate) fn write_directory(
     let fresh = temporary_directory(path)?;
     let content = fresh.path().join("new");
     fs::create_dir(&content).map_err(failed)?;
-    fill(&content)?;
+    fill(&content).map_err(|error| error.moved(&content, path))?;
     let old = fresh.path().join("old");
     let replaced = path.exists();
     if replaced {
@@ -82,7 +82,9 @@ fn temporary_directory(path: &Path) -> Result<TempDir> {
     let mut options = tempfile::Builder::new();
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    options.tempdir_in(parent(path)).map_err(|source| Error::Io { path: path.to_owned(), source })
+    // tempfile names its own random path beside the reason, which tells a reader nothing.
+    let failed = |error: io::Error| Error::Io { path: path.to_owned(), source: error.kind().into() };
+    options.tempdir_in(parent(path)).map_err(failed)
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -147,6 +149,13 @@ mod tests {
         };
         write_directory(&path, Existing::Replace, failure).unwrap_err();
         assert_eq!(entries(&path), ["one"]);
+        let full = |dir: &Path| -> Result<()> {
+            let failed = |source| Error::Io { path: dir.join("assets/labels.txt"), source };
+            Err(failed(io::ErrorKind::StorageFull.into()))
+        };
+        let text = write_directory(&path, Existing::Replace, full).unwrap_err().to_string();
+        let place = path.join("assets/labels.txt").display().to_string();
+        assert!(text.starts_with(&place) && text.contains("make room"), "{text}");
         write_directory(&path, Existing::Replace, fill("two")).unwrap();
         assert_eq!(entries(&path), ["two"]);
         assert_eq!(entries(folder.path()), ["model"]);

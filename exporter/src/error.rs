@@ -1,6 +1,6 @@
 //! What can go wrong on the way from a network to a file. Every text is one line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of this crate. Each names the layer, option or file it is about.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,16 @@ pub enum Error {
 
     /// A file of TensorFlow's that cannot be read or written.
     #[error(transparent)]
-    TensorFlow(#[from] tallow_tensorflow::Error),
+    TensorFlow(tallow_tensorflow::Error),
+
+    /// A file that is none of PyTorch's weights, or a damaged one.
+    #[error("{}: not readable as PyTorch weights: {problem}", path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
 
     /// A layer whose numbers cannot be exported.
     #[error("layer `{layer}`: {problem}")]
@@ -75,7 +84,7 @@ pub enum Error {
     },
 
     /// A file that cannot be read, written or renamed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), tallow_builder::files::explained(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -84,7 +93,7 @@ pub enum Error {
     },
 
     /// A file that is not an ONNX model, or a damaged one.
-    #[error("{}: not a readable ONNX model: {problem}", path.display())]
+    #[error("{}: not a readable ONNX model: {problem}: export it again", path.display())]
     Onnx {
         /// The file.
         path: PathBuf,
@@ -105,9 +114,37 @@ pub enum Error {
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl Error {
+    /// The same error about the place where a file was to go, for a file that was being made at a temporary one.
+    pub(crate) fn moved(self, from: &Path, to: &Path) -> Self {
+        let moved = |path: PathBuf| match path.strip_prefix(from) {
+            Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+            Ok(rest) => to.join(rest),
+            Err(_) => path,
+        };
+        match self {
+            Self::Io { path, source } => Self::Io { path: moved(path), source },
+            Self::Network(error) => match *error {
+                tallow_builder::Error::Io { path, source } => Self::Io { path: moved(path), source },
+                other => other.into(),
+            },
+            other => other,
+        }
+    }
+}
+
 impl From<tallow_builder::Error> for Error {
     fn from(error: tallow_builder::Error) -> Self {
         Self::Network(Box::new(error))
+    }
+}
+
+impl From<tallow_tensorflow::Error> for Error {
+    fn from(error: tallow_tensorflow::Error) -> Self {
+        match error {
+            tallow_tensorflow::Error::Io { path, source } => Self::Io { path, source },
+            other => Self::TensorFlow(other),
+        }
     }
 }
 

@@ -21,6 +21,9 @@ pub struct ClassifierBuilder {
     batch: usize,
     labels: Option<Vec<String>>,
     preprocess: Option<Preprocess>,
+    size: Option<(u32, u32)>,
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
     output: Option<OutputKind>,
 }
 
@@ -32,6 +35,9 @@ impl Default for ClassifierBuilder {
             batch: 16,
             labels: None,
             preprocess: None,
+            size: None,
+            mean: None,
+            std: None,
             output: None,
         }
     }
@@ -62,13 +68,32 @@ impl ClassifierBuilder {
         self
     }
 
-    /// Preprocessing, in place of that in the file.
+    /// Preprocessing as a whole, in place of that in the file. [`size`](Self::size), [`mean`](Self::mean) and
+    /// [`std`](Self::std) change one thing of it.
     pub fn preprocess(mut self, preprocess: Preprocess) -> Self {
         self.preprocess = Some(preprocess);
         self
     }
 
-    /// What the network's output holds, in place of what the file says.
+    /// Columns and rows of the input. The rest stays as the file says; where it says nothing, ImageNet's habits hold.
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = Some((width, height));
+        self
+    }
+
+    /// Mean of R, G, B on a scale of 0 to 1, in place of the file's.
+    pub fn mean(mut self, mean: [f32; 3]) -> Self {
+        self.mean = Some(mean);
+        self
+    }
+
+    /// Standard deviation of R, G, B on a scale of 0 to 1, in place of the file's.
+    pub fn std(mut self, std: [f32; 3]) -> Self {
+        self.std = Some(std);
+        self
+    }
+
+    /// What the network's output holds, where the file does not say.
     pub fn output(mut self, output: OutputKind) -> Self {
         self.output = Some(output);
         self
@@ -78,7 +103,8 @@ impl ClassifierBuilder {
     ///
     /// # Errors
     /// Those of [`Network::open`]; [`RuntimeError::Card`] for metadata that cannot be read; [`RuntimeError::Model`]
-    /// where neither file nor builder gives labels and preprocessing, or where they do not fit the graph.
+    /// where neither file nor builder gives labels and preprocessing, or where they do not fit the graph;
+    /// [`RuntimeError::Output`] where the output is said to be another than the file says.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Classifier, RuntimeError> {
         let network = Network::open(path, self.engine, &self.options)?;
         self.finish(network)
@@ -105,10 +131,24 @@ impl ClassifierBuilder {
         };
         let labels = self.labels.or_else(|| card.as_ref().map(|card| card.labels.clone()));
         let labels = labels.ok_or_else(|| missing("labels"))?;
-        let preprocess = self.preprocess.or_else(|| card.as_ref().map(|card| card.preprocess));
-        let preprocess = preprocess.ok_or_else(|| missing("input size and normalisation"))?;
+        let known = self.preprocess.or_else(|| card.as_ref().map(|card| card.preprocess));
+        let base = known.or_else(|| self.size.map(|(width, height)| Preprocess::imagenet(width, height)));
+        let base = base.ok_or_else(|| missing("input size"))?;
+        let (width, height) = self.size.unwrap_or((base.width, base.height));
+        let preprocess = Preprocess {
+            width,
+            height,
+            mean: self.mean.unwrap_or(base.mean),
+            std: self.std.unwrap_or(base.std),
+            ..base
+        };
         preprocess.validate()?;
-        let kind = self.output.or_else(|| card.as_ref().map(|card| card.output)).unwrap_or_default();
+        let kind = match (self.output, card.as_ref().map(|card| card.output)) {
+            (Some(said), Some(known)) if said != known => {
+                return Err(RuntimeError::Output { file: info.file.clone(), said, known });
+            }
+            (said, known) => said.or(known).unwrap_or_default(),
+        };
 
         if let Some(dims) = &info.input.dims {
             let image = [3, preprocess.height as usize, preprocess.width as usize];

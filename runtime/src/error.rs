@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use tallow_input::OutputKind;
+
 use crate::engines::EngineKind;
 
 /// Errors of this crate.
@@ -34,6 +36,16 @@ pub enum RuntimeError {
         file: String,
         /// The entry and what is wrong with it.
         source: tallow_input::InputError,
+    },
+    /// The caller says another thing of the model's output than the model does.
+    #[error("{file}: its metadata says that it ends in {}, not in {}: leave that out", words(.known), words(.said))]
+    Output {
+        /// The model's file.
+        file: String,
+        /// What the caller says.
+        said: OutputKind,
+        /// What the file says.
+        known: OutputKind,
     },
     /// A tensor does not have the shape the network takes.
     #[error("{file}: the input `{input}` takes a tensor of shape {expected}, not {actual}")]
@@ -91,6 +103,13 @@ pub enum RuntimeError {
         /// What to do.
         remedy: String,
     },
+}
+
+fn words(kind: &OutputKind) -> &'static str {
+    match kind {
+        OutputKind::Logits => "logits",
+        OutputKind::Probabilities => "probabilities",
+    }
 }
 
 /// A message of another library on one line.

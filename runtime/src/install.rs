@@ -3,7 +3,7 @@
 //! its version and SHA-256 are pinned here, and nothing of it is run before the sum is checked.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -85,9 +85,7 @@ fn install_into(folder: &Path, python: &str) -> Result<Installed, RuntimeError> 
         return Ok(Installed { library, already: true });
     }
     let wheel = wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
-    let disk = |e: std::io::Error| {
-        failed(&format!("{}: {e}", folder.display()), "free some space or set XDG_CACHE_HOME")
-    };
+    let disk = |e: std::io::Error| failed(&format!("{}: {e}", folder.display()), remedy(&e));
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(disk)?;
     // In the same folder, so that the last step is a rename and not a copy.
@@ -142,10 +140,13 @@ fn download(wheel: &Wheel, into: &Path, python: &str) -> Result<PathBuf, Runtime
         let errors: Vec<&str> =
             text.lines().filter(|line| line.contains("ERROR") || line.contains("rror:")).collect();
         let reason = errors.last().copied().or(text.lines().last()).unwrap_or("pip gave no reason");
-        return Err(failed(
-            &format!("pip cannot download onnxruntime {ONNXRUNTIME_VERSION}: {}", one_line(reason)),
-            "check the network and pip's settings, name a library of yours in TALLOW_ONNXRUNTIME, or use --engine tract",
-        ));
+        let remedy = if is_full(&text) {
+            ROOM
+        } else {
+            "check the network and pip's settings, name a library of yours in TALLOW_ONNXRUNTIME, or use --engine tract"
+        };
+        let problem = format!("pip cannot download onnxruntime {ONNXRUNTIME_VERSION}: {}", one_line(reason));
+        return Err(failed(&problem, remedy));
     }
     let files = fs::read_dir(into).map_err(|e| failed(&one_line(e), "try again"))?;
     files
@@ -185,11 +186,9 @@ fn unpack(wheel: &Path, work: &Path, ready: &Path, python: &str) -> Result<(), R
         let text = String::from_utf8_lossy(&output.stderr);
         let reason =
             format!("the wheel cannot be unpacked: {}", text.lines().last().unwrap_or("no reason given"));
-        return Err(failed(&reason, "free some space or set XDG_CACHE_HOME"));
+        return Err(failed(&reason, ROOM));
     }
-    let disk = |e: std::io::Error| {
-        failed(&format!("{}: {e}", ready.display()), "free some space or set XDG_CACHE_HOME")
-    };
+    let disk = |e: std::io::Error| failed(&format!("{}: {e}", ready.display()), ROOM);
     fs::create_dir(ready).map_err(disk)?;
     for folder in [all.join("onnxruntime"), all.join("onnxruntime").join("capi")] {
         for file in fs::read_dir(&folder).map_err(disk)?.flatten().map(|entry| entry.path()) {
@@ -214,6 +213,24 @@ fn run(command: &mut Command, python: &str) -> Result<Output, RuntimeError> {
             "install Python 3.8 or newer with pip, or use --engine tract",
         )
     })
+}
+
+const ROOM: &str =
+    "free some space (pip also writes to the folder for temporary files, TMPDIR), or set XDG_CACHE_HOME";
+
+/// What to do about a folder that the library cannot be put into.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            "set XDG_CACHE_HOME to a folder that can be written"
+        }
+        _ => ROOM,
+    }
+}
+
+/// Whether another program's messages say that a disk is full.
+fn is_full(text: &str) -> bool {
+    text.contains("No space left") || text.contains("Errno 28") || text.contains("Disk quota exceeded")
 }
 
 fn failed(reason: &str, remedy: &str) -> RuntimeError {
@@ -261,6 +278,10 @@ mod tests {
             (
                 "WARNING: retrying\nERROR: No matching distribution found for onnxruntime",
                 "No matching distribution",
+            ),
+            (
+                "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+                "; free some space",
             ),
         ] {
             let fake = dir.path().join("fake");

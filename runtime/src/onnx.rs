@@ -182,8 +182,12 @@ impl ModelInfo {
         if bytes.is_empty() {
             return Err(wrong("the file is empty".into()));
         }
-        let model = proto::Model::decode(bytes)
-            .map_err(|e| wrong(format!("not an ONNX model, or damaged ({})", one_line(e))))?;
+        let model = proto::Model::decode(bytes).map_err(|e| {
+            wrong(format!(
+                "not an ONNX model, or damaged ({}): name another file, or export it again",
+                one_line(e)
+            ))
+        })?;
         let graph = model.graph.ok_or_else(|| wrong("not an ONNX model: it has no graph".into()))?;
 
         let is_weight = |value: &proto::Value| graph.initializer.iter().any(|w| w.name == value.name);

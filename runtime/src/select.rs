@@ -26,7 +26,11 @@ impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "engine {}: {}", self.engine, self.description)?;
         for (engine, reason) in &self.passed_over {
-            write!(f, "\n  {engine} not taken: {reason}")?;
+            match engine {
+                // Most machines have no CUDA: that is no news for every prediction.
+                EngineKind::OrtCuda => write!(f, "; no ort-cuda (`tallow runtime info` says why)")?,
+                _ => write!(f, "\n  {engine} not taken: {reason}")?,
+            }
         }
         Ok(())
     }

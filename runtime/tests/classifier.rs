@@ -94,7 +94,7 @@ fn a_foreign_model_runs_if_told_size_and_labels() {
     assert!(error.starts_with(expected), "{error}");
     let labels: Vec<String> = ["a", "b", "c"].map(String::from).to_vec();
     let error = tract().labels(labels.clone()).from_bytes(bytes(None, None)).unwrap_err().to_string();
-    assert!(error.contains("so the input size and normalisation must be given"), "{error}");
+    assert!(error.contains("so the input size must be given"), "{error}");
 
     let side = SIDE as u32;
     let told = tract().labels(labels.clone()).preprocess(Preprocess::imagenet(side, side));
@@ -112,6 +112,25 @@ fn a_foreign_model_runs_if_told_size_and_labels() {
         told.preprocess(Preprocess::imagenet(32, 16)).from_bytes(bytes(None, None)).unwrap_err().to_string();
     let expected = "model data: its input is [N, 3, 9, 9], but the preprocessing makes images of [3, 16, 32]";
     assert_eq!(error, expected);
+}
+
+#[test]
+fn what_is_said_changes_one_thing_of_what_the_card_says() {
+    let usual = card().preprocess;
+    let open = |builder: tallow_runtime::ClassifierBuilder| builder.from_bytes(bytes(None, Some(&card())));
+    let changed = open(tract().mean([0.1, 0.2, 0.3])).unwrap();
+    assert_eq!(*changed.preprocess(), Preprocess { mean: [0.1, 0.2, 0.3], ..usual });
+    let changed = open(tract().std([0.5; 3])).unwrap();
+    assert_eq!(*changed.preprocess(), Preprocess { std: [0.5; 3], ..usual });
+    assert_eq!(*open(tract().size(usual.width, usual.height)).unwrap().preprocess(), usual);
+    let error = open(tract().output(OutputKind::Probabilities)).unwrap_err().to_string();
+    assert!(error.contains("says that it ends in logits, not in probabilities"), "{error}");
+
+    // Where there is no card, ImageNet's habits stand in.
+    let side = SIDE as u32;
+    let labels = ["a", "b", "c"].map(String::from).to_vec();
+    let told = tract().labels(labels).size(side, side).std([0.5; 3]).from_bytes(bytes(None, None)).unwrap();
+    assert_eq!(*told.preprocess(), Preprocess { std: [0.5; 3], ..Preprocess::imagenet(side, side) });
 }
 
 #[test]

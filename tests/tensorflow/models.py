@@ -211,6 +211,18 @@ def fine_tune(case):
     return difference
 
 
+def dropout(case):
+    """Stochastic depth drops whole images with probability 3/4, dropout elements with 1/5; the rest is scaled up."""
+    loaded = tf.saved_model.load(case.model)
+    images = np.ones((2000, *case.images.shape[1:]), "f4")
+    found = loaded(images, training=True).numpy()
+    kept = found[found.any(1)]
+    assert abs(len(kept) / len(found) - 1 / 4) < 0.05, len(kept) / len(found)
+    assert abs((kept != 0).mean() - 4 / 5) < 0.01, (kept != 0).mean()
+    np.testing.assert_allclose(kept[kept != 0], 1 / (1 / 4 * 4 / 5), rtol=1e-6)
+    return case.compare("inference", loaded(case.images))
+
+
 if __name__ == "__main__":
     how, folder = globals()[sys.argv[1]], pathlib.Path(sys.argv[2])
     cases = [Case(path) for path in sorted(folder.iterdir())]

@@ -45,8 +45,14 @@ fn he() -> Init {
 }
 
 fn plans() -> [Plan; 7] {
-    let plain =
-        Plan { name: "", lesson: "", activation: Activation::Relu, init: he(), batch_norm: false, skip: false };
+    let plain = Plan {
+        name: "",
+        lesson: "",
+        activation: Activation::Relu,
+        init: he(),
+        batch_norm: false,
+        skip: false,
+    };
     [
         Plan {
             name: "sigmoid, Xavier",
@@ -157,7 +163,8 @@ fn step(plan: &Plan, batch: &Batch) -> Result<GradientFlow, Box<dyn Error>> {
     let mut optimizer = Optimizer::new(kind, &graph, &weights)?;
     let mut network = Network::new(graph, weights);
 
-    let images = Tensor::from_slice(&batch.images, (batch.len(), 3, batch.height, batch.width), &Device::Cpu)?;
+    let images =
+        Tensor::from_slice(&batch.images, (batch.len(), 3, batch.height, batch.width), &Device::Cpu)?;
     let tape = network.record(&images, &mut Rng::new(0))?;
     let activations = Activations::of_pass(network.graph(), &tape)?;
     let logits = tape.value(network.graph().output()).clone();

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use tallow_builder::files::write_atomically;
 use tallow_builder::weights::{read_safetensors, write_safetensors};
 use tallow_builder::{Graph, Weights};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, other};
+use crate::evaluate::is_finite;
 use crate::metrics::Running;
 use crate::metrics::csv::Validation;
 use crate::optim::State;
@@ -75,6 +76,10 @@ impl Checkpoint {
     /// # Errors
     /// Where the disk is full or not writable; the older checkpoint stays.
     pub fn write(&self, path: &Path) -> Result<()> {
+        self.replace(path).map_err(|error| not_written(path, error))
+    }
+
+    fn replace(&self, path: &Path) -> Result<()> {
         let parent = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         let mut options = tempfile::Builder::new();
@@ -83,7 +88,7 @@ impl Checkpoint {
         #[cfg(unix)]
         options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let folder = options.tempdir_in(parent).map_err(Error::io("create a folder in", parent))?;
-        self.fill(folder.path()).map_err(|error| not_written(path, error))?;
+        self.fill(folder.path())?;
         sync(folder.path())?;
         let old = replaced(path);
         // Where a crash left only the replaced one, it stays until the new one is in place.
@@ -104,6 +109,11 @@ impl Checkpoint {
         write_safetensors(&folder.join(OPTIMIZER), &self.optimizer)?;
         let state = folder.join(STATE);
         let text = serde_json::to_string_pretty(&self.position).expect("a position is plain data");
+        // JSON has no NaN: a position that does not read back as it is must not take the place of one that does.
+        if serde_json::from_str::<Position>(&text).ok().as_ref() != Some(&self.position) {
+            let reason = "its losses are no finite numbers".into();
+            return Err(Error::CheckpointNotWritten { path: state, reason, kept: false });
+        }
         Ok(write_atomically(&state, text.as_bytes())?)
     }
 
@@ -135,6 +145,22 @@ impl Checkpoint {
         let file = if ema.exists() { ema } else { path.join(WEIGHTS) };
         let weights = Weights::load(graph, &file, device).map_err(|error| damaged(path, error))?;
         Ok((weights, position))
+    }
+
+    /// The first tensor that holds NaN or an infinity.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn first_non_finite(&self) -> Result<Option<String>> {
+        let floats = |(_, tensor): &(&str, &Tensor)| tensor.dtype() == DType::F32;
+        let states = self.optimizer.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        let weights = self.weights.iter().chain(self.ema.iter().flat_map(Weights::iter));
+        for (name, tensor) in weights.chain(states).filter(floats) {
+            if !is_finite(tensor)? {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether `path` holds a checkpoint.
@@ -178,12 +204,15 @@ fn damaged(path: &Path, problem: impl ToString) -> Error {
 /// The system's reason alone: the file it names is a temporary one.
 fn not_written(path: &Path, error: Error) -> Error {
     let reason = match error {
+        // tempfile puts its own random path beside the system's reason.
         Error::Io { source, .. } | Error::Builder(tallow_builder::Error::Io { source, .. }) => {
-            source.to_string()
+            source.raw_os_error().map_or(source.kind().into(), std::io::Error::from_raw_os_error).to_string()
         }
+        Error::CheckpointNotWritten { reason, .. } => reason,
         other => other.to_string(),
     };
-    Error::CheckpointNotWritten { path: path.to_owned(), reason }
+    let kept = Checkpoint::exists(path) || Checkpoint::exists(&other(path));
+    Error::CheckpointNotWritten { path: path.to_owned(), reason, kept }
 }
 
 fn read_position(path: &Path) -> Result<Position> {

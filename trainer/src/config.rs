@@ -139,6 +139,22 @@ impl InputConfig {
     }
 }
 
+impl From<Preprocess> for InputConfig {
+    fn from(preprocess: Preprocess) -> Self {
+        let Preprocess { width, height, mean, std, interpolation, crop_fraction, .. } = preprocess;
+        let square = width == height;
+        Self {
+            size: square.then_some(width),
+            width: (!square).then_some(width),
+            height: (!square).then_some(height),
+            mean: Some(mean),
+            std: Some(std),
+            interpolation: Some(interpolation),
+            crop_fraction: Some(crop_fraction),
+        }
+    }
+}
+
 /// Images up to this size are augmented as CIFAR's are, larger ones as ImageNet's.
 const SMALL: u32 = 64;
 
@@ -163,6 +179,24 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         toml::from_str(&text)
             .map_err(|e| Error::Config { path: path.to_owned(), problem: located(&e, &text) })
+    }
+
+    /// Reads the file that a run directory keeps, all of it: settings that a crash or a slip cut off would become
+    /// defaults without a word.
+    pub(crate) fn read_kept(path: &Path) -> Result<Self> {
+        let config = Self::read(path)?;
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let written: toml::Table = text.parse().unwrap_or_default();
+        // Every run has these; [split] is written last, and its last line ends.
+        let is_whole = ["optimizer", "schedule"].iter().all(|section| written.contains_key(*section))
+            && ["fraction", "seed"].iter().all(|key| written.get("split").and_then(|s| s.get(key)).is_some())
+            && text.ends_with('\n');
+        if is_whole {
+            return Ok(config);
+        }
+        let problem = "is cut short (a run's settings end with [split], its fraction and its seed): restore it, or \
+                       start a new run with --weights";
+        Err(Error::Config { path: path.to_owned(), problem: problem.into() })
     }
 
     /// The settings as TOML.
@@ -205,8 +239,34 @@ impl Config {
             ema.validate()?;
         }
         self.tensorboard.validate()?;
+        let fraction = self.split.fraction;
+        if !(fraction > 0.0 && fraction < 1.0) {
+            return Err(Error::Fraction { fraction });
+        }
         self.optimizer.validate()?;
-        self.schedule.validate()
+        self.schedule.validate(self.learning_rate())
+    }
+
+    /// The largest learning rate: what was asked for, or what is usual for the optimiser.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.learning_rate.unwrap_or_else(|| self.optimizer.usual_rate(self.batch_size))
+    }
+
+    /// What people call the data set: its folder's name.
+    pub fn data_name(&self) -> String {
+        let name = Path::new(&self.data).file_name().map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| self.data.clone())
+    }
+
+    /// The same settings with every default that depends on others filled in.
+    ///
+    /// # Errors
+    /// Where there is no such network.
+    pub fn resolved(self) -> Result<Self> {
+        let preprocess = self.preprocess()?;
+        let schedule = Schedule { learning_rate: Some(self.learning_rate()), ..self.schedule };
+        let augment = Some(self.augmentation(&preprocess));
+        Ok(Self { input: InputConfig::from(preprocess), schedule, augment, ..self })
     }
 
     /// How images get to the network.

@@ -1,6 +1,6 @@
 //! What can go wrong in this crate: one enum, each message one line that says what is wrong, where, and what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the trainer.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,18 @@ pub enum Error {
         /// The first failure.
         first: String,
     },
+    /// A class of which no image could be used.
+    #[error(
+        "none of the {tried} images of class {class} could be used; the first: {first}: repair them, or remove the class"
+    )]
+    UnusableClass {
+        /// The class.
+        class: String,
+        /// Images it has.
+        tried: usize,
+        /// The first failure.
+        first: String,
+    },
     /// A worker thread panicked on a sample.
     #[error("preparing {origin} panicked ({message}): remove the image and report it, this is a bug")]
     WorkerPanicked {
@@ -147,7 +159,7 @@ pub enum Error {
          warm up longer or clip gradients (--clip-norm 1); {kept}"
     )]
     NotFinite {
-        /// Loss or gradient.
+        /// Loss, gradient or state.
         what: &'static str,
         /// The epoch, from 1.
         epoch: u64,
@@ -157,6 +169,17 @@ pub enum Error {
         place: String,
         /// Whether a checkpoint from before it is kept.
         kept: &'static str,
+    },
+    /// A network whose output is NaN or infinite where it is measured.
+    #[error(
+        "the network's output is no finite number in batch {batch}, {place}: its training diverged or its weights are \
+         damaged; export an earlier checkpoint, or train again with a lower learning rate"
+    )]
+    NotFiniteOutput {
+        /// The batch, from 1.
+        batch: usize,
+        /// The layer where it first shows.
+        place: String,
     },
     /// A settings file, or a file derived from it, that cannot be understood.
     #[error("{}: {problem}", .path.display())]
@@ -174,6 +197,12 @@ pub enum Error {
         /// What it holds, and what to do.
         remedy: &'static str,
     },
+    /// Two processes would train in one folder.
+    #[error("{}: another process trains in it: wait for its end or stop it, or choose another folder with --run", .path.display())]
+    RunBusy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder that should hold a run does not.
     #[error("{} holds no training run: it has no config.toml and network.json; name the folder of one, such as runs/quickstart", .path.display())]
     NoRun {
@@ -181,15 +210,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// A run without a checkpoint.
-    #[error("{} has no checkpoint: it stopped before its first; remove it and start it anew", .path.display())]
+    #[error("{} has no checkpoint: it stopped before its first; start it anew with --run {}", .path.display(), .path.display())]
     NoCheckpoint {
         /// The run.
         path: PathBuf,
     },
     /// A checkpoint that cannot be used.
     #[error(
-        "damaged checkpoint: {problem}; put another in the place of {}, such as the best beside the last, or start a \
-         new run with --weights", .path.display()
+        "damaged checkpoint: {problem}; put {} in its place, or start a new run with --weights", other(.path).display()
     )]
     Checkpoint {
         /// The checkpoint's folder.
@@ -200,19 +228,51 @@ pub enum Error {
     /// A checkpoint that could not be written.
     #[error(
         "cannot write the checkpoint {}: {reason}; see to it that there is room and that the folder is writable; \
-         an earlier checkpoint is kept, and --resume goes on from it", .path.display()
+         {}", .path.display(), if *.kept { "an earlier checkpoint is kept, and --resume goes on from it" } else { "there is no earlier one" }
     )]
     CheckpointNotWritten {
         /// The checkpoint's folder.
         path: PathBuf,
         /// Why not.
         reason: String,
+        /// Whether the run has an earlier one.
+        kept: bool,
     },
     /// Optimiser state that does not fit.
     #[error(
         "the checkpoint's optimiser state belongs to another network or optimiser: undo the change to config.toml"
     )]
     OptimizerState,
+    /// A resumed run's settings and its checkpoint disagree on whether there is an average of the weights.
+    #[error(
+        "{}: config.toml and the checkpoint disagree on whether an average of the weights is kept ([ema]): undo the \
+         change to config.toml", .run.display()
+    )]
+    AverageChanged {
+        /// The run.
+        run: PathBuf,
+    },
+    /// A resumed run's data is not where it was.
+    #[error("no such folder: {}, which {} was trained on: say where it is now with --data", .data.display(), .run.display())]
+    DataGone {
+        /// The data set.
+        data: PathBuf,
+        /// The run.
+        run: PathBuf,
+    },
+    /// A resumed run's data is no longer what it started with.
+    #[error(
+        "{data} has changed since {} began: {differences}: restore the images, name a whole copy with --data, or start \
+         a new run with --weights", .run.display()
+    )]
+    DataChanged {
+        /// The data set.
+        data: String,
+        /// The run.
+        run: PathBuf,
+        /// What is different.
+        differences: String,
+    },
     /// A resumed run's data has other classes than it started with.
     #[error("the classes of {data} are no longer those of {}: restore the class folders", .run.display())]
     LabelsChanged {
@@ -231,7 +291,7 @@ pub enum Error {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {}", .path.display(), tallow_builder::files::explained(.source))]
     Io {
         /// What was tried, such as `read` or `write`.
         action: &'static str,
@@ -266,6 +326,12 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+}
+
+/// The checkpoint that may stand in for a damaged one: the best for the last, else the last.
+pub(crate) fn other(checkpoint: &Path) -> PathBuf {
+    let is_last = checkpoint.file_name().is_some_and(|name| name.to_string_lossy().ends_with("last"));
+    checkpoint.with_file_name(if is_last { "best" } else { "last" })
 }
 
 impl Error {

@@ -1,10 +1,12 @@
 //! A network's loss and accuracies on a data set, whatever runs it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use candle_core::{Device, Tensor};
 use tallow_builder::Network;
 
 use crate::data::{Batch, Loader};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::csv::Validation;
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running, cross_entropy};
 use crate::progress::{Pass, Progress};
@@ -22,50 +24,84 @@ pub struct Evaluation {
     pub precision_recall: PrecisionRecall,
 }
 
-/// Runs `network` over all images of `loader`, in inference form.
+/// Runs `network` over all images of `loader`, in inference form. `None` if `stop` was set before the end.
 ///
 /// # Errors
-/// Those of the loader, and where the images do not fit the network.
+/// Those of the loader; where the images do not fit the network; [`Error::NotFiniteOutput`].
 pub fn evaluate(
     network: &Network,
     loader: &Loader,
     progress: &mut Progress,
     pass: Pass,
-) -> Result<Evaluation> {
+    stop: &AtomicBool,
+) -> Result<Option<Evaluation>> {
     let classes = network.graph().output_shape().elements();
     let forward = |batch: &Batch| {
-        let logits = network.forward(&images(batch, &Device::Cpu)?)?;
-        Ok(logits.flatten_all()?.to_vec1()?)
+        let images = images(batch, &Device::Cpu)?;
+        let logits: Vec<f32> = network.forward(&images)?.flatten_all()?.to_vec1()?;
+        if logits.iter().all(|logit| logit.is_finite()) {
+            return Ok(logits);
+        }
+        Err(Error::NotFiniteOutput { batch: batch.index + 1, place: first_non_finite(network, &images)? })
     };
-    evaluate_with(classes, forward, loader, progress, pass)
+    evaluate_with(classes, forward, loader, progress, pass, stop)
 }
 
 /// As [`evaluate`], with anything that turns a batch into logits (N, classes).
 ///
 /// # Errors
-/// Those of the loader and of `forward`.
+/// Those of the loader and of `forward`; [`Error::NotFiniteOutput`].
 pub fn evaluate_with<E: From<crate::Error>>(
     classes: usize,
     mut forward: impl FnMut(&Batch) -> Result<Vec<f32>, E>,
     loader: &Loader,
     progress: &mut Progress,
     pass: Pass,
-) -> Result<Evaluation, E> {
+    stop: &AtomicBool,
+) -> Result<Option<Evaluation>, E> {
     let mut running = Running::new(classes);
     let mut confusion = ConfusionMatrix::new(classes);
     let mut precision_recall = PrecisionRecall::new(classes);
     progress.start(pass);
     for batch in loader.epoch(0, 0)? {
+        if stop.load(Ordering::Relaxed) {
+            progress.finish();
+            return Ok(None);
+        }
         let batch = batch?;
         let logits = forward(&batch)?;
-        running.update(cross_entropy(&logits, &batch.labels), &logits, &batch.labels);
+        let loss = cross_entropy(&logits, &batch.labels);
+        if !loss.is_finite() {
+            let place = "in the loss itself".into();
+            return Err(Error::NotFiniteOutput { batch: batch.index + 1, place }.into());
+        }
+        running.update(loss, &logits, &batch.labels);
         confusion.update(&logits, &batch.labels);
         precision_recall.update(&logits, &batch.labels);
         progress.step(batch.len(), running.loss(), running.top1());
     }
     progress.finish();
     let validation = Validation { loss: running.loss(), top1: running.top1(), top5: running.top5() };
-    Ok(Evaluation { validation, images: running.samples(), confusion, precision_recall })
+    Ok(Some(Evaluation { validation, images: running.samples(), confusion, precision_recall }))
+}
+
+/// The layer where NaN or an infinity first shows, in words.
+fn first_non_finite(network: &Network, images: &Tensor) -> Result<String> {
+    let mut first = None;
+    network.forward_watched(images, |id, value| {
+        if first.is_none() && !is_finite(value).unwrap_or(true) {
+            first = Some(id);
+        }
+    })?;
+    Ok(match first.map(|id| network.graph().node(id)) {
+        Some(node) => format!("first in the output of layer `{}` ({})", node.name, node.op.kind()),
+        None => "in the output itself".into(),
+    })
+}
+
+/// Whether all of a tensor's numbers are.
+pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }
 
 /// A batch's images as a tensor `[N, 3, H, W]`.

@@ -22,4 +22,4 @@ mod trainer;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use run_dir::RunDir;
-pub use trainer::{Outcome, Trainer};
+pub use trainer::{Changes, Outcome, Trainer};

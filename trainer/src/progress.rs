@@ -10,6 +10,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Time between two plain lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// The bar on a terminal. It is short, so that 80 columns show the speed and the time left.
+const TEMPLATE: &str = "{prefix} {bar:10.cyan/blue} {pos}/{len}  {wide_msg}";
+
 /// One pass over a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
@@ -78,7 +81,7 @@ impl Progress {
         self.pass = Some(Running { pass, batches: 0, images: 0, start: now, last_line: now });
         if let Display::Bar(bar) = &mut self.display {
             *bar = ProgressBar::with_draw_target(Some(pass.batches as u64), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix} {bar:24.cyan/blue} {pos}/{len}  {wide_msg}")
+            let style = ProgressStyle::with_template(TEMPLATE)
                 .expect("the template is a constant, and a test parses it");
             bar.set_style(style.progress_chars("━╸╌"));
             bar.set_prefix(prefix(&pass));
@@ -142,20 +145,21 @@ impl Drop for Progress {
 }
 
 impl Running {
-    /// `loss 1.2345  top-1 56.10 %  340 img/s  0:12 left, run 5:40`.
+    /// `340 img/s  0:12 left, run 5:40  loss 1.2345  top-1 56.10 %`: a narrow terminal cuts off the end.
     fn describe(&self, loss: f64, top1: f64, now: Instant) -> String {
         let seconds = now.duration_since(self.start).as_secs_f64();
-        let mut text = format!("loss {loss:.4}  top-1 {:.2} %", top1 * 100.0);
+        let mut text = String::new();
         if seconds > 0.0 && self.batches > 0 {
             let per_batch = seconds / self.batches as f64;
             let left = self.pass.batches.saturating_sub(self.pass.first_batch + self.batches) as f64;
-            text += &format!("  {:.0} img/s  {} left", self.images as f64 / seconds, clock(left * per_batch));
+            text += &format!("{:.0} img/s  {} left", self.images as f64 / seconds, clock(left * per_batch));
             let more = self.pass.epochs.saturating_sub(self.pass.epoch) as f64 * self.pass.batches as f64;
             if self.pass.what == TRAIN && more > 0.0 {
                 text += &format!(", run {}", clock((left + more) * per_batch));
             }
+            text += "  ";
         }
-        text
+        text + &format!("loss {loss:.4}  top-1 {:.2} %", top1 * 100.0)
     }
 }
 
@@ -208,8 +212,8 @@ mod tests {
         progress.finish();
         progress.step_at(32, 1.5, 0.5, start + Duration::from_secs(100));
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
-        let expected = "epoch  3/10 train 37/100  loss 1.5000  top-1 62.50 %  53 img/s  0:38 left, run 7:38\n\
-                        epoch  3/10 train 54/100  loss 1.5000  top-1 62.50 %  53 img/s  0:28 left, run 7:28\n\
+        let expected = "epoch  3/10 train 37/100  53 img/s  0:38 left, run 7:38  loss 1.5000  top-1 62.50 %\n\
+                        epoch  3/10 train 54/100  53 img/s  0:28 left, run 7:28  loss 1.5000  top-1 62.50 %\n\
                         epoch 3 done\n";
         assert_eq!(text, expected);
     }
@@ -219,7 +223,21 @@ mod tests {
         let start = Instant::now();
         let running = Running { pass: pass("validate"), batches: 40, images: 40, start, last_line: start };
         let text = running.describe(f64::NAN, 0.0, start + Duration::from_secs(4000));
-        assert_eq!(text, "loss NaN  top-1 0.00 %  0 img/s  1:06:40 left");
+        assert_eq!(text, "0 img/s  1:06:40 left  loss NaN  top-1 0.00 %");
+    }
+
+    #[test]
+    fn eighty_columns_show_the_speed_and_the_time_left() {
+        let (start, pass) = (Instant::now(), Pass { epochs: 300, ..pass(TRAIN) });
+        let running = Running { pass, batches: 40, images: 40 * 1024, start, last_line: start };
+        let message = running.describe(1.5, 0.625, start + Duration::from_secs(40));
+        let line = TEMPLATE
+            .replace("{prefix}", &prefix(&pass))
+            .replace("{bar:10.cyan/blue}", &"━".repeat(10))
+            .replace("{pos}/{len}", "60/100")
+            .replace("{wide_msg}", &message);
+        let shown: String = line.chars().take(80).collect();
+        assert!(shown.contains("1024 img/s  0:40 left, run 8:15:40"), "{shown}");
     }
 
     #[test]

@@ -66,7 +66,11 @@ fn a_run_interrupted_anywhere_ends_in_the_same_bits_as_one_that_never_stopped() 
     assert!(outcome.interrupted && outcome.epochs == 0);
     // A second stop after the fifth batch, then across the end of an epoch.
     train_until(&mut Trainer::resume(&parts, None).unwrap(), 4);
-    train_until(&mut Trainer::resume(&parts, None).unwrap(), 8);
+    // The epoch has 11 batches: the sixth stop is the last of them, the others come in the validation.
+    assert_eq!(train_until(&mut Trainer::resume(&parts, None).unwrap(), 8).epochs, 0);
+    let state = std::fs::read_to_string(parts.join("checkpoints/last/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!((&state["epoch"], &state["batch"]), (&0.into(), &11.into()));
     assert!(!finish(&mut Trainer::resume(&parts, None).unwrap()).interrupted);
 
     for ((name, whole), (other, parts)) in contents(&whole).iter().zip(&contents(&parts)) {
@@ -100,7 +104,7 @@ fn the_same_seed_gives_the_same_bits_and_another_does_not() {
 fn every_optimiser_learns_the_digits() {
     let folder = tempfile::tempdir().unwrap();
     let schedule = |learning_rate| Schedule {
-        learning_rate,
+        learning_rate: Some(learning_rate),
         warmup_epochs: 1.0,
         decay: RateDecay::Cosine { floor: 0.0 },
     };
@@ -131,7 +135,7 @@ fn every_optimiser_learns_the_digits() {
 fn a_loss_that_is_no_number_names_the_layer_and_keeps_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    let schedule = Schedule { learning_rate: 1e30, warmup_epochs: 0.0, decay: RateDecay::Constant };
+    let schedule = Schedule { learning_rate: Some(1e30), warmup_epochs: 0.0, decay: RateDecay::Constant };
     let mut trainer = Trainer::create(&path, Config { schedule, ..config(2) }).unwrap();
     let error = trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap_err().to_string();
     assert!(error.contains("no longer a finite number in epoch 1, batch"), "{error}");
@@ -141,13 +145,66 @@ fn a_loss_that_is_no_number_names_the_layer_and_keeps_the_checkpoint() {
     );
 }
 
+/// One step an epoch, so that the validation is the first to see what it did.
+#[test]
+fn a_validation_loss_that_is_no_number_stops_the_run_and_its_checkpoint_can_be_gone_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let schedule =
+        |rate| Schedule { learning_rate: Some(rate), warmup_epochs: 0.0, decay: RateDecay::Constant };
+    let settings = |rate| Config { schedule: schedule(rate), batch_size: 1400, ema: None, ..config(2) };
+    let run = |trainer: &mut Trainer| trainer.train(&mut Progress::hidden(), &AtomicBool::new(false));
+    let first = folder.path().join("first");
+    let error = run(&mut Trainer::create(&first, settings(1e30)).unwrap()).unwrap_err().to_string();
+    assert!(
+        error.contains("the validation loss is no longer a finite number in epoch 1, batch 1"),
+        "{error}"
+    );
+    assert!(
+        error.contains("first in the output of layer `") && error.contains("no checkpoint yet"),
+        "{error}"
+    );
+    assert!(Trainer::create(&first, settings(1e-3)).is_ok(), "what came to no checkpoint is begun anew");
+
+    let mut trainer = Trainer::create(&path, Config { epochs: 1, ..settings(1e-3) }).unwrap();
+    run(&mut trainer).unwrap();
+    drop(trainer);
+    let toml = std::fs::read_to_string(path.join("config.toml")).unwrap();
+    std::fs::write(path.join("config.toml"), toml.replace("learning_rate = 0.001", "learning_rate = 1e30"))
+        .unwrap();
+    let before = contents(&path);
+    let error = run(&mut Trainer::resume(&path, Some(2)).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("validation loss") && error.contains("checkpoint before it is kept"), "{error}");
+    assert!(contents(&path) == before);
+    std::fs::write(path.join("config.toml"), toml).unwrap();
+    assert_eq!(run(&mut Trainer::resume(&path, Some(2)).unwrap()).unwrap().epochs, 2);
+}
+
+#[test]
+fn a_state_that_no_checkpoint_can_hold_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let schedule = Schedule { learning_rate: Some(1e300), warmup_epochs: 0.0, decay: RateDecay::Constant };
+    let mut trainer = Trainer::create(&path, Config { schedule, ..config(2) }).unwrap();
+    let error = trainer.train(&mut Progress::hidden(), &AtomicBool::new(true)).unwrap_err().to_string();
+    assert!(
+        error.contains("the state is no longer a finite number in epoch 1, batch 1, first in `"),
+        "{error}"
+    );
+    assert!(!trainer.run_dir().has_checkpoint());
+}
+
 #[test]
 fn folders_that_hold_no_run_or_one_already_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let error = Trainer::resume(&path, None).err().unwrap().to_string();
     assert!(error.contains("holds no training run"), "{error}");
-    finish(&mut Trainer::create(&path, config(1)).unwrap());
+    let mut trainer = Trainer::create(&path, config(1)).unwrap();
+    let error = Trainer::create(&path, config(1)).err().unwrap().to_string();
+    assert!(error.contains("another process trains in it"), "{error}");
+    finish(&mut trainer);
+    drop(trainer);
     let error = Trainer::create(&path, config(1)).err().unwrap().to_string();
     assert!(error.contains("holds a run"), "{error}");
 

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
@@ -20,14 +21,15 @@ use super::train::skipped_json;
 use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
-use crate::output::{json, note, percent, say, table};
+use crate::output::{count, json, note, percent, say, table};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
     /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
     model: PathBuf,
-    /// A folder laid out as <class>/<image>, or with a validation folder in it [default: the run's own data]
+    /// A folder laid out as <class>/<image>, or with a validation folder in it; of one with train/ alone, what training
+    /// holds out [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
@@ -47,6 +49,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Nothing stops an evaluation but the end of the process.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let start = Instant::now();
     let mut progress = Progress::stderr();
@@ -61,14 +66,19 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         note!("{}", classifier.selection());
         let loader = loader(args, classifier.labels(), classifier.preprocess())?;
         let forward = |batch: &Batch| logits(&classifier, batch);
-        let found = evaluate_with(classifier.labels().len(), forward, &loader, &mut progress, pass(&loader))?;
+        let classes = classifier.labels().len();
+        let found = evaluate_with(classes, forward, &loader, &mut progress, pass(&loader), &NEVER)?;
         (found, loader, classifier.selection().engine.to_string())
     } else {
+        args.foreign
+            .refuse("a directory is evaluated as it says of itself: name its .onnx file, or an --engine")?;
         let trained = open_trained(&args.model)?;
         let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
         let network = Network::new(trained.graph, trained.weights);
-        (evaluate(&network, &loader, &mut progress, pass(&loader))?, loader, "candle".to_owned())
+        let found = evaluate(&network, &loader, &mut progress, pass(&loader), &NEVER)?;
+        (found, loader, "candle".to_owned())
     };
+    let found = found.context("the evaluation was stopped")?;
     report(args, &found, &loader, &engine, start.elapsed().as_secs_f64())
 }
 
@@ -97,22 +107,34 @@ fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loa
 fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
     let run = run.and_then(|path| RunDir::open(&path).ok());
-    let data: Arc<dyn Dataset> = match (&args.data, &run) {
-        (Some(data), _) if data != Path::new("digits") || data.is_dir() => {
-            Arc::new(folder::open_validation(data)?)
-        }
-        (Some(_), run) => {
-            // What the run trained on must not be what it is measured on.
-            let split = match run {
-                Some(run) => run.config()?.split,
-                None => SplitOptions::default(),
-            };
+    let config = run.map(|run| run.config()).transpose()?;
+    // What the run trained on must not be what it is measured on.
+    let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
+    let is_its_own = |data: &Path| {
+        let known = config.as_ref().map(|config| Path::new(&config.data));
+        known.is_some_and(|known| data == known || data.canonicalize().is_ok_and(|data| data == known))
+    };
+    let data: Arc<dyn Dataset> = match (&args.data, &config) {
+        (Some(data), Some(config)) if is_its_own(data) => Splits::open(&config.data, split)?.validation,
+        (Some(data), _) if data == Path::new("digits") && !data.is_dir() => {
             Splits::open("digits", split)?.validation
         }
-        (None, Some(run)) => {
-            let config = run.config()?;
-            Splits::open(&config.data, config.split)?.validation
+        (Some(data), _) => {
+            let images = folder::open_validation(data, split)?;
+            if folder::holds_out(data) {
+                note!(
+                    "{} has no validation folder: evaluating on the {} of train/ that training {}holds out (a share of \
+                     {}, seed {})",
+                    data.display(),
+                    count(images.len(), "image"),
+                    if config.is_some() { "" } else { "by default " },
+                    split.fraction,
+                    split.seed
+                );
+            }
+            images
         }
+        (None, Some(config)) => Splits::open(&config.data, split)?.validation,
         (None, None) => {
             return Err(usage(format!(
                 "say what to evaluate on with --data FOLDER: {} lies in no run",

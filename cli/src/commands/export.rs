@@ -7,9 +7,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::ValueEnum;
 use serde::Serialize;
-use tallow_builder::Weights;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
-use tallow_exporter::{Existing, OnnxOptions, write_onnx};
+use tallow_exporter::{Existing, OnnxOptions, read_weights, write_onnx};
 use tallow_input::ModelCard;
 use tallow_models::Options;
 
@@ -25,7 +24,7 @@ pub struct Args {
     /// A network of the zoo, with --weights instead of a run
     #[arg(long, requires = "weights")]
     model: Option<String>,
-    /// A safetensors file that fits --model exactly
+    /// Weights that fit --model exactly: a safetensors file, PyTorch's or TensorFlow's
     #[arg(long, requires = "model")]
     weights: Option<PathBuf>,
     /// Classes of --model
@@ -175,7 +174,7 @@ fn trained(args: &Args) -> Result<Trained> {
     let (width, height) = (args.size.or(args.width), args.size.or(args.height));
     let options = Options { classes: args.classes, width, height, ..Options::default() };
     let graph = network.build(&options)?;
-    let weights = Weights::load(&graph, file, &Device::Cpu)?;
+    let weights = read_weights(&graph, file, None, &Device::Cpu)?.weights;
     let classes = graph.output_shape().elements();
     let labels = match &args.labels {
         Some(path) => read_labels(path)?,

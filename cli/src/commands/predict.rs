@@ -44,9 +44,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if args.top_k == 0 {
         return Err(usage("--top-k 0 shows nothing: choose at least 1"));
     }
+    let images = images(&args.images)?;
     let classifier = open(args, threads)?;
     note!("{}", classifier.selection());
-    let images = images(&args.images)?;
     let mut failed = 0;
     let mut results = vec![];
     for path in &images {
@@ -85,11 +85,11 @@ fn open(args: &Args, threads: Option<usize>) -> Result<Classifier> {
 fn images(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut images = vec![];
     for path in named {
-        if !path.is_dir() {
+        let unreadable = || format!("cannot read {}", path.display());
+        if !std::fs::metadata(path).with_context(unreadable)?.is_dir() {
             images.push(path.clone());
             continue;
         }
-        let unreadable = || format!("cannot read {}", path.display());
         let entries = std::fs::read_dir(path).with_context(unreadable)?;
         let entries: Vec<PathBuf> = entries
             .map(|entry| Ok(entry?.path()))

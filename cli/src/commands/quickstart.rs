@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use tallow_builder::files::explained;
 use tallow_conformance::VerifyOptions;
 use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::SavedModelOptions;
@@ -47,7 +48,7 @@ fn config(seed: u64) -> Config {
         input: InputConfig { size: Some(16), mean: grey, std: grey, ..InputConfig::default() },
         optimizer: OptimizerKind::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 },
         schedule: Schedule {
-            learning_rate: 0.1,
+            learning_rate: Some(0.1),
             warmup_epochs: 2.0,
             decay: RateDecay::Cosine { floor: 0.0 },
         },
@@ -127,10 +128,11 @@ fn engines() -> Result<()> {
 /// Writes some validation images as PNG files and labels them as any user of the file would.
 fn predict(run: &Path, onnx: &Path, config: &Config) -> Result<()> {
     let classifier = Classifier::open(onnx)?;
-    say!("engine: {}", classifier.selection())?;
+    say!("{}", classifier.selection())?;
     let validation = Splits::open(&config.data, config.split)?.validation;
     let folder = run.join("samples");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| anyhow!("cannot create {}: {}", folder.display(), explained(&error)))?;
     let every = (validation.len() / SAMPLES).max(1);
     for index in (0..validation.len()).step_by(every).take(SAMPLES) {
         let label = &validation.classes()[validation.label(index) as usize];

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use tallow_builder::Network;
 use tallow_conformance::{Report, VerifyOptions, verify};
 use tallow_exporter::onnx::read_card;
+use tallow_input::ModelCard;
 
 use crate::failure::usage;
 use crate::model::{onnx_file, open_trained, origin_of};
@@ -60,7 +61,19 @@ pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &Verify
     let network = match origin {
         Some(path) => {
             let trained = open_trained(&path)?;
-            let exported = read_card(file)?.and_then(|card| card.metrics.get("epoch").copied());
+            let card = read_card(file)?;
+            if let Some(card) = &card
+                && !may_be_the_same(card, &trained.card)
+            {
+                bail!(
+                    "{} holds {}, {} holds {}: name the run or model directory that the file was exported from",
+                    file.display(),
+                    described(card),
+                    path.display(),
+                    described(&trained.card)
+                );
+            }
+            let exported = card.and_then(|card| card.metrics.get("epoch").copied());
             let best = trained.card.metrics.get("epoch").copied();
             if let (Some(exported), Some(best)) = (exported, best)
                 && exported != best
@@ -76,4 +89,21 @@ pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &Verify
         None => None,
     };
     Ok(verify(file, network.as_ref(), options)?)
+}
+
+/// Whether two cards can be of the same network. Labels may differ: bare weights are exported without their names.
+fn may_be_the_same(a: &ModelCard, b: &ModelCard) -> bool {
+    let of_other_data = matches!((dataset(a), dataset(b)), (Some(a), Some(b)) if a != b);
+    a.architecture == b.architecture && a.labels.len() == b.labels.len() && !of_other_data
+}
+
+/// The data set's name, of a folder its last part.
+fn dataset(card: &ModelCard) -> Option<&str> {
+    card.dataset.as_deref().and_then(|name| name.rsplit(['/', '\\']).next())
+}
+
+/// A network in words: `resnet20 of digits (10 classes)`.
+fn described(card: &ModelCard) -> String {
+    let of = dataset(card).map_or(String::new(), |name| format!(" of {name}"));
+    format!("{}{of} ({} classes)", card.architecture, card.labels.len())
 }

@@ -30,6 +30,7 @@ fn numbers_out_of_range() {
         ("--color-jitter -1", ["brightness = -1", "at least 0"]),
         ("--workers 100000", ["workers = 100000", "at most 512"]),
         ("--validation-share 1", ["1", "between 0 and 1"]),
+        ("--validation-share 1.5", ["1.5", "between 0 and 1"]),
         ("--dropout 1", ["dropout", "[0, 1)"]),
         ("--threads 0", ["0", "1..=1024"]),
         ("--optimizer adamw --momentum 0.5", ["--momentum", "beta1"]),
@@ -68,7 +69,7 @@ fn settings_files_are_checked_by_line() {
 #[test]
 fn what_is_missing_or_contradicts_itself() {
     typed(Path::new("."), "train").fails(2, &["--data FOLDER", "--data digits"]);
-    typed(shared(), "train --resume run --lr 0.1").fails(2, &["--resume", "only --epochs"]);
+    typed(shared(), "train --resume run --lr 0.1").fails(2, &["--resume", "only --epochs and --data"]);
     typed(shared(), "train --resume run --epochs 1").fails(2, &["epochs = 1", "already longer"]);
     typed(shared(), "train --resume data").fails(1, &["data holds no training run", "config.toml"]);
     typed(shared(), "export").fails(2, &["required"]);
@@ -93,7 +94,6 @@ fn a_divergence_names_the_layer_and_the_remedy() {
         "no checkpoint yet",
     ];
     typed(folder.path(), &format!("{QUICK} --data data --lr 1e30 --run run")).fails(1, &parts);
-    let again = ["stopped before its first checkpoint", "remove it"];
-    typed(folder.path(), &format!("{QUICK} --data data --run run")).fails(1, &again);
     typed(folder.path(), "train --resume run").fails(1, &["run has no checkpoint", "start it anew"]);
+    typed(folder.path(), &format!("{QUICK} --data data --run run")).ok();
 }

@@ -75,6 +75,20 @@ fn a_changed_weight_is_found() {
 }
 
 #[test]
+fn another_run_is_told_from_a_later_epoch() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "train --model plain_cnn --size 8 --epochs 1 --data digits --run other").ok();
+    typed(at, "verify run/model.onnx --from other").fails(
+        1,
+        &[
+            "run/model.onnx holds plain_cnn of data (3 classes)",
+            "other holds plain_cnn of digits (10 classes)",
+        ],
+    );
+}
+
+#[test]
 fn what_is_no_model_is_said_to_be_none() {
     let at = shared();
     typed(at, "verify data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);

@@ -57,3 +57,35 @@ fn an_interrupted_training_can_go_on() {
     let metrics = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     assert_eq!(metrics.lines().count() as u64, epochs + 1, "{metrics}");
 }
+
+/// The command, with its output kept from the terminal.
+fn training(folder: &Path, line: &str) -> Child {
+    let mut train = command(folder);
+    train.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+    train.spawn().unwrap()
+}
+
+#[test]
+fn a_validation_ends_at_once_and_a_second_training_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two steps an epoch, and a validation of half a minute.
+    let line =
+        "train --data digits --model resnet20 --size 128 --validation-share 0.95 --batch-size 32 --run run";
+    let child = training(folder.path(), line);
+    let start = Instant::now();
+    while !folder.path().join("run/metrics.csv").exists() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no run within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    typed(folder.path(), "train --data digits --model plain_cnn --size 8 --run run")
+        .fails(1, &["run: another process trains in it", "--run"]);
+    std::thread::sleep(Duration::from_secs(5));
+    interrupt(&child);
+    let asked = Instant::now();
+    let ended = Run::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(130), "{ended:#?}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?} to the end", asked.elapsed());
+    let state = std::fs::read_to_string(folder.path().join("run/checkpoints/last/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["epoch"], 0);
+}

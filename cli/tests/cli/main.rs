@@ -9,6 +9,7 @@ mod bad_files;
 mod bad_settings;
 mod engines;
 mod export;
+mod import;
 mod interruption;
 mod predict;
 mod summary;

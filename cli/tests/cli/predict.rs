@@ -76,6 +76,46 @@ fn a_file_of_others_needs_labels_and_size() {
     typed(at, "verify foreign.onnx").ok();
 }
 
+/// The score of the first image, under flags.
+#[track_caller]
+fn logit(at: &std::path::Path, line: &str) -> f64 {
+    typed(at, line).json()[0]["predictions"][0]["logit"].as_f64().unwrap()
+}
+
+#[test]
+fn flags_change_what_they_name_and_nothing_else() {
+    let folder = copy();
+    let at = folder.path();
+    let training =
+        "train --model plain_cnn --size 8 --batch-size 8 --epochs 1 --warmup 0 --data data --run grey";
+    let text = typed(at, &format!("{} --print-config", training.replace(" --run grey", ""))).ok();
+    let grey = "[0.5, 0.5, 0.5]";
+    let line = |line: &str| match line.split(' ').next() {
+        Some(key @ ("mean" | "std")) => format!("{key} = {grey}\n"),
+        _ => format!("{line}\n"),
+    };
+    fs::write(at.join("grey.toml"), text.lines().map(line).collect::<String>()).unwrap();
+    typed(at, "train --config grey.toml --run grey").ok();
+    typed(at, "export grey").ok();
+
+    let line = "predict grey data/train/red/0.png --engine tract --json";
+    let plain = logit(at, line);
+    assert_eq!(logit(at, &format!("{line} --size 8")), plain);
+    assert_eq!(logit(at, &format!("{line} --size 8 --mean 0.5,0.5,0.5")), plain);
+    assert_eq!(logit(at, &format!("{line} --std 0.5,0.5,0.5")), plain);
+    assert_ne!(logit(at, &format!("{line} --mean 0.2,0.2,0.2")), plain);
+    typed(at, &format!("{line} --probabilities"))
+        .fails(2, &["grey/model.onnx", "ends in logits", "leave that out"]);
+    typed(at, "eval run --mean 0.5,0.5,0.5").fails(2, &["name its .onnx file"]);
+}
+
+#[test]
+fn a_missing_image_is_told_before_an_engine_is_opened() {
+    let run = typed(shared(), "predict run nowhere.png");
+    assert!(!run.err.contains("engine "), "{}", run.err);
+    run.fails(1, &["cannot read nowhere.png", "No such file"]);
+}
+
 /// A ModelProto without its metadata_props, field 14.
 fn without_metadata(model: &[u8]) -> Vec<u8> {
     fn varint(bytes: &[u8], at: &mut usize) -> u64 {

@@ -125,7 +125,7 @@ fn flags_override_the_settings_file() {
         "size = 16 ",
         "kind = \"adamw\"",
         "beta2 = 0.999",
-        "learning_rate = 0.05 ",
+        "learning_rate = 0.001 ",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
     }
@@ -133,13 +133,20 @@ fn flags_override_the_settings_file() {
 
 #[test]
 fn each_optimiser_has_a_rate_of_its_own_unless_one_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("adamw.toml"), "[optimizer]\nkind = \"adamw\"\n").unwrap();
+    std::fs::write(folder.path().join("rate.toml"), "[schedule]\nlearning_rate = 0.3\n").unwrap();
     for (flags, line) in [
+        ("--config adamw.toml", "learning_rate = 0.001 "),
+        ("--config adamw.toml --optimizer rmsprop", "learning_rate = 0.004 "),
+        ("--config rate.toml --optimizer adamw", "learning_rate = 0.3 "),
+        ("--config rate.toml --lr 0.2", "learning_rate = 0.2 "),
         ("", "learning_rate = 0.05 "),
         ("--optimizer adamw", "learning_rate = 0.001 "),
         ("--optimizer rmsprop --batch-size 64", "learning_rate = 0.004 "),
         ("--optimizer adamw --lr 0.01", "learning_rate = 0.01 "),
     ] {
-        let text = typed(Path::new("."), &format!("train --data digits {flags} --print-config")).ok();
+        let text = typed(folder.path(), &format!("train --data digits {flags} --print-config")).ok();
         assert!(text.lines().any(|found| found.starts_with(line)), "{flags}: {line} in {text}");
     }
 }
@@ -217,4 +224,94 @@ fn speed_is_measured() {
     assert!(json[0]["images_per_second"].as_f64().unwrap() > 0.0);
     let json = typed(Path::new("."), "bench --train plain_cnn --size 8 --batch 2 --seconds 0 --json").json();
     assert_eq!(json[0]["engine"], "candle");
+}
+
+#[test]
+fn a_run_can_be_used_from_any_folder_and_on_data_that_has_moved() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, &format!("{QUICK} --data data --run here")).ok();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = at.join("here").display().to_string();
+    typed(elsewhere.path(), &format!("train --resume {run} --epochs 3")).ok();
+    assert_eq!(typed(elsewhere.path(), &format!("eval {run} --json")).json()["images"], 9);
+    // What is shipped names the data set, not the machine's folders.
+    typed(elsewhere.path(), &format!("export {run}")).ok();
+    let model = std::fs::read(at.join("here/model.onnx")).unwrap();
+    let path = at.to_str().unwrap().as_bytes();
+    assert!(!model.windows(path.len()).any(|bytes| bytes == path));
+
+    std::fs::rename(at.join("data"), at.join("moved")).unwrap();
+    typed(at, "train --resume here --epochs 4").fails(1, &["no such folder", "/data", "--data"]);
+    typed(at, "train --resume here --epochs 4 --data moved").ok();
+    typed(at, "train --resume here --epochs 5").ok();
+}
+
+#[test]
+fn a_run_goes_on_with_the_same_images_only() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, &format!("{QUICK} --data data --run here")).ok();
+    let before = content(&at.join("here"));
+    let image = at.join("data/train/red/0.png");
+    std::fs::rename(&image, at.join("0.png")).unwrap();
+    typed(at, "train --resume here --epochs 3")
+        .fails(1, &["data has changed since here began", "7 of red", "8"]);
+    std::fs::rename(at.join("0.png"), at.join("data/train/red/new.png")).unwrap();
+    typed(at, "train --resume here --epochs 3").fails(1, &["data has changed", "other files for training"]);
+    std::fs::rename(at.join("data/train/red/new.png"), &image).unwrap();
+    assert!(content(&at.join("here")) == before);
+    // A run from before there was a fingerprint goes on, and has one from then on.
+    std::fs::remove_file(at.join("here/data.json")).unwrap();
+    typed(at, "train --resume here --epochs 3").ok();
+    assert!(at.join("here/data.json").is_file());
+}
+
+#[test]
+fn settings_that_were_cut_short_are_not_made_up() {
+    let folder = copy();
+    let at = folder.path();
+    let path = at.join("run/config.toml");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    for end in [whole.find("[schedule]").unwrap(), whole.find("[split]").unwrap(), whole.len() - 1, 20] {
+        std::fs::write(&path, &whole[..end]).unwrap();
+        let run = typed(at, "train --resume run --epochs 3");
+        run.fails(1, &["run/config.toml", if end == 20 { "" } else { "is cut short" }]);
+        typed(at, "eval run").fails(1, &["run/config.toml"]);
+    }
+    // By hand is well.
+    std::fs::write(&path, whole.replace("epochs = 2", "epochs = 3")).unwrap();
+    assert_eq!(typed(at, "train --resume run --json").json()["epochs"], 3);
+}
+
+#[test]
+fn a_run_says_how_its_images_are_prepared() {
+    let config = std::fs::read_to_string(shared().join("run/config.toml")).unwrap();
+    for key in
+        ["size = 8", "mean = [", "std = [", "interpolation = ", "crop_fraction = ", "learning_rate = 0.05"]
+    {
+        assert!(config.lines().any(|line| line.starts_with(key)), "{key} in {config}");
+    }
+}
+
+#[test]
+fn a_missing_newest_checkpoint_is_told() {
+    let folder = copy();
+    std::fs::remove_dir_all(folder.path().join("run/checkpoints/last")).unwrap();
+    let run = typed(folder.path(), "train --resume run --epochs 3");
+    assert!(run.err.contains("checkpoints/last) is missing"), "{}", run.err);
+    run.ok();
+}
+
+#[test]
+fn evaluation_takes_what_training_holds_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    images(&at.join("data"), false);
+    typed(at, &format!("{QUICK} --data data --run run --validation-share 0.5")).ok();
+    typed(at, "export run -o m.onnx").ok();
+    assert_eq!(typed(at, "eval run --data data --json").json()["images"], 12);
+    let run = typed(at, "eval m.onnx --data data --engine tract --json");
+    assert!(run.err.contains("data has no validation folder: evaluating on the 6 images"), "{}", run.err);
+    assert_eq!(run.json()["images"], 6);
 }

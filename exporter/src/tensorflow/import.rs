@@ -15,20 +15,12 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 use super::checkpoint::latest;
 use super::variables::variables;
 use crate::error::Result;
+use crate::weights::Imported;
 
 /// The objects that an object-based checkpoint holds values of.
 const OBJECTS: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
 /// What ends the key of an object's value.
 const VALUE: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
-
-/// Weights and what came with them.
-#[derive(Clone, Debug)]
-pub struct Imported {
-    /// The network's tensors.
-    pub weights: Weights,
-    /// What belongs to the training and not to the network: optimiser slots, averages, step counters.
-    pub left_out: Vec<String>,
-}
 
 /// The prefix of the tensor bundle at `path`, if there is one: `path` may be the prefix itself, its `.index` file, a
 /// directory with checkpoints (the newest is taken), a SavedModel or a version of one.

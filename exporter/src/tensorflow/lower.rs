@@ -100,19 +100,9 @@ impl Lowering<'_> {
         variables: &[Variable],
     ) -> Value {
         let kernel = self.body.read(&variables[0]);
-        let y = if is_depthwise(conv, shape.channels()) {
-            self.depthwise(conv, scope, x, shape, &kernel)
-        } else {
-            let (x, padding) = self.padded(scope, x, shape, &conv.window(), None);
-            let attributes = vec![
-                t(FLOAT),
-                spatial("strides", conv.stride),
-                spatial("dilations", conv.dilation),
-                string("padding", padding),
-            ];
-            self.grouped(conv.groups, scope, &x, &kernel, |lowering, x, kernel| {
-                lowering.op("Conv2D", scope, &[x, kernel], attributes.clone())
-            })
+        let y = match is_depthwise(conv, shape.channels()) {
+            true => self.depthwise(conv, scope, x, shape, &kernel),
+            false => self.grouped(conv, scope, x, shape, &kernel),
         };
         self.bias(scope, y, variables.get(1))
     }
@@ -121,7 +111,10 @@ impl Lowering<'_> {
     /// every so many rows and columns of the result at stride 1; dilation is a convolution in groups.
     fn depthwise(&mut self, conv: &Conv2d, scope: &str, x: &str, shape: Shape, kernel: &str) -> Value {
         if conv.dilation != [1, 1] {
-            return self.dilated_depthwise(conv, scope, x, shape, kernel);
+            // [h, w, channels, multiplier] has the filters of a channel side by side, as a grouped convolution does.
+            let [kh, kw] = conv.kernel;
+            let kernel = self.reshape(scope, kernel, &[kh, kw, 1, conv.out_channels].map(|dim| dim as i32));
+            return self.grouped(conv, scope, x, shape, &kernel);
         }
         let square = conv.stride[0] == conv.stride[1];
         let (x, padding) = if square {
@@ -135,19 +128,8 @@ impl Lowering<'_> {
         if square { y } else { self.every(scope, &y, conv.stride) }
     }
 
-    fn dilated_depthwise(
-        &mut self,
-        conv: &Conv2d,
-        scope: &str,
-        x: &str,
-        shape: Shape,
-        kernel: &str,
-    ) -> Value {
-        let channels = shape.channels();
-        let [kh, kw] = conv.kernel;
-        let dims = [kh, kw, 1, conv.out_channels].map(|dim| dim as i32);
-        // [h, w, channels, multiplier] has the filters of one channel side by side, as a grouped convolution does.
-        let kernel = self.reshape(scope, kernel, &dims);
+    /// A convolution for each group: TensorFlow's own grouped one has no gradient on the CPU.
+    fn grouped(&mut self, conv: &Conv2d, scope: &str, x: &str, shape: Shape, kernel: &str) -> Value {
         let (x, padding) = self.padded(scope, x, shape, &conv.window(), None);
         let attributes = vec![
             t(FLOAT),
@@ -155,22 +137,9 @@ impl Lowering<'_> {
             spatial("dilations", conv.dilation),
             string("padding", padding),
         ];
-        self.grouped(channels, scope, &x, &kernel, |lowering, x, kernel| {
-            lowering.op("Conv2D", scope, &[x, kernel], attributes.clone())
-        })
-    }
-
-    /// A convolution for each group: TensorFlow's own grouped one has no gradient on the CPU.
-    fn grouped(
-        &mut self,
-        groups: usize,
-        scope: &str,
-        x: &str,
-        kernel: &str,
-        mut convolution: impl FnMut(&mut Self, &str, &str) -> Value,
-    ) -> Value {
+        let groups = conv.groups;
         if groups == 1 {
-            return convolution(self, x, kernel);
+            return self.op("Conv2D", scope, &[&x, kernel], attributes);
         }
         let axis = self.body.constant(&format!("{scope}/axis"), integers(&[], &[CHANNELS]));
         let outputs: Vec<(&str, usize)> = (0..groups).map(|group| ("output", group)).collect();
@@ -178,8 +147,9 @@ impl Lowering<'_> {
             let attributes = vec![t(FLOAT), int("num_split", groups)];
             self.body.node_outputs("Split", &format!("{scope}/split"), &[&axis, value], attributes, &outputs)
         };
-        let (inputs, kernels) = (split(x), split(kernel));
-        let parts = inputs.iter().zip(&kernels).map(|(x, kernel)| convolution(self, x, kernel));
+        let (inputs, kernels) = (split(&x), split(kernel));
+        let parts = inputs.iter().zip(&kernels);
+        let parts = parts.map(|(x, kernel)| self.op("Conv2D", scope, &[x, kernel], attributes.clone()));
         let mut parts: Vec<Value> = parts.collect();
         parts.push(axis);
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();

@@ -19,5 +19,5 @@ mod training;
 mod variables;
 
 pub use checkpoint::{Checkpoint, Step, write_checkpoint};
-pub use import::{Imported, bundle_at, read_variables};
+pub use import::{bundle_at, read_variables};
 pub use saved_model::{SavedModel, SavedModelOptions};

@@ -83,6 +83,10 @@ impl SavedModel {
             let problem = "is no SavedModel of Tallow's, so it is not replaced; choose another path".into();
             return Err(Error::SavedModel { path: directory, problem });
         }
+        if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
+            let problem = "holds something else than versions of a SavedModel; choose another path".into();
+            return Err(Error::SavedModel { path: path.to_owned(), problem });
+        }
         let made = !path.exists();
         if made {
             fs::create_dir(path).map_err(|source| match source.kind() {
@@ -234,6 +238,10 @@ pub(super) fn newest_version(path: &Path) -> Option<PathBuf> {
     let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
     let versions = entries.filter_map(|path| Some((number(&path)?, path)));
     versions.filter(|(_, path)| has_graph(path)).max().map(|(_, path)| path)
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Whether `path` is a version of a SavedModel of Tallow's.

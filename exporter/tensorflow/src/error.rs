@@ -14,7 +14,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file whose contents are not what its format demands.
-    #[error("{}: damaged at byte {offset}: {problem}", path.display())]
+    #[error("{}: damaged at byte {offset}: {problem}: take another copy of it, or write it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -23,7 +23,18 @@ pub fn check_in(
     verify_options: &VerifyOptions,
     missing: Option<&str>,
 ) -> Report {
-    let weights: Weights = randomised(graph, 1).unwrap();
+    check_weights(folder, graph, randomised(graph, 1).unwrap(), options, verify_options, missing)
+}
+
+/// As [`check_in`], with weights that something is to be shown of.
+pub fn check_weights(
+    folder: &Path,
+    graph: &Graph,
+    weights: Weights,
+    options: &OnnxOptions,
+    verify_options: &VerifyOptions,
+    missing: Option<&str>,
+) -> Report {
     let path = folder.join(format!("{}.onnx", graph.name()));
     write_onnx(&path, graph, &weights, None, options, Existing::Replace).unwrap();
     let network = Network::new(graph.clone(), weights);

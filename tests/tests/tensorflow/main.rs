@@ -10,6 +10,7 @@ mod imports;
 mod models;
 #[path = "../op_cases/mod.rs"]
 mod op_cases;
+mod tensorboard;
 
 use std::process::ExitCode;
 
@@ -22,5 +23,6 @@ fn main() -> ExitCode {
     let mut trials = vec![environment.trial("environment::imports", |python| python.run("version.py", &[]))];
     trials.extend(models::trials(&environment));
     trials.extend(imports::trials(&environment));
+    trials.extend(tensorboard::trials(&environment));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

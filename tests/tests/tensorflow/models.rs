@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 use tallow_builder::graph::Shape;
-use tallow_builder::{Graph, Network, Rng, Weights};
+use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
 use tallow_conformance::randomised;
 use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
@@ -25,9 +25,7 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
     let few = ["plain_cnn", "resnet18_cifar", "resnet50", "efficientnet_b0", "efficientnet_lite0"];
     vec![
         environment.trial("models::load_the_zoo", |python| {
-            let all =
-                tallow_models::names().filter(|name| !name.starts_with("resnet1") || *name == "resnet18");
-            consume(python, "load", zoo(all, 33), &SavedModelOptions::default())
+            consume(python, "load", zoo(tallow_models::names(), 33), &SavedModelOptions::default())
         }),
         environment.trial("models::load_every_operation", |python| {
             consume(python, "load", operations(), &SavedModelOptions::default())
@@ -68,6 +66,13 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
             let graphs = ["resnet18_cifar", "efficientnet_b0"]
                 .map(|name| tallow_models::build(name, &options).unwrap());
             consume(python, "fine_tune", graphs.into(), &SavedModelOptions::default())
+        }),
+        environment.trial("models::dropout", |python| {
+            let mut g = GraphBuilder::new("dropped", Shape::map(3, 8, 8));
+            let x = g.stochastic_depth("drop_path", g.input(), 0.75).unwrap();
+            let x = g.dropout("dropout", x, 0.2).unwrap();
+            let x = g.flatten("flatten", x).unwrap();
+            consume(python, "dropout", vec![g.finish(x).unwrap()], &SavedModelOptions::default())
         }),
     ]
 }

@@ -21,6 +21,7 @@ pub const VALIDATION_NAMES: [&str; 4] = ["validation", "val", "valid", "test"];
 
 /// Images in class folders.
 pub struct ImageFolder {
+    root: PathBuf,
     classes: Vec<String>,
     samples: Vec<(PathBuf, u32)>,
 }
@@ -61,14 +62,24 @@ pub fn open(root: impl AsRef<Path>, split: SplitOptions) -> Result<Splits> {
     Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set) })
 }
 
-/// Opens the images to measure a network on: those in `root`'s validation folder, or in its class folders.
+/// Opens the images to measure a network on: those in `root`'s validation folder, those that training with `split`
+/// holds out where there is only `train`, or those in its class folders.
 ///
 /// # Errors
-/// As [`ImageFolder::open`].
-pub fn open_validation(root: impl AsRef<Path>) -> Result<ImageFolder> {
+/// As [`open`].
+pub fn open_validation(root: impl AsRef<Path>, split: SplitOptions) -> Result<Arc<dyn Dataset>> {
     let root = root.as_ref();
+    if holds_out(root) {
+        return Ok(open(root, split)?.validation);
+    }
     let found = VALIDATION_NAMES.iter().map(|name| root.join(name)).find(|folder| folder.is_dir());
-    ImageFolder::open(found.as_deref().unwrap_or(root))
+    Ok(Arc::new(ImageFolder::open(found.as_deref().unwrap_or(root))?))
+}
+
+/// Whether `root` has a `train` folder and no other, so that validation images come out of it.
+pub fn holds_out(root: impl AsRef<Path>) -> bool {
+    let root = root.as_ref();
+    root.join("train").is_dir() && !VALIDATION_NAMES.iter().any(|name| root.join(name).is_dir())
 }
 
 fn is_validation_name(name: &str) -> bool {
@@ -112,7 +123,7 @@ impl ImageFolder {
         match classes.len() {
             0 => Err(Error::NoClasses { path: root.into() }),
             1 => Err(Error::OneClass { path: root.into(), class: classes.remove(0) }),
-            _ => Ok(Self { classes, samples }),
+            _ => Ok(Self { root: root.to_owned(), classes, samples }),
         }
     }
 }
@@ -143,6 +154,13 @@ impl Dataset for ImageFolder {
 
     fn origin(&self, index: usize) -> String {
         self.samples[index].0.display().to_string()
+    }
+
+    fn name(&self, index: usize) -> String {
+        let path = &self.samples[index].0;
+        let parts = path.strip_prefix(&self.root).unwrap_or(path).components();
+        let parts: Vec<_> = parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+        parts.join("/")
     }
 }
 

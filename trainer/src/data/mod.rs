@@ -3,6 +3,7 @@
 //! Everything random is keyed by seed, epoch and sample, so that no result depends on the order of threads.
 
 pub mod digits;
+mod fingerprint;
 pub mod folder;
 pub mod loader;
 mod split;
@@ -13,6 +14,7 @@ use image::RgbImage;
 
 use crate::error::Result;
 
+pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
 
@@ -45,6 +47,11 @@ pub trait Dataset: Send + Sync {
 
     /// Where sample `index` comes from, for messages: a path, or `digits #17`.
     fn origin(&self, index: usize) -> String;
+
+    /// What sample `index` is called within the data set, wherever the data set lies.
+    fn name(&self, index: usize) -> String {
+        self.origin(index)
+    }
 }
 
 /// The two sets that training needs, with the same classes.
@@ -71,6 +78,13 @@ impl Splits {
             path => folder::open(path, split),
         }
     }
+}
+
+/// A data set's name as it can be kept: a folder's is made absolute, so that it is found from any other folder.
+pub(crate) fn lasting(source: &str) -> String {
+    let absolute =
+        std::fs::canonicalize(source).ok().and_then(|path| path.into_os_string().into_string().ok());
+    absolute.unwrap_or_else(|| source.to_owned())
 }
 
 /// First parts of the keys given to [`tallow_builder::Rng::stream`], one for each use, so that no two uses share

@@ -62,6 +62,10 @@ impl Dataset for Subset {
     fn origin(&self, index: usize) -> String {
         self.source.origin(self.indices[index])
     }
+
+    fn name(&self, index: usize) -> String {
+        self.source.name(self.indices[index])
+    }
 }
 
 /// Splits `source` into training and validation, class by class.

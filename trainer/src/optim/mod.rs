@@ -138,6 +138,17 @@ impl OptimizerKind {
         }
     }
 
+    /// The learning rate that goes with this optimiser where none is named.
+    pub fn usual_rate(&self, batch_size: usize) -> f64 {
+        match self {
+            Self::Sgd { .. } => 0.05,
+            // Tan & Le 2019, section 5.2, as their code scales it: 0.256 for 4096 images.
+            Self::RmsProp { .. } => 0.256 * batch_size as f64 / 4096.0,
+            // Kingma & Ba 2015, algorithm 1.
+            Self::AdamW { .. } => 1e-3,
+        }
+    }
+
     /// The names of the tensors that a step keeps for each parameter, and the value each starts with.
     fn slots(&self) -> &'static [(&'static str, f64)] {
         match self {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tallow_builder::graph::Op;
 use tallow_trainer::data::Skipped;
 use tallow_trainer::progress::Progress;
-use tallow_trainer::{Config, Outcome, Trainer};
+use tallow_trainer::{Changes, Config, Outcome, Trainer};
 
 use crate::failure::{INTERRUPTED, usage};
 use crate::model::free;
@@ -31,7 +31,8 @@ pub struct Args {
     /// Where the run goes [default: runs/<model>-<data>, numbered]
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
-    /// Go on with the run in this directory, with its own settings; only --epochs may change
+    /// Go on with the run in this directory, with its own settings; only --epochs may change, and --data say where the
+    /// same images are now
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// Print the settings as they would be used, explained, as a TOML file for --config, and stop
@@ -52,12 +53,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut trainer = match &args.resume {
-        Some(_) if !args.settings.is_empty() => {
-            return Err(usage(
-                "--resume goes on with the run's own settings: of the others only --epochs may be given",
-            ));
+        Some(run) => {
+            let Some(data) = args.settings.data_alone()? else {
+                return Err(usage(
+                    "--resume goes on with the run's own settings: of the others only --epochs and --data may be given",
+                ));
+            };
+            Trainer::resume(run, Changes { epochs: args.epochs, data })?
         }
-        Some(run) => Trainer::resume(run, args.epochs)?,
         None => {
             if !args.settings.name_data() {
                 return Err(usage(
@@ -70,6 +73,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     describe(&trainer);
+    if trainer.went_back() {
+        note!(
+            "note: its newest checkpoint (checkpoints/last) is missing, so it goes on from its best (checkpoints/best)"
+        );
+    }
     if trainer.is_done() {
         let (run, epochs) = (trainer.run_dir().path().display(), trainer.config().epochs);
         note!(
@@ -120,7 +128,7 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().input_shape(),
         thousands(totals.parameters as u64),
         totals.macs as f64 / 1e9,
-        config.data,
+        config.data_name(),
         thousands(train as u64),
         thousands(validation as u64),
         trainer.network().graph().output_shape(),

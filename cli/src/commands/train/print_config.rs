@@ -125,19 +125,8 @@ const KEYS: &[(&str, &[Key])] = &[
 ];
 
 /// The settings with every default filled in and every key explained.
-pub fn annotated(mut config: Config) -> Result<String> {
-    let preprocess = config.preprocess()?;
-    config.augment = Some(config.augmentation(&preprocess));
-    let input = &mut config.input;
-    if preprocess.width == preprocess.height {
-        (input.size, input.width, input.height) = (Some(preprocess.width), None, None);
-    } else {
-        (input.size, input.width, input.height) = (None, Some(preprocess.width), Some(preprocess.height));
-    }
-    (input.mean, input.std) = (Some(preprocess.mean), Some(preprocess.std));
-    input.interpolation = Some(preprocess.interpolation);
-    input.crop_fraction = Some(preprocess.crop_fraction);
-
+pub fn annotated(config: Config) -> Result<String> {
+    let config = config.resolved()?;
     let values = values(&toml::to_string(&config)?);
     let mut text = String::from(
         "# Settings for `tallow train --config FILE`. Flags override them; lines that begin with # are off.\n",
@@ -219,12 +208,7 @@ mod tests {
         ] {
             let text = annotated(config.clone()).unwrap();
             let read: Config = toml::from_str(&text).unwrap();
-            let resolved = Config {
-                augment: Some(config.augmentation(&config.preprocess().unwrap())),
-                input: read.input.clone(),
-                ..config.clone()
-            };
-            assert_eq!(read, resolved, "{text}");
+            assert_eq!(read, config.clone().resolved().unwrap(), "{text}");
             assert_eq!(read.preprocess().unwrap(), config.preprocess().unwrap());
         }
     }

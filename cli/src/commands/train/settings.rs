@@ -129,9 +129,19 @@ enum Schedule {
 }
 
 impl Settings {
-    /// Whether no flag was given.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// The data set, if one was named, where nothing else was; `None` where more was said.
+    pub fn data_alone(&self) -> Result<Option<Option<String>>> {
+        let alone = Self { data: self.data.clone(), ..Self::default() };
+        if *self == alone { self.data().map(Some) } else { Ok(None) }
+    }
+
+    fn data(&self) -> Result<Option<String>> {
+        let text = |data: &PathBuf| {
+            data.to_str().map(str::to_owned).ok_or_else(|| {
+                usage(format!("--data {}: rename the folder, its name is not valid UTF-8", data.display()))
+            })
+        };
+        self.data.as_ref().map(text).transpose()
     }
 
     /// Whether anything says what to train on.
@@ -150,12 +160,7 @@ impl Settings {
             })?,
             None => Config::default(),
         };
-        if let Some(data) = &self.data {
-            let text = data.to_str().ok_or_else(|| {
-                usage(format!("--data {}: rename the folder, its name is not valid UTF-8", data.display()))
-            })?;
-            text.clone_into(&mut config.data);
-        }
+        take(&mut config.data, &self.data()?);
         take(&mut config.model, &self.model);
         take(&mut config.epochs, &epochs);
         take(&mut config.batch_size, &self.batch_size);
@@ -182,7 +187,7 @@ impl Settings {
         config.input.height = self.height.or(config.input.height);
         self.set_schedule(&mut config);
         self.set_optimizer(&mut config)?;
-        take(&mut config.schedule.learning_rate, &self.learning_rate);
+        config.schedule.learning_rate = self.learning_rate.or(config.schedule.learning_rate);
         self.set_augmentation(&mut config)?;
         Ok(config)
     }
@@ -201,16 +206,6 @@ impl Settings {
 
     fn set_optimizer(&self, config: &mut Config) -> Result<()> {
         if let Some(optimizer) = self.optimizer {
-            // A file's rate is meant; the default one is for SGD alone.
-            if self.config.is_none() {
-                config.schedule.learning_rate = match optimizer {
-                    Optimizer::Sgd => config.schedule.learning_rate,
-                    // Tan & Le 2019, section 5.2, as their code scales it: 0.256 for 4096 images.
-                    Optimizer::Rmsprop => 0.256 * config.batch_size as f64 / 4096.0,
-                    // Kingma & Ba 2015, algorithm 1.
-                    Optimizer::Adamw => 1e-3,
-                };
-            }
             config.optimizer = match optimizer {
                 Optimizer::Sgd => OptimizerKind::default(),
                 Optimizer::Rmsprop => {

@@ -159,6 +159,27 @@ impl Loader {
         list
     }
 
+    /// Refuses a class of which every image was left out: a network would be trained for a class it never sees.
+    ///
+    /// # Errors
+    /// [`Error::UnusableClass`].
+    pub(crate) fn refuse_unusable_class(&self) -> Result<()> {
+        let skipped = lock(&self.skipped);
+        let Some(label) = skipped.keys().map(|&index| self.dataset.label(index)).find(|&label| {
+            let mut members = (0..self.dataset.len()).filter(|&index| self.dataset.label(index) == label);
+            members.all(|index| skipped.contains_key(&index))
+        }) else {
+            return Ok(());
+        };
+        let mut found = skipped.iter().filter(|(index, _)| self.dataset.label(**index) == label);
+        let first = found.next().map(|(_, Skipped { origin, reason })| format!("{origin}: {reason}"));
+        Err(Error::UnusableClass {
+            class: self.dataset.classes()[label as usize].clone(),
+            tried: 1 + found.count(),
+            first: first.unwrap_or_default(),
+        })
+    }
+
     /// The order of the samples in `epoch`.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.dataset.len()).collect();

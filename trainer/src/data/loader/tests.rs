@@ -221,3 +221,22 @@ fn senseless_settings_are_errors() {
     assert!(matches!(new(5, shuffled(0, 1)), Error::Setting { .. }));
     assert!(matches!(new(5, LoaderOptions { drop_last: true, ..shuffled(6, 1) }), Error::Setting { .. }));
 }
+
+/// Each image takes a while to load, and a training step takes longer than its batch does on two threads: from the
+/// second batch on, every one must lie ready.
+#[test]
+fn the_training_thread_is_kept_fed() {
+    let data = Fake { delay: Duration::from_millis(4), ..fake(80) };
+    let loader =
+        Loader::new(Arc::new(data), Arc::new(Mark), LoaderOptions { workers: 4, ..shuffled(8, 1) }).unwrap();
+    let mut batches = loader.epoch(0, 0).unwrap();
+    batches.next().unwrap().unwrap();
+    let first = batches.waited();
+    for batch in batches.by_ref() {
+        batch.unwrap();
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    let waited = batches.waited() - first;
+    // Without preparing ahead, each of the nine would have been waited for, for 8 ms at the least.
+    assert!(waited < Duration::from_millis(9 * 4), "waited {waited:?} for nine batches");
+}

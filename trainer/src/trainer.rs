@@ -1,9 +1,11 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `prepare` puts a run together, `inspection` writes down what is seen of a step, `divergence` finds what broke it.
+//! `create` begins a run, `resume` goes on with an earlier one, `inspection` writes down what is seen of a step,
+//! `divergence` ends a run whose numbers are no longer finite.
 
+mod create;
 mod divergence;
 mod inspection;
-mod prepare;
+mod resume;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,8 @@ use crate::run_dir::RunDir;
 use crate::tensorboard::{EpochRecord, Recorder, StepRecord};
 use inspection::Inspection;
 
+pub use resume::Changes;
+
 /// Time between two drawings of the pictures; drawing takes longer than a small epoch.
 const REDRAW: Duration = Duration::from_secs(30);
 /// First part of the key of a step's random numbers, which dropout and stochastic depth draw from.
@@ -48,6 +52,7 @@ pub struct Trainer {
     undrawn: Option<ConfusionMatrix>,
     drawn: Instant,
     saved: Instant,
+    went_back: bool,
 }
 
 /// How a run ended.
@@ -79,6 +84,11 @@ impl Trainer {
         &self.config
     }
 
+    /// Whether the newest checkpoint was missing, so that a resumed run goes on from its best.
+    pub fn went_back(&self) -> bool {
+        self.went_back
+    }
+
     /// Whether all epochs are done, so that [`Self::train`] has nothing to do.
     pub fn is_done(&self) -> bool {
         self.position.epoch >= self.config.epochs
@@ -102,23 +112,41 @@ impl Trainer {
     }
 
     fn train_epochs(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
-        while self.position.epoch < self.config.epochs {
+        while !self.is_done() {
             let start = Instant::now();
-            let interrupted = self.train_epoch(progress, stop, start)?;
-            if interrupted {
+            let Some(found) = self.run_epoch(progress, stop, start)? else {
                 self.save(&self.run.last())?;
                 self.draw(true)?;
                 return Ok(self.outcome(true));
-            }
-            let found = self.validate(progress)?;
+            };
             self.end_epoch(found, start, progress)?;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
         }
-        self.recorder.finish(self.position.steps)?;
+        if self.is_done() {
+            self.recorder.finish(self.position.steps)?;
+        }
         self.draw(true)?;
-        Ok(self.outcome(false))
+        Ok(self.outcome(!self.is_done()))
     }
 
-    /// The rest of an epoch. True if it was interrupted.
+    /// The rest of an epoch: training, then the validation. `None` if it was interrupted; where it was in the
+    /// validation, the position is the end of the epoch's training, from which the validation is done anew.
+    fn run_epoch(
+        &mut self,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+        start: Instant,
+    ) -> Result<Option<Evaluation>> {
+        if self.train_epoch(progress, stop, start)? {
+            return Ok(None);
+        }
+        self.train.refuse_unusable_class()?;
+        self.validate(progress, stop)
+    }
+
+    /// The rest of an epoch's training. True if it was interrupted.
     fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
@@ -181,18 +209,19 @@ impl Trainer {
     fn rate(&self, batch: usize) -> f64 {
         let per_epoch = self.train.batches();
         let step = self.position.epoch * per_epoch as u64 + batch as u64;
-        self.config.schedule.rate(step, per_epoch, self.config.epochs)
+        self.config.schedule.rate(self.config.learning_rate(), step, per_epoch, self.config.epochs)
     }
 
-    fn validate(&self, progress: &mut Progress) -> Result<Evaluation> {
+    fn validate(&self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let pass = self.pass("validate", self.validation.batches(), 0);
-        match &self.ema {
+        let found = match &self.ema {
             Some(ema) => {
                 let average = Network::new(self.network.graph().clone(), ema.weights().clone());
-                evaluate(&average, &self.validation, progress, pass)
+                evaluate(&average, &self.validation, progress, pass, stop)
             }
-            None => evaluate(&self.network, &self.validation, progress, pass),
-        }
+            None => evaluate(&self.network, &self.validation, progress, pass, stop),
+        };
+        found.map_err(|error| self.in_validation(error))
     }
 
     /// Writes down what an epoch gave and moves on to the next.
@@ -247,6 +276,7 @@ impl Trainer {
             optimizer: self.optimizer.state().clone(),
             position: self.position.clone(),
         };
+        self.check_finite(&checkpoint)?;
         self.saved = Instant::now();
         checkpoint.write(path)
     }
@@ -257,7 +287,7 @@ impl Trainer {
             return Ok(());
         }
         self.drawn = Instant::now();
-        let title = format!("{} on {}", self.config.model, self.config.data);
+        let title = format!("{} on {}", self.config.model, self.config.data_name());
         plot::save(&plot::curves(&title, self.log.rows())?, &self.run.file("curves.png"))?;
         if let Some(matrix) = self.undrawn.take() {
             let picture = plot::confusion(&title, &matrix, self.train.dataset().classes())?;

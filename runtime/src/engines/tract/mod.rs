@@ -2,6 +2,8 @@
 //! batch is two to four times slower.
 //! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
 
+mod activations;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -91,7 +93,10 @@ impl TractEngine {
     }
 
     fn build(&self, shape: Shape) -> TractResult<Plan> {
-        self.model.clone().with_input_fact(0, f32::fact(shape).into())?.into_optimized()?.into_runnable()
+        let model = self.model.clone().with_input_fact(0, f32::fact(shape).into())?;
+        let mut model = model.into_typed()?.into_decluttered()?;
+        activations::replace(&mut model);
+        model.into_optimized()?.into_runnable()
     }
 
     fn run_plan(&self, plan: &Plan, input: ArrayView4<'_, f32>) -> TractResult<Vec<ArrayD<f32>>> {
@@ -143,7 +148,7 @@ fn guarded<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
 mod tests {
     #[test]
     fn the_version_told_is_the_version_locked() {
-        let lock = include_str!("../../../Cargo.lock");
+        let lock = include_str!("../../../../Cargo.lock");
         let entry = lock.split("[[package]]").find(|p| p.contains("name = \"tract-onnx\"\n")).unwrap();
         assert!(entry.contains(&format!("version = \"{}\"", super::VERSION)), "{entry}");
     }

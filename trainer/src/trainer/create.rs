@@ -1,4 +1,4 @@
-//! Puts a run together: a new one, or one that goes on from its checkpoint.
+//! Puts a new run together.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tallow_input::Preprocess;
 
 use super::Trainer;
 use crate::augment::{EvalTransform, TrainTransform};
-use crate::checkpoint::{Checkpoint, Position};
+use crate::checkpoint::Position;
 use crate::config::Config;
-use crate::data::{Loader, LoaderOptions, Splits};
-use crate::error::{Error, Result};
+use crate::data::{Fingerprint, Loader, LoaderOptions, Splits, lasting};
+use crate::error::Result;
 use crate::metrics::csv::Log;
 use crate::network::build;
 use crate::optim::{Ema, Optimizer};
@@ -29,6 +29,9 @@ impl Trainer {
     pub fn create(path: &Path, config: Config) -> Result<Self> {
         config.validate()?;
         let data = Splits::open(&config.data, config.split)?;
+        // From here on the run is one that can be gone on with from any folder.
+        let weights = config.weights.map(|file| std::fs::canonicalize(&file).unwrap_or(file));
+        let config = Config { data: lasting(&config.data), weights, ..config }.resolved()?;
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let device = Device::Cpu;
@@ -36,9 +39,8 @@ impl Trainer {
             Some(file) => Weights::load(&graph, file, &device)?,
             None => Weights::init(&graph, config.seed, &device)?,
         };
-        let config = Config { augment: Some(config.augmentation(&preprocess)), ..config };
         let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let run = RunDir::create(path, &config, &graph, data.train.classes())?;
+        let run = RunDir::create(path, &config, &graph, data.train.classes(), &Fingerprint::of(&data))?;
         let log = Log::create(&run.file("metrics.csv"))?;
         let labels = data.train.classes();
         let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
@@ -50,50 +52,8 @@ impl Trainer {
         Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log, recorder))
     }
 
-    /// Prepares to go on with the run in `path` from its newest checkpoint, to the bit as if it had never stopped.
-    /// `epochs` may lengthen it.
-    ///
-    /// # Errors
-    /// Where there is no run or checkpoint, one is damaged, or the data has changed its classes.
-    pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
-        let run = RunDir::open(path)?;
-        let kept = run.config()?;
-        let config = Config { epochs: epochs.unwrap_or(kept.epochs), ..kept.clone() };
-        config.validate()?;
-        let graph = run.graph()?;
-        // Where the disk was full after the first best one, there is no other.
-        let from = if Checkpoint::exists(&run.last()) { run.last() } else { run.best() };
-        if !Checkpoint::exists(&from) {
-            return Err(Error::NoCheckpoint { path: path.to_owned() });
-        }
-        let data = Splits::open(&config.data, config.split)?;
-        if data.train.classes() != run.labels()? {
-            return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
-        }
-        let preprocess = config.preprocess()?;
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let Checkpoint { weights, ema, optimizer: state, position } =
-            Checkpoint::read(&from, &graph, &Device::Cpu)?;
-        if config.epochs < position.epoch {
-            let remedy = "the run is already longer than that; choose more epochs, or leave them out";
-            return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
-        }
-        let ema = config.ema.map(|decay| Ema::new(decay, &graph, ema.unwrap_or_else(|| weights.clone())));
-        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        optimizer.restore(state, position.steps)?;
-        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
-        if config != kept {
-            run.write_config(&config)?;
-        }
-        let labels = data.train.classes();
-        let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
-        let recorder = Recorder::resume(&setting, &position)?;
-        let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log, recorder))
-    }
-
     #[allow(clippy::too_many_arguments)] // The one place where the parts come together.
-    fn assemble(
+    pub(super) fn assemble(
         run: RunDir,
         config: Config,
         network: Network,
@@ -120,12 +80,13 @@ impl Trainer {
             undrawn: None,
             drawn: now,
             saved: now,
+            went_back: false,
         }
     }
 }
 
 /// The loaders of training and validation.
-fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
+pub(super) fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
     let validation = LoaderOptions {
         batch_size: config.batch_size,
         workers: config.workers,

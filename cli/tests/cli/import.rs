@@ -1,0 +1,81 @@
+//! `tallow import`, and the exports whose weights it reads back.
+
+use std::fs;
+
+use crate::support::{copy, cut, shared, typed};
+
+const MODEL: &str = "--model plain_cnn --classes 3 --size 8";
+
+#[test]
+fn weights_come_back_unchanged_from_every_export() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "export run --format tf-checkpoint").ok();
+    let wanted = fs::read(at.join("run/checkpoints/best/weights.safetensors")).unwrap();
+    for (i, source) in ["run/saved_model", "run/tf_checkpoint"].iter().enumerate() {
+        let json = typed(at, &format!("import {source} {MODEL} -o {i}.safetensors --json")).json();
+        assert_eq!(json["network"], "plain_cnn");
+        // TensorFlow has no counter of a batch norm's batches: the files are equal in length and in all else.
+        let got = fs::read(at.join(format!("{i}.safetensors"))).unwrap();
+        assert_eq!(got.len(), wanted.len(), "{source}");
+        typed(at, &format!("export {MODEL} --weights {i}.safetensors -o {i}.onnx")).ok();
+        typed(at, &format!("verify {i}.onnx --from run")).ok();
+    }
+    let out = typed(at, "import run/saved_model -o plain.safetensors").ok();
+    assert!(out.contains("plain.safetensors  plain_cnn with"), "{out}");
+    typed(at, "import run/saved_model -o plain.safetensors").fails(1, &["plain.safetensors", "--force"]);
+    typed(at, &format!("export {MODEL} --weights run/tf_checkpoint -o direct.onnx")).ok();
+    assert!(fs::read(at.join("direct.onnx")).unwrap().len() > 1000);
+}
+
+#[test]
+fn what_does_not_fit_is_said_and_nothing_is_written() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "import run/saved_model --model resnet20 -o new.safetensors").fails(
+        1,
+        &[
+            "does not fit network `resnet20`",
+            "105 missing: bn1/beta",
+            "wrong shape: fc/bias (needs [10], has [3])",
+        ],
+    );
+    typed(at, "import nowhere.pth --model resnet18 -o new.safetensors")
+        .fails(1, &["nowhere.pth does not exist"]);
+    typed(at, "import data --model resnet18 -o new.safetensors")
+        .fails(1, &["data", "neither a checkpoint nor a SavedModel"]);
+    typed(at, "import data/train/red/0.png -o new.safetensors").fails(2, &["--model"]);
+    typed(at, &format!("import data/train/red/0.png {MODEL} -o new.safetensors"))
+        .fails(1, &["0.png", "safetensors"]);
+    cut(&at.join("run/saved_model/1/variables/variables.data-00000-of-00001"));
+    typed(at, "import run/saved_model -o new.safetensors")
+        .fails(1, &["variables.data-00000-of-00001", "damaged at byte", "cut short"]);
+    cut(&at.join("run/saved_model/1/variables/variables.index"));
+    typed(at, "import run/saved_model -o new.safetensors").fails(1, &["variables.index", "cut short"]);
+    assert!(!at.join("new.safetensors").exists());
+}
+
+#[test]
+fn flags_that_a_format_has_no_use_for_are_refused() {
+    let at = shared();
+    for (flags, parts) in [
+        ("--fold -o x.onnx", "--no-fold"),
+        ("--model-version 2 -o x.onnx", "saved-model"),
+        ("--format tf-checkpoint --softmax -o x", "a checkpoint holds the weights"),
+        ("--format tf-checkpoint --fold -o x", "a checkpoint holds the weights"),
+    ] {
+        typed(at, &format!("export run {flags}")).fails(2, &[parts]);
+    }
+}
+
+#[test]
+fn versions_of_a_model_stand_beside_each_other() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "export run --format saved-model --model-version 2 --fold").ok();
+    typed(at, "verify run/saved_model").ok();
+    typed(at, "verify run/saved_model/1").ok();
+    typed(at, "eval run/saved_model --data data").ok();
+    let names = fs::read_dir(at.join("run/saved_model")).unwrap().count();
+    assert_eq!(names, 2);
+}

@@ -1,0 +1,44 @@
+//! Weights of a network out of whatever file has them.
+
+use std::path::Path;
+
+use candle_core::Device;
+use tallow_builder::{Graph, Weights};
+
+use crate::error::{Error, Result};
+use crate::tensorflow::{bundle_at, read_variables};
+use crate::torch::{is_torch_file, read_state_dict};
+
+/// Weights and what came with them.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The network's tensors.
+    pub weights: Weights,
+    /// What belongs to the training and not to the network: optimiser slots, averages, step counters.
+    pub left_out: Vec<String>,
+}
+
+/// Reads weights, strictly: what is missing, left over or wrongly shaped is an error that lists all of it.
+///
+/// `path` is a safetensors file, a `.pth` or `.pt` file of PyTorch's (`key` names the state dict in a checkpoint), a
+/// checkpoint of TensorFlow's (its prefix, its `.index` or its directory) or a SavedModel. The contents decide, not the
+/// name.
+///
+/// # Errors
+/// Where the file is missing, damaged, of no known kind, or does not fit the network.
+pub fn read_weights(graph: &Graph, path: &Path, key: Option<&str>, device: &Device) -> Result<Imported> {
+    if let Some(prefix) = bundle_at(path) {
+        return read_variables(graph, &prefix, device);
+    }
+    if path.is_dir() {
+        let problem = "holds neither a checkpoint nor a SavedModel: name a file".into();
+        return Err(Error::SavedModel { path: path.to_owned(), problem });
+    }
+    let weights = if is_torch_file(path) {
+        let tensors = read_state_dict(path, key)?;
+        Weights::from_tensors(graph, tensors, &path.display().to_string())?
+    } else {
+        Weights::load(graph, path, device)?
+    };
+    Ok(Imported { weights, left_out: vec![] })
+}

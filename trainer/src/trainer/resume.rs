@@ -1,0 +1,104 @@
+//! Going on with an earlier run, to the bit as if it had never stopped: on the same data, or not at all.
+
+use std::path::Path;
+
+use candle_core::Device;
+use tallow_builder::Network;
+
+use super::Trainer;
+use super::create::loaders;
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::data::{Fingerprint, Splits, lasting};
+use crate::error::{Error, Result};
+use crate::metrics::csv::Log;
+use crate::optim::{Ema, Optimizer};
+use crate::run_dir::RunDir;
+use crate::tensorboard::{Recorder, Setting};
+
+/// What may be different when a run goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Epochs in all.
+    pub epochs: Option<u64>,
+    /// Where the same data is now.
+    pub data: Option<String>,
+}
+
+impl From<Option<u64>> for Changes {
+    fn from(epochs: Option<u64>) -> Self {
+        Self { epochs, data: None }
+    }
+}
+
+impl Trainer {
+    /// Prepares to go on with the run in `path` from its newest checkpoint, to the bit as if it had never stopped.
+    /// A number of epochs alone may stand for the `changes`.
+    ///
+    /// # Errors
+    /// Where there is no run or checkpoint, one is damaged, another process trains there, or the data has changed.
+    pub fn resume(path: &Path, changes: impl Into<Changes>) -> Result<Self> {
+        let Changes { epochs, data } = changes.into();
+        let run = RunDir::open(path)?.locked()?;
+        let kept = run.config()?;
+        let source = data.unwrap_or_else(|| kept.data.clone());
+        let config = Config { epochs: epochs.unwrap_or(kept.epochs), data: lasting(&source), ..kept.clone() };
+        config.validate()?;
+        let graph = run.graph()?;
+        // Where the disk was full after the first best one, there is no other.
+        let went_back = !Checkpoint::exists(&run.last());
+        let from = if went_back { run.best() } else { run.last() };
+        if !Checkpoint::exists(&from) {
+            return Err(Error::NoCheckpoint { path: path.to_owned() });
+        }
+        let data = Splits::open(&config.data, config.split).map_err(|error| match error {
+            Error::NoSuchFolder { path: data } => Error::DataGone { data, run: path.to_owned() },
+            other => other,
+        })?;
+        if data.train.classes() != run.labels()? {
+            return Err(Error::LabelsChanged { data: config.data, run: path.to_owned() });
+        }
+        let fingerprint = Fingerprint::of(&data);
+        let known = run.fingerprint()?;
+        if let Some(differences) = known.as_ref().and_then(|known| known.differences(&fingerprint)) {
+            return Err(Error::DataChanged { data: config.data, run: path.to_owned(), differences });
+        }
+        let preprocess = config.preprocess()?;
+        let [train, validation] = loaders(&config, &preprocess, &data)?;
+        let Checkpoint { weights, ema, optimizer: state, position } =
+            Checkpoint::read(&from, &graph, &Device::Cpu)?;
+        if config.epochs < position.epoch {
+            let remedy = "the run is already longer than that; choose more epochs, or leave them out";
+            return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
+        }
+        if config.ema.is_some() != ema.is_some() {
+            return Err(Error::AverageChanged { run: path.to_owned() });
+        }
+        let ema = config.ema.zip(ema).map(|(decay, ema)| Ema::new(decay, &graph, ema));
+        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
+        optimizer.restore(state, position.steps)?;
+        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
+        if config != kept {
+            run.write_config(&config)?;
+        }
+        if known.is_none() {
+            run.write_fingerprint(&fingerprint)?;
+        }
+        let labels = data.train.classes();
+        let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
+        let recorder = Recorder::resume(&setting, &position)?;
+        let network = Network::new(graph, weights);
+        let trainer = Self::assemble(
+            run,
+            config,
+            network,
+            ema,
+            optimizer,
+            [train, validation],
+            position,
+            log,
+            recorder,
+        );
+        Ok(Self { went_back, ..trainer })
+    }
+}

@@ -278,9 +278,9 @@ impl Recorder {
     /// Makes every later event find the disk full.
     #[cfg(all(test, target_os = "linux"))]
     pub fn fill_disk(&mut self) {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let files = self.files.as_mut().unwrap();
-        files.train = EventWriter::new(std::path::Path::new("full"), full).unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let files = self.files.as_mut().expect("event files are on");
+        files.train = EventWriter::new(std::path::Path::new("full"), full).expect("nothing is flushed yet");
     }
 
     /// Hands everything to the system.

@@ -238,11 +238,11 @@ impl Config {
         if let Some(ema) = &self.ema {
             ema.validate()?;
         }
-        self.tensorboard.validate()?;
         let fraction = self.split.fraction;
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::Fraction { fraction });
         }
+        self.tensorboard.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate(self.learning_rate())
     }

@@ -6,7 +6,7 @@ use candle_core::Device;
 use tallow_builder::Network;
 
 use super::Trainer;
-use super::create::loaders;
+use super::prepare::loaders;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{Fingerprint, Splits, lasting};

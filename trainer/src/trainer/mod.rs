@@ -1,10 +1,10 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `create` begins a run, `resume` goes on with an earlier one, `inspection` writes down what is seen of a step,
+//! `prepare` puts a run together, `resume` goes on with an earlier one, `inspection` writes down what is seen of a step,
 //! `divergence` ends a run whose numbers are no longer finite.
 
-mod create;
 mod divergence;
 mod inspection;
+mod prepare;
 mod resume;
 
 use std::path::Path;
@@ -124,9 +124,7 @@ impl Trainer {
                 break;
             }
         }
-        if self.is_done() {
-            self.recorder.finish(self.position.steps)?;
-        }
+        self.recorder.finish(self.position.steps)?;
         self.draw(true)?;
         Ok(self.outcome(!self.is_done()))
     }

@@ -1,4 +1,4 @@
-//! Puts a new run together.
+//! Puts a run together out of its parts.
 
 use std::path::Path;
 use std::sync::Arc;

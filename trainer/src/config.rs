@@ -60,13 +60,13 @@ pub struct Config {
     /// What is done to training images; by default what suits the data set and the size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
-    /// What is held out where the data set has no validation part.
-    pub split: SplitOptions,
     /// Event files.
     pub tensorboard: TensorboardConfig,
     /// How TFRecord shards are read; a run that reads some records it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordOptions>,
+    /// What is held out where the data set has no validation part.
+    pub split: SplitOptions,
 }
 
 impl Default for Config {

@@ -11,6 +11,7 @@ mod models;
 #[path = "../op_cases/mod.rs"]
 mod op_cases;
 mod records;
+mod tensorboard;
 
 use std::process::ExitCode;
 
@@ -24,5 +25,6 @@ fn main() -> ExitCode {
     trials.extend(models::trials(&environment));
     trials.extend(imports::trials(&environment));
     trials.extend(records::trials(&environment));
+    trials.extend(tensorboard::trials(&environment));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

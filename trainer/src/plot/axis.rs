@@ -35,7 +35,7 @@ impl Axis {
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
         let multiples: &[f64] = if last - first <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let every = ((last - first) / MOST_DECADES + 1) as usize;
-        let powers = (first..=last).filter(|power| power.unsigned_abs() as usize % every == 0);
+        let powers = (first..=last).filter(|power| (power.unsigned_abs() as usize).is_multiple_of(every));
         let all = powers.flat_map(|power| multiples.iter().map(move |m| (power, m * 10f64.powi(power))));
         let inside = all.filter(|(_, value)| (low..=high).contains(value));
         let ticks = inside.map(|(power, value)| (value, format_tick(value, 10f64.powi(power))));
@@ -83,7 +83,7 @@ fn format_tick(value: f64, step: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    if step < 0.9e-4 || step > 0.9e5 {
+    if !(0.9e-4..=0.9e5).contains(&step) {
         let text = format!("{value:.1e}");
         return text.replace(".0e", "e");
     }

@@ -65,7 +65,7 @@ pub fn gradient_flow(title: &str, flows: &[(String, &GradientFlow)]) -> Result<R
             band: None,
         },
         Panel {
-            heading: "Update over weight, |Δw| / |w|",
+            heading: "Update over weight, |Δw| / |w| (usual: green)",
             value: |l| Some(l.update_ratio),
             band: Some(USUAL),
         },
@@ -121,7 +121,6 @@ fn diagram(
     canvas.text(panel.heading, (left - 80.0, top - 34.0), Anchor::Left, HEADING);
     if let Some((low, high)) = panel.band {
         canvas.rectangle(left, height_of(high), width, height_of(low) - height_of(high), BAND);
-        canvas.text("usual", (left + width - 8.0, height_of(high) + 14.0), Anchor::Right, NOTE);
     }
     for (value, label) in &axis.ticks {
         canvas.rectangle(left, height_of(*value) - 0.67, width, 1.34, GRID);

@@ -9,7 +9,7 @@ use tallow_input::Preprocess;
 use tallow_tensorflow::event::hparams::{SESSION_END, Status, experiment, session_end, session_start};
 use tallow_tensorflow::event::{self, Event, EventWriter, Histogram, SummaryValue};
 
-use super::purge::purge;
+use super::purge::{purge, remove};
 use super::{graph_def, hparams};
 use crate::checkpoint::{Best, Position};
 use crate::config::Config;
@@ -89,6 +89,9 @@ impl Files {
 impl Recorder {
     /// Begins the event files of a new run: graph, settings, hyperparameters.
     pub fn create(setting: &Setting<'_>) -> Result<Self> {
+        for folder in [setting.run.path(), &setting.run.file("train"), &setting.run.file("validation")] {
+            remove(folder)?;
+        }
         let Some(mut files) =
             setting.config.tensorboard.enabled.then(|| Files::create(setting.run)).transpose()?
         else {
@@ -284,9 +287,9 @@ impl Recorder {
     /// Makes every later event find the disk full.
     #[cfg(all(test, target_os = "linux"))]
     pub fn fill_disk(&mut self) {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let files = self.files.as_mut().unwrap();
-        files.train = EventWriter::new(std::path::Path::new("full"), full).unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let files = self.files.as_mut().expect("event files are on");
+        files.train = EventWriter::new(std::path::Path::new("full"), full).expect("nothing is flushed yet");
     }
 
     /// Hands everything to the system.

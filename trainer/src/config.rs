@@ -10,6 +10,7 @@ use crate::data::{RecordOptions, SplitOptions};
 use crate::error::{Error, Result};
 use crate::optim::{Decay, OptimizerKind};
 use crate::schedule::Schedule;
+use crate::tensorboard::TensorboardConfig;
 
 /// The settings of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Config {
     pub workers: usize,
     /// Minutes between checkpoints within an epoch; one is written after every epoch in any case.
     pub checkpoint_minutes: f64,
+    /// Whether to report how gradients flow, at the first step of each epoch.
+    pub diagnose: bool,
     /// Size of the images and how they get to it.
     pub input: InputConfig,
     /// The optimiser.
@@ -62,6 +65,8 @@ pub struct Config {
     /// How TFRecord shards are read; a run that reads some records it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordOptions>,
+    /// Event files.
+    pub tensorboard: TensorboardConfig,
 }
 
 impl Default for Config {
@@ -80,6 +85,7 @@ impl Default for Config {
             strict: false,
             workers: 0,
             checkpoint_minutes: 10.0,
+            diagnose: false,
             input: InputConfig::default(),
             optimizer: OptimizerKind::default(),
             schedule: Schedule::default(),
@@ -87,6 +93,7 @@ impl Default for Config {
             augment: None,
             split: SplitOptions::default(),
             records: None,
+            tensorboard: TensorboardConfig::default(),
         }
     }
 }
@@ -242,6 +249,7 @@ impl Config {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::Fraction { fraction });
         }
+        self.tensorboard.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate(self.learning_rate())
     }

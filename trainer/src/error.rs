@@ -79,7 +79,7 @@ pub enum Error {
     NoSamples,
     /// A damaged or unreadable TFRecord file.
     #[error(transparent)]
-    Records(#[from] tallow_tensorflow::Error),
+    Records(tallow_tensorflow::Error),
     /// TFRecord shards that cannot be used.
     #[error("{}: {problem}", .path.display())]
     Shards {
@@ -320,6 +320,16 @@ pub enum Error {
         line: usize,
         /// What is wrong.
         reason: String,
+    },
+    /// An event file that cannot be read or written.
+    #[error(
+        "cannot keep the event file {reason}; see to it that there is room and that the folder is writable; what was \
+         learned is kept, and --resume goes on from it (without event files if the run's config.toml says so: \
+         [tensorboard] enabled = false)"
+    )]
+    Events {
+        /// The file and what is wrong with it.
+        reason: tallow_tensorflow::Error,
     },
     /// A picture could not be drawn.
     #[error("cannot draw the picture: {reason}")]

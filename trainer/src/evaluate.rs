@@ -8,7 +8,7 @@ use tallow_builder::Network;
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::metrics::csv::Validation;
-use crate::metrics::{ConfusionMatrix, Running, cross_entropy};
+use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running, cross_entropy};
 use crate::progress::{Pass, Progress};
 
 /// What a pass over a data set found.
@@ -20,6 +20,8 @@ pub struct Evaluation {
     pub images: usize,
     /// How often each class was taken for each other.
     pub confusion: ConfusionMatrix,
+    /// How right each class's probability is at every threshold.
+    pub precision_recall: PrecisionRecall,
 }
 
 /// Runs `network` over all images of `loader`, in inference form. `None` if `stop` was set before the end.
@@ -59,6 +61,7 @@ pub fn evaluate_with<E: From<crate::Error>>(
 ) -> Result<Option<Evaluation>, E> {
     let mut running = Running::new(classes);
     let mut confusion = ConfusionMatrix::new(classes);
+    let mut precision_recall = PrecisionRecall::new(classes);
     progress.start(pass);
     for batch in loader.epoch(0, 0)? {
         if stop.load(Ordering::Relaxed) {
@@ -74,11 +77,12 @@ pub fn evaluate_with<E: From<crate::Error>>(
         }
         running.update(loss, &logits, &batch.labels);
         confusion.update(&logits, &batch.labels);
+        precision_recall.update(&logits, &batch.labels);
         progress.step(batch.len(), running.loss(), running.top1());
     }
     progress.finish();
     let validation = Validation { loss: running.loss(), top1: running.top1(), top5: running.top5() };
-    Ok(Some(Evaluation { validation, images: running.samples(), confusion }))
+    Ok(Some(Evaluation { validation, images: running.samples(), confusion, precision_recall }))
 }
 
 /// The layer where NaN or an infinity first shows, in words.

@@ -6,6 +6,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod diagnose;
 mod error;
 pub mod evaluate;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod progress;
 mod run_dir;
 pub mod schedule;
 pub mod tally;
+pub mod tensorboard;
 mod trainer;
 
 pub use config::Config;

@@ -165,7 +165,8 @@ impl RunDir {
         if Checkpoint::exists(&best) { best } else { self.last() }
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<()> {
+    /// Writes a file by way of a temporary one.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         Ok(tallow_builder::files::write_atomically(&self.file(name), text.as_bytes())?)
     }
 }

@@ -187,7 +187,7 @@ fn shortened(names: &[String]) -> String {
 
 fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, seconds: f64) -> Result<()> {
     let skipped = loader.skipped();
-    let Evaluation { validation, images, confusion } = found;
+    let Evaluation { validation, images, confusion, .. } = found;
     let classes = loader.dataset().classes();
     if args.json {
         let class = |(i, name): (usize, &String)| {

@@ -23,6 +23,37 @@ fn a_folder_of_images_becomes_a_run_directory() {
 }
 
 #[test]
+fn reports_are_written_as_asked() {
+    let folder = workplace();
+    let run = typed(folder.path(), &format!("{QUICK} --data data --run quiet --no-tensorboard"));
+    assert!(!run.err.contains("gradient flow"), "{}", run.err);
+    assert!(!run.ok().contains("tensorboard --logdir"));
+    assert!(!folder.path().join("quiet/train").exists());
+    let run = typed(folder.path(), &format!("{QUICK} --data data --run told --diagnose --histograms 0"));
+    let table = run.err.lines().find(|line| line.starts_with("layer "));
+    assert!(table.is_some_and(|line| line.contains("|Δw|/|w|")), "{}", run.err);
+    for epoch in 1..=2 {
+        assert!(run.err.contains(&format!("epoch {epoch}, gradient flow: ")), "{}", run.err);
+    }
+    assert!(run.ok().contains("tensorboard --logdir told"));
+    for file in ["gradient_flow.png", "gradient_flow.txt"] {
+        assert!(folder.path().join("told").join(file).is_file(), "{file}");
+    }
+    for part in ["", "train", "validation"] {
+        let names = std::fs::read_dir(folder.path().join("told").join(part)).unwrap();
+        let events = names.filter(|entry| {
+            entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents.")
+        });
+        assert_eq!(events.count(), 1, "{part}");
+    }
+    typed(folder.path(), &format!("{QUICK} --data data --no-tensorboard --histograms 2"))
+        .fails(2, &["--histograms", "--no-tensorboard"]);
+    std::fs::write(folder.path().join("s.toml"), "[tensorboard]\nscalar_steps = 0\n").unwrap();
+    typed(folder.path(), "train --config s.toml --data digits")
+        .fails(2, &["tensorboard.scalar_steps = 0", "at least 1"]);
+}
+
+#[test]
 fn a_run_without_a_name_gets_a_free_one() {
     let folder = workplace();
     for name in ["runs/plain_cnn-data", "runs/plain_cnn-data-2"] {

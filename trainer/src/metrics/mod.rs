@@ -1,11 +1,13 @@
 //! How good a network is, from its logits: running loss, top-1 and top-5 ([`Running`]), the confusion matrix
-//! ([`ConfusionMatrix`]) and the run's log, one row an epoch ([`csv`]).
+//! ([`ConfusionMatrix`]), precision and recall ([`PrecisionRecall`]) and the run's log, one row an epoch ([`csv`]).
 //! Logits come as a row-major (N, classes) slice.
 
 mod confusion;
 pub mod csv;
+mod precision_recall;
 
 pub use confusion::ConfusionMatrix;
+pub use precision_recall::PrecisionRecall;
 use serde::{Deserialize, Serialize};
 
 /// Loss and accuracies over the samples seen so far.

@@ -29,13 +29,14 @@ impl Axis {
     }
 
     /// Covers the positive `low..=high` with a margin, ticks at powers of ten, and at 2 and 5 times them where the
-    /// powers are few.
+    /// powers are few; at every second or third power where they are many.
     pub fn log(low: f64, high: f64) -> Self {
         let (low, high) = (low / 1.2, high * 1.2);
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
         let multiples: &[f64] = if last - first <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let all =
-            (first..=last).flat_map(|power| multiples.iter().map(move |m| (power, m * 10f64.powi(power))));
+        let every = ((last - first) / MOST_DECADES + 1) as usize;
+        let powers = (first..=last).filter(|power| power.unsigned_abs() as usize % every == 0);
+        let all = powers.flat_map(|power| multiples.iter().map(move |m| (power, m * 10f64.powi(power))));
         let inside = all.filter(|(_, value)| (low..=high).contains(value));
         let ticks = inside.map(|(power, value)| (value, format_tick(value, 10f64.powi(power))));
         Self { scale: Scale::Log, low, high, ticks: ticks.collect() }
@@ -67,6 +68,9 @@ impl Axis {
     }
 }
 
+/// Powers of ten that are all labelled.
+const MOST_DECADES: i32 = 7;
+
 /// The next of 1, 2, 5, 10 … times a power of ten.
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
@@ -74,12 +78,12 @@ fn round_step(step: f64) -> f64 {
     multiple * power
 }
 
-/// `value` with as many decimals as a step of `step` needs; very small ones as 2e-5.
+/// `value` with as many decimals as a step of `step` needs; very small and very large ones as 2e-5.
 fn format_tick(value: f64, step: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
-    if step < 0.9e-4 {
+    if step < 0.9e-4 || step > 0.9e5 {
         let text = format!("{value:.1e}");
         return text.replace(".0e", "e");
     }
@@ -109,6 +113,7 @@ mod tests {
     fn log_ticks_lie_within_the_range() {
         assert_eq!(labels(&Axis::log(0.013, 240.0)), ["0.1", "1", "10", "100"]);
         assert_eq!(labels(&Axis::log(0.03, 2.4)), ["0.05", "0.1", "0.2", "0.5", "1", "2"]);
+        assert_eq!(labels(&Axis::log(2e-12, 4e6)), ["1e-9", "1e-6", "0.001", "1", "1000", "1e6"]);
         assert!((Axis::log(0.01, 100.0).position(1.0) - 0.5).abs() < 1e-9);
     }
 

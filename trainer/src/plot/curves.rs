@@ -29,11 +29,11 @@ struct Curve<'a> {
 
 /// A diagram's place, in pixels.
 #[derive(Clone, Copy)]
-struct Frame {
-    left: f64,
-    top: f64,
-    width: f64,
-    height: f64,
+pub(super) struct Frame {
+    pub left: f64,
+    pub top: f64,
+    pub width: f64,
+    pub height: f64,
 }
 
 /// Draws the learning curves of a run: `rows` as metrics.csv has them.
@@ -196,7 +196,7 @@ fn diagram(
 }
 
 /// A line through the points that are there; gaps stay open, single points show as dots.
-fn draw_curve(canvas: &mut Canvas, points: &[Option<(f64, f64)>], color: Color) {
+pub(super) fn draw_curve(canvas: &mut Canvas, points: &[Option<(f64, f64)>], color: Color) {
     for run in points.split(Option::is_none) {
         let run: Vec<(f64, f64)> = run.iter().flatten().copied().collect();
         canvas.line(&run, 3.0, color);

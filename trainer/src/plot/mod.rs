@@ -1,5 +1,5 @@
-//! The pictures of a run: learning curves ([`curves()`]) and the confusion matrix ([`confusion()`]); and of a data
-//! set: [`contact_sheet()`].
+//! The pictures of a run: learning curves ([`curves()`]), the confusion matrix ([`confusion()`]), images as the network
+//! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]); and of a data set: [`contact_sheet()`].
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
@@ -9,6 +9,8 @@ mod colormap;
 mod confusion;
 mod contact_sheet;
 mod curves;
+mod gradient_flow;
+mod samples;
 
 use std::path::Path;
 
@@ -21,18 +23,28 @@ use crate::error::{Error, Result};
 pub use confusion::confusion;
 pub use contact_sheet::{SheetRow, THUMBNAIL, contact_sheet};
 pub use curves::curves;
+pub use gradient_flow::gradient_flow;
+pub use samples::samples;
 
 /// Writes a picture as PNG, by way of a temporary file: an earlier picture stays whole until the new one is.
 ///
 /// # Errors
 /// [`Error::Io`], such as for a full disk.
 pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+    Ok(write_atomically(path, &png(picture)?)?)
+}
+
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+/// [`Error::Plot`] for a picture without pixels.
+pub fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut png = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     encoder
         .write_image(picture.as_raw(), picture.width(), picture.height(), image::ExtendedColorType::Rgb8)
-        .map_err(|error| Error::Plot { reason: format!("{}: {error}", path.display()) })?;
-    Ok(write_atomically(path, &png)?)
+        .map_err(|error| Error::Plot { reason: error.to_string() })?;
+    Ok(png)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::path::Path;
 use candle_core::Device;
 use tallow_builder::Network;
 
-use super::{Trainer, loaders};
+use super::Trainer;
+use super::prepare::loaders;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{Fingerprint, Splits, lasting};
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::metrics::csv::Log;
 use crate::optim::{Ema, Optimizer};
 use crate::run_dir::RunDir;
+use crate::tensorboard::{Recorder, Setting};
 
 /// What may be different when a run goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,9 +87,21 @@ impl Trainer {
         if known.is_none() {
             run.write_fingerprint(&fingerprint)?;
         }
+        let labels = data.train.classes();
+        let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
+        let recorder = Recorder::resume(&setting, &position)?;
         let network = Network::new(graph, weights);
-        let trainer =
-            Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log);
+        let trainer = Self::assemble(
+            run,
+            config,
+            network,
+            ema,
+            optimizer,
+            [train, validation],
+            position,
+            log,
+            recorder,
+        );
         Ok(Self { went_back, ..trainer })
     }
 }

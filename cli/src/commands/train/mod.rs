@@ -168,6 +168,14 @@ fn report(trainer: &Trainer, outcome: &Outcome) -> Result<()> {
         say!("stopped; go on with: tallow train --resume {run}")
     } else {
         say!("curves.png, confusion.png, metrics.csv and checkpoints are in {run}")?;
+        if trainer.config().diagnose {
+            say!(
+                "gradient_flow.png and gradient_flow.txt show how gradients flowed in the last epoch's first step"
+            )?;
+        }
+        if trainer.config().tensorboard.enabled {
+            say!("curves, histograms, pictures and the network: tensorboard --logdir {run}")?;
+        }
         say!("next: tallow export {run} && tallow verify {run}/model.onnx")
     }
 }

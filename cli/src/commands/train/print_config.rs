@@ -27,6 +27,7 @@ const KEYS: &[(&str, &[Key])] = &[
             ("strict", "", "a broken image is an error instead of being left out"),
             ("workers", "", "threads that prepare images; 0 for one a core"),
             ("checkpoint_minutes", "", "between checkpoints within an epoch"),
+            ("diagnose", "", "report how gradients flow at each epoch's first step"),
         ],
     ),
     (
@@ -119,6 +120,15 @@ const KEYS: &[(&str, &[Key])] = &[
             ("labels", "\"names.txt\"", "class names, one a line, instead of those the shards tell"),
             ("cycle", "16", "shards that are read in turn"),
             ("buffer", "4096", "records among which the next one is drawn"),
+        ],
+    ),
+    (
+        "tensorboard",
+        &[
+            ("enabled", "", "write event files into the run's directory"),
+            ("scalar_steps", "", "steps between two scalars of single batches"),
+            ("histogram_epochs", "", "between two histograms of weights, gradients, activations; 0 for none"),
+            ("picture_epochs", "", "between two sets of pictures and PR curves; 0 for none"),
         ],
     ),
 ];

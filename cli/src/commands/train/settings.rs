@@ -13,6 +13,7 @@ use crate::failure::usage;
 use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
+const REPORTS: &str = "Reports";
 const AUGMENTATION: &str = "Augmentation [default: what suits the data and the size]";
 
 /// Everything that may also stand in the settings file.
@@ -91,6 +92,15 @@ pub struct Settings {
     /// How far brightness, contrast and saturation may stray, such as 0.4
     #[arg(help_heading = AUGMENTATION, long, value_name = "SPREAD")]
     color_jitter: Option<f64>,
+    /// Write no event files for TensorBoard
+    #[arg(help_heading = REPORTS, long)]
+    no_tensorboard: bool,
+    /// Epochs between two histograms of weights, gradients and activations, 0 for none [default: 1]
+    #[arg(help_heading = REPORTS, long, value_name = "EVERY_N_EPOCHS", conflicts_with = "no_tensorboard")]
+    histograms: Option<u64>,
+    /// Report how gradients flow at each epoch's first step: table, picture and a verdict
+    #[arg(help_heading = REPORTS, long)]
+    diagnose: bool,
     /// Share of each class to hold out where the data has no validation folder [default: 0.2]
     #[arg(long, value_name = "SHARE")]
     validation_share: Option<f64>,
@@ -171,6 +181,9 @@ impl Settings {
         config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
         config.strict |= self.strict;
         config.records = self.records.apply(config.records.take());
+        config.diagnose |= self.diagnose;
+        config.tensorboard.enabled &= !self.no_tensorboard;
+        take(&mut config.tensorboard.histogram_epochs, &self.histograms);
         if let Some(size) = self.size {
             config.input.size = Some(size);
             (config.input.width, config.input.height) = (None, None);

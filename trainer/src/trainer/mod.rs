@@ -1,32 +1,33 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `resume` goes on with an earlier run, `divergence` ends one whose numbers are no longer finite.
+//! `prepare` puts a run together, `resume` goes on with an earlier one, `inspection` writes down what is seen of a step,
+//! `divergence` ends a run whose numbers are no longer finite.
 
 mod divergence;
+mod inspection;
+mod prepare;
 mod resume;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use tallow_builder::kernels::CrossEntropy;
-use tallow_builder::{Network, Rng, Weights};
-use tallow_input::Preprocess;
+use tallow_builder::{Network, Rng};
 
-use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
-use crate::data::{Batch, Fingerprint, Loader, LoaderOptions, RecordOptions, Skipped, Splits, lasting};
-use crate::error::Result;
+use crate::data::{Batch, Loader, Skipped};
+use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate, images};
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
-use crate::network::build;
 use crate::optim::{Ema, Optimizer, global_norm};
 use crate::plot;
 use crate::progress::{Pass, Progress};
 use crate::run_dir::RunDir;
+use crate::tensorboard::{EpochRecord, Recorder, StepRecord};
+use inspection::Inspection;
 
 pub use resume::Changes;
 
@@ -46,6 +47,8 @@ pub struct Trainer {
     validation: Loader,
     position: Position,
     log: Log,
+    pub(crate) recorder: Recorder,
+    diagnosed: bool,
     undrawn: Option<ConfusionMatrix>,
     drawn: Instant,
     saved: Instant,
@@ -66,68 +69,6 @@ pub struct Outcome {
 }
 
 impl Trainer {
-    /// Prepares a new run in `path`: opens the data, builds and initialises the network.
-    ///
-    /// # Errors
-    /// For settings that make no sense, data that cannot be used, weights that do not fit, and a folder that holds
-    /// something already.
-    pub fn create(path: &Path, config: Config) -> Result<Self> {
-        config.validate()?;
-        let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
-        // From here on the run is one that can be gone on with from any folder.
-        let absolute = |file: PathBuf| std::fs::canonicalize(&file).unwrap_or(file);
-        let weights = config.weights.map(absolute);
-        let records = data.label_offset.map(|offset| {
-            let asked = config.records.unwrap_or_default();
-            RecordOptions { label_offset: Some(offset), labels: asked.labels.map(absolute), ..asked }
-        });
-        let config = Config { data: lasting(&config.data), weights, records, ..config }.resolved()?;
-        let preprocess = config.preprocess()?;
-        let graph = build(&config, &preprocess, data.train.classes().len())?;
-        let device = Device::Cpu;
-        let weights = match &config.weights {
-            Some(file) => Weights::load(&graph, file, &device)?,
-            None => Weights::init(&graph, config.seed, &device)?,
-        };
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let run = RunDir::create(path, &config, &graph, data.train.classes(), &Fingerprint::of(&data))?;
-        let log = Log::create(&run.file("metrics.csv"))?;
-        let position = Position::start(data.train.classes().len());
-        let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
-        let optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
-        let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log))
-    }
-
-    #[allow(clippy::too_many_arguments)] // The one place where the parts come together.
-    fn assemble(
-        run: RunDir,
-        config: Config,
-        network: Network,
-        ema: Option<Ema>,
-        optimizer: Optimizer,
-        [train, validation]: [Loader; 2],
-        position: Position,
-        log: Log,
-    ) -> Self {
-        let now = Instant::now();
-        Self {
-            run,
-            config,
-            network,
-            ema,
-            optimizer,
-            train,
-            validation,
-            position,
-            log,
-            undrawn: None,
-            drawn: now,
-            saved: now,
-            went_back: false,
-        }
-    }
-
     /// The run's directory.
     pub fn run_dir(&self) -> &RunDir {
         &self.run
@@ -163,6 +104,14 @@ impl Trainer {
     /// # Errors
     /// Where the loss stops being a number, no image can be used, or a file cannot be written.
     pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
+        let outcome = self.train_epochs(progress, stop);
+        if let Err(Error::Events { .. }) = outcome {
+            self.write_checkpoint(&self.run.last())?;
+        }
+        outcome
+    }
+
+    fn train_epochs(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
         while !self.is_done() {
             let start = Instant::now();
             let Some(found) = self.run_epoch(progress, stop, start)? else {
@@ -175,6 +124,7 @@ impl Trainer {
                 break;
             }
         }
+        self.recorder.finish(self.position.steps)?;
         self.draw(true)?;
         Ok(self.outcome(!self.is_done()))
     }
@@ -198,12 +148,15 @@ impl Trainer {
     fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
+        self.recorder.begin_epoch();
         for batch in self.train.epoch(epoch, batch)? {
             let batch = batch?;
-            self.step(&batch)?;
+            let first = self.position.batch == 0;
+            let seen = self.step(&batch)?;
             self.position.batch = batch.index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();
             progress.step(batch.len(), self.position.running.loss(), self.position.running.top1());
+            self.record(&batch, first, seen, progress)?;
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
             }
@@ -214,8 +167,8 @@ impl Trainer {
         Ok(false)
     }
 
-    /// One step: forward, loss, backward, update.
-    fn step(&mut self, batch: &Batch) -> Result<()> {
+    /// One step: forward, loss, backward, update. Gives what there is to write down of it.
+    fn step(&mut self, batch: &Batch) -> Result<(StepRecord, Option<Inspection>)> {
         let mut rng = Rng::stream(self.config.seed, &[STEP_STREAM, self.position.epoch, batch.index as u64]);
         let rate = self.rate(batch.index);
         let loss = CrossEntropy { smoothing: self.config.label_smoothing };
@@ -227,6 +180,8 @@ impl Trainer {
             return Err(self.diverged(batch, &tape)?);
         }
         let statistics = tape.statistics(&self.network);
+        let activations = self.activations(&tape)?;
+        let before = activations.is_some().then(|| self.network.weights().clone());
         let gradients = tape.backward(&self.network, &gradient, |_| true)?;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
@@ -240,7 +195,11 @@ impl Trainer {
             ema.update(self.network.weights(), self.position.steps)?;
         }
         self.position.running.update(mean_loss, &logits.flatten_all()?.to_vec1::<f32>()?, &batch.labels);
-        Ok(())
+        let record =
+            StepRecord { loss: mean_loss, learning_rate: rate, gradient_norm: norm, images: batch.len() };
+        let inspection =
+            activations.zip(before).map(|(seen, before)| Inspection::new(seen, gradients, before));
+        Ok((record, inspection))
     }
 
     /// The learning rate of a batch. It follows the batch's place in the run, so that batches without a usable image
@@ -266,8 +225,16 @@ impl Trainer {
     /// Writes down what an epoch gave and moves on to the next.
     fn end_epoch(&mut self, found: Evaluation, start: Instant, progress: &mut Progress) -> Result<()> {
         let running = &self.position.running;
+        let epoch = self.position.epoch;
+        let best = match self.position.best {
+            Some(best) if !better(&found, &best) => best,
+            _ => Best { epoch: epoch + 1, validation: found.validation },
+        };
+        let record = EpochRecord { training: running, validation: &found, best, epoch };
+        // First, because a failure here leaves the epoch's end to be done again.
+        self.recorder.epoch(self.position.steps, &record)?;
         let row = Row {
-            epoch: self.position.epoch + 1,
+            epoch: epoch + 1,
             step: self.position.steps,
             learning_rate: self.rate(self.train.batches().saturating_sub(1)),
             train_loss: running.loss(),
@@ -278,9 +245,9 @@ impl Trainer {
         };
         self.log.append(row)?;
         progress.message(&format!("{row}"));
-        let best = self.position.best.is_none_or(|best| better(&found, &best));
+        self.position.best = Some(best);
+        let best = best.epoch == row.epoch;
         if best {
-            self.position.best = Some(Best { epoch: row.epoch, validation: found.validation });
             self.undrawn = Some(found.confusion);
         }
         self.position.epoch += 1;
@@ -294,7 +261,13 @@ impl Trainer {
         self.draw(false)
     }
 
+    /// Writes a checkpoint, and before it the events of the steps it stands for.
     fn save(&mut self, path: &Path) -> Result<()> {
+        self.recorder.flush()?;
+        self.write_checkpoint(path)
+    }
+
+    fn write_checkpoint(&mut self, path: &Path) -> Result<()> {
         let checkpoint = Checkpoint {
             weights: self.network.weights().clone(),
             ema: self.ema.as_ref().map(|ema| ema.weights().clone()),
@@ -336,23 +309,4 @@ impl Trainer {
 fn better(found: &Evaluation, best: &Best) -> bool {
     let (new, old) = (found.validation, best.validation);
     new.top1 > old.top1 || (new.top1 == old.top1 && new.loss < old.loss)
-}
-
-/// The loaders of training and validation.
-fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
-    let validation = LoaderOptions {
-        batch_size: config.batch_size,
-        workers: config.workers,
-        strict: config.strict,
-        seed: config.seed,
-        ..LoaderOptions::default()
-    };
-    // A last batch of one or two images would give batch normalisation nothing to average over.
-    let drop_last = data.train.len() >= config.batch_size;
-    let train = LoaderOptions { shuffle: true, drop_last, ..validation };
-    let augmented = TrainTransform::new(config.augmentation(preprocess), *preprocess)?;
-    Ok([
-        Loader::new(data.train.clone(), Arc::new(augmented), train)?,
-        Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?,
-    ])
 }

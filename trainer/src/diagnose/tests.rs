@@ -1,0 +1,83 @@
+//! Numbers against a worked example, and verdicts on flows that are known to be good or bad.
+
+use candle_core::{Device, Tensor};
+use tallow_builder::graph::{Activation, GraphBuilder, Linear, Shape};
+use tallow_builder::{Init, Network, Rng, Weights};
+
+use super::*;
+
+fn activation() -> ActivationStatistics {
+    ActivationStatistics { mean: 0.0, variance: 1.0, dead: Some(0.1), saturated: None }
+}
+
+/// Layers with these relative gradients.
+fn flow(gradients: impl IntoIterator<Item = f64>) -> GradientFlow {
+    let layer = |(i, gradient_norm): (usize, f64)| LayerFlow {
+        layer: format!("conv{i}"),
+        gradient_norm,
+        weight_norm: 1.0,
+        update_ratio: gradient_norm * 0.1,
+        activation: activation(),
+    };
+    GradientFlow { layers: gradients.into_iter().enumerate().map(layer).collect() }
+}
+
+#[test]
+fn verdicts_on_known_flows() {
+    let words = |flow: GradientFlow| flow.verdict().words();
+    assert_eq!(words(flow([0.02, 0.03, 0.01, 0.05, 0.04])), "healthy");
+    assert_eq!(words(flow((0..12).rev().map(|i| 0.1 * 0.25f64.powi(i)))), "vanishing");
+    assert_eq!(words(flow((0..12).rev().map(|i| 0.1 * 4f64.powi(i)))), "exploding");
+    assert_eq!(words(flow([1e-9; 8])), "vanishing");
+    assert_eq!(words(flow([1e4; 8])), "exploding");
+    assert!(words(flow([0.1, f64::NAN, 0.1])).starts_with("not finite"));
+    let mut dead = flow([0.1; 4]);
+    dead.layers[2].activation.dead = Some(0.9);
+    let text = dead.verdict().to_string();
+    assert!(text.starts_with("dead units: in 1 layer, most of all in `conv2` (90 %)"), "{text}");
+    assert!(flow([]).verdict().is_healthy());
+}
+
+#[test]
+fn a_step_of_two_layers_in_numbers() {
+    let mut g = GraphBuilder::new("tiny", Shape::map(1, 1, 2));
+    let x = g.input();
+    let x = g.flatten("flatten", x).unwrap();
+    let linear =
+        |out| Linear { out_features: out, bias: false, weight_init: Init::Zeros, bias_init: Init::Zeros };
+    let x = g.linear("a", x, linear(2)).unwrap();
+    let x = g.activation("relu", x, Activation::Relu).unwrap();
+    let x = g.linear("b", x, linear(1)).unwrap();
+    let x = g.activation("tanh", x, Activation::Tanh).unwrap();
+    let graph = g.finish(x).unwrap();
+    let mut weights = Weights::init(&graph, 0, &Device::Cpu).unwrap();
+    let tensor =
+        |values: &[f32], shape: (usize, usize)| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    // The second unit of `a` is dead for both images.
+    weights.set("a.weight", tensor(&[1.0, 1.0, -1.0, -1.0], (2, 2)));
+    weights.set("b.weight", tensor(&[3.0, 4.0], (1, 2)));
+    let images = Tensor::from_slice(&[1f32, 0.0, 0.0, 0.1], (2, 1, 1, 2), &Device::Cpu).unwrap();
+    let network = Network::new(graph, weights);
+    let tape = network.record(&images, &mut Rng::new(0)).unwrap();
+    let activations = Activations::of_pass(network.graph(), &tape).unwrap();
+    let gradients = tape.backward(&network, &tensor(&[1.0, 1.0], (2, 1)), |_| true).unwrap();
+    let mut after = network.weights().clone();
+    after.set("b.weight", tensor(&[3.0, 4.5], (1, 2)));
+    let flow =
+        GradientFlow::measure(network.graph(), &activations, &gradients, network.weights(), &after).unwrap();
+
+    let [a, b] = &flow.layers[..] else { panic!("{flow}") };
+    assert_eq!((a.layer.as_str(), a.weight_norm, a.update_ratio), ("a", 2.0, 0.0));
+    assert_eq!((b.weight_norm, b.update_ratio), (5.0, 0.1));
+    assert_eq!((a.activation.dead, a.activation.saturated), (Some(0.5), None));
+    assert!((a.activation.mean - 0.275).abs() < 1e-7);
+    // tanh(3) is near its limit, tanh(0.3) is not.
+    assert_eq!((b.activation.dead, b.activation.saturated), (None, Some(0.5)));
+    let slope = |x: f64| 1.0 - x.tanh().powi(2);
+    assert!((b.gradient_norm - (slope(3.0) + 0.1 * slope(0.3))).abs() < 1e-6);
+    let histograms: Vec<_> = activations.histograms().map(|(layer, h)| (layer, h.total())).collect();
+    assert_eq!(histograms, [("a", 4), ("b", 2)]);
+    let table = flow.to_string();
+    assert_eq!(table.lines().count(), 3);
+    assert!(table.lines().all(|line| line.chars().count() == table.lines().next().unwrap().chars().count()));
+}

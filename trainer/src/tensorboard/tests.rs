@@ -1,0 +1,204 @@
+//! Whole runs' event files: what is in them, what a resumption forgets, what a full disk leaves.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use tallow_tensorflow::event::{Event, EventReader, SessionStatus, is_event_file};
+
+use super::TensorboardConfig;
+use crate::config::InputConfig;
+use crate::progress::Progress;
+use crate::{Config, Trainer};
+
+/// A run of seconds; every step and every epoch is recorded.
+fn config(epochs: u64) -> Config {
+    Config {
+        model: "plain_cnn".into(),
+        data: "digits".into(),
+        epochs,
+        batch_size: 360,
+        diagnose: true,
+        input: InputConfig { size: Some(8), ..InputConfig::default() },
+        tensorboard: TensorboardConfig { scalar_steps: 1, picture_epochs: 1, ..TensorboardConfig::default() },
+        ..Config::default()
+    }
+}
+
+fn train(trainer: &mut Trainer, stop: bool) {
+    trainer.train(&mut Progress::hidden(), &AtomicBool::new(stop)).unwrap();
+}
+
+/// All events of a folder's files, in the order in which TensorBoard reads them.
+fn events(folder: &Path) -> Vec<Event> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| is_event_file(path));
+    files.sort();
+    files.iter().flat_map(|path| EventReader::open(path).unwrap().map(Result::unwrap)).collect()
+}
+
+/// Tag, step and value of everything in a folder. Speeds differ from run to run and are left out.
+fn values(folder: &Path) -> Vec<(String, i64, Vec<u8>)> {
+    let mut found = vec![];
+    for event in events(folder) {
+        for value in event.summary.into_iter().flat_map(|summary| summary.value) {
+            let tensor = value.tensor.unwrap();
+            let mut bytes = [tensor.tensor_content, tensor.string_val.concat()].concat();
+            if value.tag.ends_with("per_second") {
+                bytes.clear();
+            }
+            found.push((value.tag, event.step, bytes));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_resumed_run_has_the_events_of_one_that_never_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    train(&mut Trainer::create(&whole, config(2)).unwrap(), false);
+    // Steps are 3 an epoch. A crash: what came after the first step's checkpoint is written but not kept.
+    let mut trainer = Trainer::create(&parts, config(2)).unwrap();
+    train(&mut trainer, true);
+    let checkpoint = parts.join("checkpoints/last");
+    let kept = folder.path().join("kept");
+    std::fs::rename(&checkpoint, &kept).unwrap();
+    train(&mut trainer, true);
+    train(&mut trainer, true);
+    train(&mut trainer, true);
+    drop(trainer);
+    std::fs::remove_dir_all(parts.join("checkpoints")).unwrap();
+    std::fs::create_dir(parts.join("checkpoints")).unwrap();
+    std::fs::rename(&kept, &checkpoint).unwrap();
+    // Another at the end of an epoch: its events are there, the checkpoint is that of its last batch.
+    let mut trainer = Trainer::resume(&parts, None).unwrap();
+    train(&mut trainer, true);
+    train(&mut trainer, true);
+    let copy = folder.path().join("copy");
+    std::fs::rename(&checkpoint, &copy).unwrap();
+    train(&mut trainer, true);
+    drop(trainer);
+    std::fs::remove_dir_all(parts.join("checkpoints")).unwrap();
+    std::fs::create_dir(parts.join("checkpoints")).unwrap();
+    std::fs::rename(&copy, &checkpoint).unwrap();
+    train(&mut Trainer::resume(&parts, None).unwrap(), false);
+
+    for part in ["", "train", "validation"] {
+        let [whole, parts] = [&whole, &parts].map(|run| values(&run.join(part)));
+        let names = |values: &[(String, i64, Vec<u8>)]| -> Vec<_> {
+            values.iter().map(|(tag, step, _)| (tag.clone(), *step)).collect()
+        };
+        assert_eq!(names(&whole), names(&parts), "{part}");
+        // The hyperparameters hold times.
+        assert!(part.is_empty() || whole == parts, "{part} differs");
+    }
+    let restarts = events(&parts.join("train")).into_iter().filter_map(|event| {
+        event.session_log.map(|log| (log.status == i32::from(SessionStatus::Start), event.step))
+    });
+    assert_eq!(restarts.collect::<Vec<_>>(), [(true, 2), (true, 4)]);
+}
+
+#[test]
+fn nothing_is_written_without_it_and_the_training_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let [with, without] = ["with", "without"].map(|name| folder.path().join(name));
+    train(&mut Trainer::create(&with, config(1)).unwrap(), false);
+    let off = TensorboardConfig { enabled: false, ..TensorboardConfig::default() };
+    train(
+        &mut Trainer::create(&without, Config { tensorboard: off, diagnose: false, ..config(1) }).unwrap(),
+        false,
+    );
+    let weights = |run: &Path| std::fs::read(run.join("checkpoints/last/weights.safetensors")).unwrap();
+    assert!(weights(&with) == weights(&without));
+    assert!(events(&without).is_empty() && !without.join("train").exists());
+    for file in ["gradient_flow.png", "gradient_flow.txt"] {
+        assert!(with.join(file).is_file() && !without.join(file).exists());
+    }
+}
+
+#[test]
+fn curves_overlay_and_every_kind_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(&mut Trainer::create(&run, config(1)).unwrap(), false);
+    let tags =
+        |part: &str| -> Vec<String> { values(&run.join(part)).into_iter().map(|value| value.0).collect() };
+    let (training, validation) = (tags("train"), tags("validation"));
+    for tag in ["epoch/loss", "epoch/top1", "epoch/top5"] {
+        assert!(training.iter().any(|t| t == tag) && validation.iter().any(|t| t == tag), "{tag}");
+    }
+    for tag in [
+        "settings",
+        "step/loss",
+        "step/learning_rate",
+        "step/gradient_norm",
+        "step/images_per_second",
+        "images/augmented",
+        "weights/stage1.0.conv.weight",
+        "gradients/stage1.0.conv.weight",
+        "activations/stage1.0.conv",
+        "flow_update_ratio/stage1.0.conv",
+        "gradient_flow",
+        "images/gradient_flow",
+    ] {
+        assert!(training.iter().any(|found| found == tag), "{tag} is not in {training:?}");
+    }
+    for tag in ["confusion", "precision_recall/all classes", "precision_recall/class 7"] {
+        assert!(validation.iter().any(|found| found == tag), "{tag} is not in {validation:?}");
+    }
+    assert!(events(&run.join("train")).iter().any(|event| event.graph_def.is_some()));
+    let own = [
+        "_hparams_/experiment",
+        "_hparams_/session_start_info",
+        "best/top1",
+        "best/top5",
+        "best/loss",
+        "best/epoch",
+    ];
+    assert_eq!(tags(""), [&own[..], &["_hparams_/session_end_info"]].concat());
+}
+
+/// Linux has a device on which every write finds the disk full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_one_clear_error_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, run] = ["whole", "run"].map(|name| folder.path().join(name));
+    train(&mut Trainer::create(&whole, config(2)).unwrap(), false);
+    let mut trainer = Trainer::create(&run, config(2)).unwrap();
+    trainer.recorder.fill_disk();
+    let error = trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains("full: No space left on device") && error.contains("--resume"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+    drop(trainer);
+    let mut trainer = Trainer::resume(&run, None).unwrap();
+    train(&mut trainer, false);
+    let weights = |run: &Path| std::fs::read(run.join("checkpoints/last/weights.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&run));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut trainer = Trainer::create(&run, config(2)).unwrap();
+    train(&mut trainer, true);
+    drop(trainer);
+    std::fs::remove_dir_all(run.join("train")).unwrap();
+    std::fs::write(run.join("train"), "in the way").unwrap();
+    let error = Trainer::resume(&run, None).err().unwrap().to_string();
+    assert!(error.contains("train: ") && error.contains("enabled = false"), "{error}");
+}
+
+#[test]
+fn settings_of_before_there_were_events_still_read() {
+    let text = Config::default().to_toml();
+    let old: String = text
+        .lines()
+        .take_while(|line| *line != "[tensorboard]")
+        .filter(|line| !line.starts_with("diagnose"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(old.contains("[split]") && !old.contains("tensorboard"));
+    assert_eq!(toml::from_str::<Config>(&old).unwrap(), Config::default());
+}

@@ -148,7 +148,7 @@ fn batch() -> Result<Batch, Box<dyn Error>> {
     let grey = Some([0.5; 3]);
     let input = InputConfig { size: Some(SIDE as u32), mean: grey, std: grey, ..InputConfig::default() };
     let config = Config { model: "plain_cnn".into(), input, ..Config::default() };
-    let data = Splits::open(&config.data, config.split)?;
+    let data = Splits::open(&config.data, config.split, None, None)?;
     let transform = EvalTransform::new(config.preprocess()?)?;
     let options = LoaderOptions { batch_size: 128, shuffle: true, ..LoaderOptions::default() };
     let loader = Loader::new(data.train, std::sync::Arc::new(transform), options)?;

@@ -79,7 +79,7 @@ pub enum Error {
     NoSamples,
     /// A damaged or unreadable TFRecord file.
     #[error(transparent)]
-    Records(#[from] tallow_tensorflow::Error),
+    Records(tallow_tensorflow::Error),
     /// TFRecord shards that cannot be used.
     #[error("{}: {problem}", .path.display())]
     Shards {

@@ -117,7 +117,10 @@ impl Splits {
         if !is_digits && let Some(located) = tfrecord::locate(source)? {
             return tfrecord::open(&located, &records.cloned().unwrap_or_default(), split, known);
         }
-        refuse_record_options(records)?;
+        // That data is gone is said first.
+        if is_digits || Path::new(source).is_dir() {
+            refuse_record_options(records)?;
+        }
         if is_digits {
             stratified_split(Arc::new(digits::Digits::new()), split)
         } else {

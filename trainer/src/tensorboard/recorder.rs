@@ -90,7 +90,7 @@ impl Recorder {
     /// Begins the event files of a new run: graph, settings, hyperparameters.
     pub fn create(setting: &Setting<'_>) -> Result<Self> {
         for folder in [setting.run.path(), &setting.run.file("train"), &setting.run.file("validation")] {
-            remove(folder)?;
+            remove(folder).map_err(events)?;
         }
         let Some(mut files) =
             setting.config.tensorboard.enabled.then(|| Files::create(setting.run)).transpose()?

@@ -175,7 +175,7 @@ pub fn prepare(
     header.files = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    if !Journal::exists(out) && !shards::find(out)?.is_empty() {
+    if !Journal::exists(out) && !shards::find(out).map_err(Error::Records)?.is_empty() {
         let problem =
             "holds shards already, and nothing that tells how they were made: choose another folder";
         return Err(Error::Shards { path: out.to_owned(), problem: problem.into() });

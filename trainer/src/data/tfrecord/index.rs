@@ -30,7 +30,8 @@ impl Index {
     /// # Errors
     /// Where a file cannot be read or its framing is broken.
     pub fn scan(paths: Vec<PathBuf>) -> Result<Self> {
-        let spans: Vec<Vec<Span>> = paths.par_iter().map(|path| Ok(scan(path)?)).collect::<Result<_>>()?;
+        let spans: Vec<Vec<Span>> =
+            paths.par_iter().map(|path| scan(path).map_err(Error::Records)).collect::<Result<_>>()?;
         Ok(Self::new(paths, spans))
     }
 
@@ -104,7 +105,7 @@ impl Index {
     /// Where the record is damaged or cannot be read.
     pub fn read<'a>(&self, record: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
         let (shard, span) = self.place(record);
-        Ok(span.read(&*self.file(shard)?, &self.paths[shard], buffer)?)
+        span.read(&*self.file(shard)?, &self.paths[shard], buffer).map_err(Error::Records)
     }
 
     /// The first bytes of a record's data, at most `count`, unchecked; and whether they are all.
@@ -113,7 +114,8 @@ impl Index {
     /// Where the file cannot be read.
     pub fn peek<'a>(&self, record: usize, count: usize, buffer: &'a mut Vec<u8>) -> Result<(&'a [u8], bool)> {
         let (shard, span) = self.place(record);
-        let bytes = span.peek(&*self.file(shard)?, &self.paths[shard], count, buffer)?;
+        let bytes =
+            span.peek(&*self.file(shard)?, &self.paths[shard], count, buffer).map_err(Error::Records)?;
         Ok((bytes, span.length <= count))
     }
 

@@ -44,12 +44,12 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
         Ok(Some(Located { folder, sets, beside, source, is_folder: path.is_dir() }))
     };
     if path.is_dir() {
-        let mut sets = shards::find(path)?;
+        let mut sets = find(path)?;
         if sets.is_empty() {
             for name in ["train"].into_iter().chain(VALIDATION_NAMES) {
                 let folder = path.join(name);
                 if folder.is_dir() {
-                    sets.extend(shards::find(&folder)?);
+                    sets.extend(find(&folder)?);
                 }
             }
         }
@@ -57,7 +57,7 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
             return located(path, sets, vec![]);
         }
         return match only_version(path) {
-            Some(folder) => located(&folder, shards::find(&folder)?, vec![]),
+            Some(folder) => located(&folder, find(&folder)?, vec![]),
             None => Ok(None),
         };
     }
@@ -72,7 +72,7 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
     }
     // One file is what was asked for; the others of its set are not missing.
     let fits_name = |other: &str| if is_file { other == name } else { matches(name, other) };
-    let all = shards::find(folder)?;
+    let all = find(folder)?;
     let fits = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(fits_name);
     let (mut sets, mut beside) = (vec![], vec![]);
     for set in all {
@@ -208,4 +208,9 @@ fn list<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let shown: Vec<&str> = names.take(5).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     shown.join(", ") + &more
+}
+
+/// The sets of shards in a folder.
+fn find(folder: &Path) -> Result<Vec<ShardSet>> {
+    shards::find(folder).map_err(Error::Records)
 }

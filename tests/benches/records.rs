@@ -1,6 +1,6 @@
 //! How fast records come out of TFRecord shards, beside `tf.data` on the same shards, in turn, in one run.
 //!
-//!     TALLOW_TENSORFLOW_PYTHON=python cargo bench -p tallow-conformance --bench records
+//!     TALLOW_TENSORFLOW_PYTHON=python cargo bench --bench records
 //!
 //! Two rows: `raw` reads every record in an epoch's order, checks its sums and parses its example; `images` also
 //! decodes, resizes to 224×224 and normalises, into batches of 64. The images are made here: 500×375 pixels of waves

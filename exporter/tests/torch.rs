@@ -85,6 +85,21 @@ fn what_is_no_state_dict_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_flipped_bit_of_a_tensor_is_found_by_the_archives_checksum() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = std::fs::read(fixture("state_dict.pth")).unwrap();
+    // 13.375, the last number of the convolution's filters, stands once in the file.
+    let number = (107f32 / 8.0).to_le_bytes();
+    let place = sound.windows(4).position(|bytes| bytes == number).unwrap();
+    let mut damaged = sound.clone();
+    damaged[place] ^= 1;
+    let path = folder.path().join("flipped.pth");
+    std::fs::write(&path, damaged).unwrap();
+    let text = read_weights(&graph(), &path, None, &Device::Cpu).unwrap_err().to_string();
+    assert!(text.contains("flipped.pth") && text.contains("checksum"), "{text}");
+}
+
+#[test]
 fn cut_and_flipped_files_are_errors_or_other_numbers_and_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = folder.path().join("damaged.pth");

@@ -133,8 +133,8 @@ fn read_entry(archive: &mut ZipArchive<BufReader<File>>, name: &str, limit: u64)
         return Err(unreadable(format!("it has {} bytes where {limit} are expected", entry.size())));
     }
     let mut bytes = vec![];
-    // The size is what the archive claims; the limit holds for what comes.
-    entry.by_ref().take(limit).read_to_end(&mut bytes).map_err(|e| unreadable(e.to_string()))?;
+    // One byte more than there may be: the archive's checksum is looked at only when the end is reached.
+    entry.by_ref().take(limit + 1).read_to_end(&mut bytes).map_err(|e| unreadable(e.to_string()))?;
     Ok(bytes)
 }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tallow_tensorflow::record::framed_len;
 
 use super::Schema;
 use crate::error::{Error, Result};
@@ -101,6 +102,13 @@ pub struct Done {
     pub skipped: Vec<(String, String)>,
 }
 
+impl Done {
+    /// Bytes of the whole file: every record is framed.
+    pub fn file_length(&self) -> u64 {
+        self.bytes + self.images as u64 * framed_len(0)
+    }
+}
+
 /// The open journal. While it is open no other process can open it.
 pub struct Journal {
     path: PathBuf,
@@ -160,22 +168,49 @@ impl Journal {
     /// # Errors
     /// Where the journal is damaged.
     pub fn label_offset(folder: &Path) -> Result<Option<u32>> {
+        Self::parse(folder, |lines| {
+            Ok(serde_json::from_str::<Header>(lines.next().unwrap_or_default())?.label_offset)
+        })
+    }
+
+    /// How many records each finished shard has, in a folder of shards with a journal.
+    ///
+    /// # Errors
+    /// Where the journal is damaged.
+    pub fn records(folder: &Path) -> Result<Option<BTreeMap<String, usize>>> {
+        Self::parse(folder, |lines| {
+            // A last line that a crash cut short is no line, and its shard is made again.
+            let done = lines.skip(1).filter(|line| line.ends_with('}')).map(serde_json::from_str);
+            done.map(|done: serde_json::Result<Done>| done.map(|done| (done.shard, done.images))).collect()
+        })
+    }
+
+    fn parse<T>(
+        folder: &Path,
+        read: impl FnOnce(&mut std::str::Lines<'_>) -> serde_json::Result<T>,
+    ) -> Result<Option<T>> {
         let path = folder.join(NAME);
         if !path.is_file() {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let header = serde_json::from_str::<Header>(text.lines().next().unwrap_or_default());
-        let header = header.map_err(|error| Error::Shards {
+        let found = read(&mut text.lines()).map_err(|error| Error::Shards {
             path: path.clone(),
             problem: format!("damaged: {error}; remove it, and say --label-offset"),
         })?;
-        Ok(Some(header.label_offset))
+        Ok(Some(found))
     }
 
     /// Whether there is a journal in `folder`.
     pub fn exists(folder: &Path) -> bool {
         folder.join(NAME).is_file()
+    }
+
+    /// Whether a shard is written down and has the length that it was written with.
+    pub fn is_whole(&self, folder: &Path, shard: &str) -> bool {
+        let length =
+            std::fs::metadata(folder.join(shard)).ok().filter(|file| file.is_file()).map(|file| file.len());
+        self.done(shard).map(Done::file_length).is_some_and(|whole| length == Some(whole))
     }
 
     /// What is known about a shard, if it is written down.

@@ -189,7 +189,7 @@ pub fn prepare(
         let mut part =
             PreparedPart { name: plan.name.into(), shards: plan.first.total, ..PreparedPart::default() };
         for (name, images) in plan.shards() {
-            if journal.done(&name).is_some() && out.join(&name).is_file() {
+            if journal.is_whole(out, &name) {
                 tally.add(images.len(), 0);
                 part.kept += 1;
             } else if prepared.interrupted

@@ -282,3 +282,29 @@ fn bad_sources_are_refused() {
     assert!(refused(root.path()).contains("no images in the class folder"));
     assert!(!out.path().join("out").exists());
 }
+
+#[test]
+fn shards_that_lost_records_are_found_and_made_again() {
+    use crate::data::tfrecord::verify::verify;
+
+    let (source, out) = (images(true), tempfile::tempdir().unwrap());
+    run(source.path(), out.path(), &options()).unwrap();
+    let whole = content(out.path());
+    let damaged = out.path().join("train-00001-of-00004");
+    let first = RecordReader::open(&damaged).unwrap().next().unwrap().unwrap().len();
+    let one = tallow_tensorflow::record::framed_len(first);
+    fs::OpenOptions::new().write(true).open(&damaged).unwrap().set_len(one).unwrap();
+    let problems = || {
+        let located = locate(out.path().to_str().unwrap()).unwrap().unwrap();
+        let stop = AtomicBool::new(false);
+        verify(&located, &RecordOptions::default(), false, Show::Nothing, &stop).unwrap().problems
+    };
+    let found = problems();
+    assert!(found.len() == 1 && found[0].contains("train-00001-of-00004: 1 records, "), "{found:?}");
+    run(source.path(), out.path(), &options()).unwrap();
+    assert!(problems().is_empty());
+    let shards = |content: BTreeMap<String, Vec<u8>>| -> Vec<_> {
+        content.into_iter().filter(|(name, _)| name.contains("-of-")).collect()
+    };
+    assert!(shards(content(out.path())) == shards(whole));
+}

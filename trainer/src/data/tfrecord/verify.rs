@@ -1,5 +1,6 @@
 //! Checks shards from end to end: every sum, every example, every label; and that no shard is missing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use tallow_tensorflow::example::Example;
 use tallow_tensorflow::record::RecordReader;
 
 use super::{Index, Located, Meaning, RecordOptions};
+use crate::data::prepare::Journal;
 use crate::error::{Error, Result};
 use crate::tally::{Show, Tally};
 
@@ -45,13 +47,30 @@ pub fn verify(
         verified.problems.extend(set.missing.iter().map(|name| format!("{name}: missing, one of {total}")));
         files.extend(set.files.iter().cloned());
     }
+    // Whole records that are gone leave no wrong sum behind: only who wrote them knows.
+    let written = match Journal::records(&located.folder) {
+        Ok(written) => written.unwrap_or_default(),
+        Err(error) => {
+            verified.problems.push(error.to_string());
+            BTreeMap::new()
+        }
+    };
     let meaning = meaning(located, &files, options, &mut verified.problems)?;
     let tally = Tally::new(show, "verify", files.len());
     let found: Vec<Verified> = files
         .par_iter()
         .map(|path| {
             let mut found = Verified::default();
-            check(path, meaning.as_ref(), pixels, stop, &mut found);
+            let read = check(path, meaning.as_ref(), pixels, stop, &mut found);
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if let (Some(read), Some(&wanted)) = (read, written.get(&*name))
+                && read != wanted
+            {
+                let remedy = "run the same `tallow data prepare` again, or take another copy of it";
+                found
+                    .problems
+                    .push(format!("{}: {read} records, {wanted} were written: {remedy}", path.display()));
+            }
             tally.add(1, found.bytes as usize);
             found
         })
@@ -86,21 +105,33 @@ fn meaning(
     }
 }
 
-fn check(path: &Path, meaning: Option<&Meaning>, pixels: bool, stop: &AtomicBool, found: &mut Verified) {
+/// The number of the file's records, where it could be read to its end.
+fn check(
+    path: &Path,
+    meaning: Option<&Meaning>,
+    pixels: bool,
+    stop: &AtomicBool,
+    found: &mut Verified,
+) -> Option<usize> {
     let mut reader = match RecordReader::open(path) {
         Ok(reader) => reader,
-        Err(error) => return found.problems.push(error.to_string()),
+        Err(error) => {
+            found.problems.push(error.to_string());
+            return None;
+        }
     };
     let mut buffer = vec![];
+    let mut read = 0;
     loop {
         if stop.load(Ordering::Relaxed) {
             found.interrupted = true;
-            return;
+            return None;
         }
         let offset = reader.offset();
         match reader.read_into(&mut buffer) {
-            Ok(false) => return,
+            Ok(false) => return Some(read),
             Ok(true) => {
+                read += 1;
                 if let Err(problem) = check_record(&buffer, meaning, pixels) {
                     found.problems.push(format!("{}: record at byte {offset}: {problem}", path.display()));
                 } else {
@@ -112,8 +143,9 @@ fn check(path: &Path, meaning: Option<&Meaning>, pixels: bool, stop: &AtomicBool
                 found.problems.push(error.to_string());
                 // Without a sound length there is no telling where the next record is.
                 if reader.offset() == offset {
-                    return;
+                    return None;
                 }
+                read += 1;
             }
         }
     }

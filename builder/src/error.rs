@@ -53,7 +53,9 @@ pub enum Error {
 
     /// A weights file that cannot be read as safetensors.
     #[error(
-        "{}: not a readable safetensors file ({problem}): take another copy of it, or save the weights again", path.display()
+        "{}: not a readable safetensors file ({problem}): take another copy of it, or save the weights again; \
+         `tallow import` makes one of PyTorch's and TensorFlow's files",
+        path.display()
     )]
     WeightsFile {
         /// The file.

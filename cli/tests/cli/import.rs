@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::{copy, cut, shared, typed};
 
 const MODEL: &str = "--model plain_cnn --classes 3 --size 8";
+const TRAINED: &str = "--model plain_cnn --size 8";
 
 #[test]
 fn weights_come_back_unchanged_from_every_export() {
@@ -66,6 +67,21 @@ fn flags_that_a_format_has_no_use_for_are_refused() {
     ] {
         typed(at, &format!("export run {flags}")).fails(2, &[parts]);
     }
+}
+
+#[test]
+fn a_saved_model_does_not_go_where_a_file_is() {
+    let at = shared();
+    typed(at, "export run --format saved-model --force -o run/labels.txt")
+        .fails(1, &["labels.txt: is a file"]);
+}
+
+#[test]
+fn training_says_how_other_weights_become_usable() {
+    let folder = copy();
+    std::fs::write(folder.path().join("w.pth"), b"PK\x03\x04 and more than eight bytes").unwrap();
+    typed(folder.path(), &format!("train {TRAINED} --data data --weights w.pth --run new"))
+        .fails(1, &["w.pth", "tallow import"]);
 }
 
 #[test]

@@ -83,6 +83,10 @@ impl SavedModel {
             let problem = "is no SavedModel of Tallow's, so it is not replaced; choose another path".into();
             return Err(Error::SavedModel { path: directory, problem });
         }
+        if path.exists() && !path.is_dir() {
+            let problem = "is a file, and a SavedModel is a directory; choose another path".into();
+            return Err(Error::SavedModel { path: path.to_owned(), problem });
+        }
         if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
             let problem = "holds something else than versions of a SavedModel; choose another path".into();
             return Err(Error::SavedModel { path: path.to_owned(), problem });

@@ -31,7 +31,7 @@ enum Storages {
 }
 
 /// Whether a file begins as `torch.save` lets it.
-pub(super) fn is_torch(path: &Path) -> bool {
+pub(crate) fn is_torch_file(path: &Path) -> bool {
     let mut start = vec![];
     let read = File::open(path).and_then(|file| file.take(LEGACY.len() as u64).read_to_end(&mut start));
     read.is_ok() && (start.starts_with(ZIP) || start == LEGACY)

@@ -7,4 +7,5 @@ mod file;
 mod pickle;
 mod state_dict;
 
-pub use state_dict::{is_torch_file, read_state_dict};
+pub(crate) use file::is_torch_file;
+pub use state_dict::read_state_dict;

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 
-use super::file::{TorchFile, is_torch};
+use super::file::TorchFile;
 use super::pickle::{Node, Pickle, Ref};
 use crate::error::{Error, Result};
 
@@ -14,11 +14,6 @@ use crate::error::{Error, Result};
 const KEYS: [&str; 4] = ["state_dict", "model_state_dict", "model", "weights"];
 /// Calls within calls around a tensor: a parameter, a subclass.
 const DEEPEST: usize = 8;
-
-/// Whether the file begins as `torch.save` lets it.
-pub fn is_torch_file(path: &Path) -> bool {
-    is_torch(path)
-}
 
 /// Reads the tensors of a `.pth` or `.pt` file: floating-point ones as 32-bit, integers as 64-bit. The file holds a
 /// state dict, or a checkpoint with one under `key`, or else under the usual names. A leading `module.` that every

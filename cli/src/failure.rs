@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use tallow_exporter::Error as Export;
+use tallow_hub::Error as Hub;
 use tallow_models::Error as Models;
 use tallow_runtime::RuntimeError as Runtime;
 use tallow_trainer::Error as Train;
@@ -84,6 +85,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 )
             )
             || cause.is::<Models>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(Hub::Network(_) | Hub::NoNetwork { .. } | Hub::Name { .. })
+            )
             || matches!(cause.downcast_ref(), Some(Export::Opset { .. } | Export::Option { .. }))
             || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))

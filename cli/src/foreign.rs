@@ -7,6 +7,7 @@ use tallow_runtime::{ClassifierBuilder, OutputKind};
 
 use crate::failure::usage;
 use crate::model::read_labels;
+use crate::pretrained::Said;
 
 const HEADING: &str = "For .onnx files that others made";
 
@@ -55,6 +56,22 @@ impl Args {
             builder = builder.output(OutputKind::Probabilities);
         }
         Ok(builder)
+    }
+
+    /// What was said, for weights that are exported in passing.
+    pub fn said(&self) -> Result<Said> {
+        Ok(Said {
+            labels: self.labels.as_deref().map(read_labels).transpose()?,
+            width: self.size.or(self.width),
+            height: self.size.or(self.height),
+            mean: self.mean,
+            std: self.std,
+        })
+    }
+
+    /// Whether the output is said to be probabilities.
+    pub fn probabilities(&self) -> bool {
+        self.probabilities
     }
 
     /// Refuses any of these flags where they would be ignored.

@@ -11,6 +11,7 @@ mod foreign;
 mod interrupt;
 mod model;
 mod output;
+mod pretrained;
 mod records;
 
 use std::process::ExitCode;

@@ -9,6 +9,19 @@ pub enum Error {
     #[error(transparent)]
     Network(Box<tallow_builder::Error>),
 
+    /// Weights of another network than the one they are for.
+    #[error("{origin} does not fit network `{network}`: {advice} ({differences})")]
+    OtherNetwork {
+        /// The file.
+        origin: String,
+        /// The network.
+        network: String,
+        /// Missing, unexpected and wrongly shaped tensors.
+        differences: Box<tallow_builder::weights::Differences>,
+        /// Which network the weights are of, as far as their shapes tell.
+        advice: String,
+    },
+
     /// An operator set that is not written here.
     #[error("opset {requested} is not supported: choose one from {min} to {max}")]
     Opset {

@@ -3,6 +3,7 @@
 //! `.onnx`; [`tensorflow`] writes what TensorFlow loads; [`read_weights`] reads weights back from any of
 //! these and from PyTorch's files.
 
+mod adopt;
 mod atomic;
 mod error;
 pub mod onnx;
@@ -11,6 +12,7 @@ pub mod tensorflow;
 pub mod torch;
 mod weights;
 
+pub use adopt::Head;
 pub use atomic::Existing;
 pub use error::{Error, Result};
 pub use onnx::{OnnxOptions, export_onnx, write_onnx};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{BatchNorm, ConvSpec, Linear, Shape};
 use tallow_builder::{Graph, GraphBuilder};
-use tallow_exporter::read_weights;
 use tallow_exporter::torch::read_state_dict;
+use tallow_exporter::{Head, read_weights};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(name)
@@ -35,14 +35,15 @@ fn counting(indices: impl IntoIterator<Item = usize>) -> Vec<f32> {
 #[test]
 fn a_state_dict_loads_from_both_layouts_and_out_of_a_checkpoint() {
     for name in ["state_dict.pth", "legacy.pth", "checkpoint.pth"] {
-        let weights = read_weights(&graph(), &fixture(name), None, &Device::Cpu).unwrap().weights;
+        let weights = read_weights(&graph(), &fixture(name), None, Head::Kept, &Device::Cpu).unwrap().weights;
         assert_eq!(floats(weights.get("conv.weight")), counting(0..108), "{name}");
         assert_eq!(weights.get("fc.weight").dims(), [2, 4]);
         assert_eq!(floats(weights.get("bn.running_var")), counting(0..4));
         assert_eq!(weights.get("bn.num_batches_tracked").dtype(), DType::I64);
     }
-    read_weights(&graph(), &fixture("checkpoint.pth"), Some("state_dict"), &Device::Cpu).unwrap();
-    let wrong = read_weights(&graph(), &fixture("checkpoint.pth"), Some("ema"), &Device::Cpu).unwrap_err();
+    read_weights(&graph(), &fixture("checkpoint.pth"), Some("state_dict"), Head::Kept, &Device::Cpu).unwrap();
+    let wrong = read_weights(&graph(), &fixture("checkpoint.pth"), Some("ema"), Head::Kept, &Device::Cpu)
+        .unwrap_err();
     assert!(
         wrong.to_string().contains("no dictionary `ema`; it has epoch, arch, best, state_dict"),
         "{wrong}"
@@ -80,7 +81,9 @@ fn what_is_no_state_dict_is_refused_with_a_reason() {
     let mut g = GraphBuilder::new("other", Shape::map(3, 8, 8));
     let x = g.conv2d("stem", g.input(), ConvSpec::new(4, 3)).unwrap();
     let other = g.finish(x).unwrap();
-    let error = read_weights(&other, &fixture("state_dict.pth"), None, &Device::Cpu).unwrap_err().to_string();
+    let error = read_weights(&other, &fixture("state_dict.pth"), None, Head::Kept, &Device::Cpu)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("1 missing: stem.weight; 8 unexpected: bn.bias"), "{error}");
 }
 
@@ -95,7 +98,7 @@ fn a_flipped_bit_of_a_tensor_is_found_by_the_archives_checksum() {
     damaged[place] ^= 1;
     let path = folder.path().join("flipped.pth");
     std::fs::write(&path, damaged).unwrap();
-    let text = read_weights(&graph(), &path, None, &Device::Cpu).unwrap_err().to_string();
+    let text = read_weights(&graph(), &path, None, Head::Kept, &Device::Cpu).unwrap_err().to_string();
     assert!(text.contains("flipped.pth") && text.contains("checksum"), "{text}");
 }
 
@@ -112,13 +115,14 @@ fn cut_and_flipped_files_are_errors_or_other_numbers_and_never_a_panic() {
         let sound = std::fs::read(fixture(name)).unwrap();
         for i in 0..sound.len() {
             write(&sound[..i]);
-            let text = read_weights(&graph(), &damaged, None, &Device::Cpu).unwrap_err().to_string();
+            let text =
+                read_weights(&graph(), &damaged, None, Head::Kept, &Device::Cpu).unwrap_err().to_string();
             assert!(text.contains("damaged.pth"), "{text}");
             for bit in [1, 0x80] {
                 let mut bytes = sound.clone();
                 bytes[i] ^= bit;
                 write(&bytes);
-                if let Err(error) = read_weights(&graph(), &damaged, None, &Device::Cpu) {
+                if let Err(error) = read_weights(&graph(), &damaged, None, Head::Kept, &Device::Cpu) {
                     assert!(error.to_string().contains("damaged.pth"), "{error}");
                 }
             }

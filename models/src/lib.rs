@@ -9,14 +9,17 @@ mod error;
 mod layers;
 mod options;
 mod plain_cnn;
+mod pretrained;
 mod registry;
 mod resnet;
 mod scaling;
+mod timm;
 
 pub use efficientnet::EfficientNet;
 pub use error::{Error, Result};
 pub use options::{Options, PaddingStyle};
 pub use plain_cnn::PlainCnn;
+pub use pretrained::{Identity, Layout, identify, imagenet_labels};
 pub use registry::{Architecture, architectures, build, find, names};
 pub use resnet::{Block, ResNet, Stem};
 pub use scaling::Scaling;

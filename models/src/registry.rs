@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::plain_cnn::PlainCnn;
 use crate::resnet::{self as r, ResNet};
+use crate::timm;
 use Interpolation::{Bicubic, Bilinear};
 
 /// A network of the zoo: a name for a spec, and what its published weights expect.
@@ -22,12 +23,12 @@ pub struct Architecture {
     pub classes: usize,
     /// Where it is described.
     pub source: &'static str,
-    spec: Spec,
-    pixels: Pixels,
+    pub(crate) spec: Spec,
+    pub(crate) pixels: Pixels,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Spec {
+pub(crate) enum Spec {
     PlainCnn,
     ResNet(ResNet),
     EfficientNet(EfficientNet),
@@ -35,23 +36,23 @@ enum Spec {
 
 /// How the published weights' authors prepare an image.
 #[derive(Clone, Copy, Debug)]
-struct Pixels {
-    mean: [f32; 3],
-    std: [f32; 3],
-    interpolation: Interpolation,
+pub(crate) struct Pixels {
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+    pub interpolation: Interpolation,
     /// Side of the crop over the short side that the image is resized to.
-    crop: f64,
+    pub crop: f64,
 }
 
 /// ImageNet's mean and standard deviation, as torchvision has them.
-const fn imagenet(interpolation: Interpolation, crop: f64) -> Pixels {
+pub(crate) const fn imagenet(interpolation: Interpolation, crop: f64) -> Pixels {
     Pixels { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation, crop }
 }
 
-const RESNET: &str = "He et al. 2015, table 1";
+pub(crate) const RESNET: &str = "He et al. 2015, table 1";
 const RESNET_CIFAR: &str = "He et al. 2015, section 4.2";
-const EFFICIENTNET: &str = "Tan & Le 2019, table 1, compound scaling";
-const LITE: &str = "EfficientNet-Lite, Google 2020";
+pub(crate) const EFFICIENTNET: &str = "Tan & Le 2019, table 1, compound scaling";
+pub(crate) const LITE: &str = "EfficientNet-Lite, Google 2020";
 
 static ARCHITECTURES: [Architecture; 29] = [
     Architecture {
@@ -151,14 +152,20 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ARCHITECTURES.iter().map(|architecture| architecture.name)
 }
 
-/// The network with this name.
+/// The network with this name. `timm/resnet50` is timm's network of that name, which may differ from the zoo's in
+/// padding, eps and preprocessing; the prefix may be left out where the zoo has no network of the name, as of
+/// `tf_efficientnet_b0`.
 ///
 /// # Errors
 /// [`Error::UnknownNetwork`], with the nearest names.
 pub fn find(name: &str) -> Result<&'static Architecture> {
+    let without_prefix =
+        |architecture: &&Architecture| architecture.name.strip_prefix(timm::PREFIX) == Some(name);
     ARCHITECTURES
         .iter()
+        .chain(&timm::ARCHITECTURES)
         .find(|architecture| architecture.name == name)
+        .or_else(|| timm::ARCHITECTURES.iter().find(without_prefix))
         .ok_or_else(|| Error::UnknownNetwork { name: name.to_owned(), nearest: nearest(name) })
 }
 

@@ -102,6 +102,12 @@ impl Graph {
         self.node(self.output).shape
     }
 
+    /// The fully connected layer that gives the logits: the last one, where the network ends in one.
+    pub fn classifier(&self) -> Option<NodeId> {
+        let last = self.nodes.iter().rposition(|node| matches!(node.op, Op::Linear(_)));
+        last.map(NodeId)
+    }
+
     /// How many nodes take each node's output; the network's output counts once more.
     pub fn consumers(&self) -> Vec<usize> {
         let mut counts = vec![0; self.nodes.len()];

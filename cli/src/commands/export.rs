@@ -3,44 +3,35 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use candle_core::Device;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
-use tallow_exporter::{Existing, OnnxOptions, read_weights, write_onnx};
-use tallow_input::ModelCard;
-use tallow_models::Options;
+use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 
 use crate::failure::usage;
 use crate::model::{Trained, open_trained, read_labels};
 use crate::output::{json, say};
+use crate::pretrained::{self, Said};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A run directory (its best checkpoint is exported) or a SavedModel of Tallow's
-    #[arg(required_unless_present = "model", conflicts_with = "model")]
+    #[arg(required_unless_present = "weights", conflicts_with = "weights")]
     from: Option<PathBuf>,
-    /// A network of the zoo, with --weights instead of a run
-    #[arg(long, requires = "weights")]
-    model: Option<String>,
-    /// Weights that fit --model exactly: a safetensors file, PyTorch's or TensorFlow's
-    #[arg(long, requires = "model")]
-    weights: Option<PathBuf>,
-    /// Classes of --model
-    #[arg(long, requires = "model")]
-    classes: Option<usize>,
-    /// Side of --model's square images, pixels
-    #[arg(long, value_name = "PIXELS", requires = "model", conflicts_with_all = ["width", "height"])]
-    size: Option<usize>,
-    /// Columns of --model's images, pixels
-    #[arg(long, value_name = "PIXELS", requires = "model")]
-    width: Option<usize>,
-    /// Rows of --model's images, pixels
-    #[arg(long, value_name = "PIXELS", requires = "model")]
-    height: Option<usize>,
-    /// A text file with one class name a line, for --model
-    #[arg(long, requires = "model")]
+    #[command(flatten)]
+    pretrained: pretrained::Args,
+    /// Side of the square images for --weights, pixels [default: what the weights were trained with]
+    #[arg(long, value_name = "PIXELS", requires = "weights", conflicts_with_all = ["width", "height"])]
+    size: Option<u32>,
+    /// Columns of the images for --weights, pixels
+    #[arg(long, value_name = "PIXELS", requires = "weights")]
+    width: Option<u32>,
+    /// Rows of the images for --weights, pixels
+    #[arg(long, value_name = "PIXELS", requires = "weights")]
+    height: Option<u32>,
+    /// A text file with one class name a line, for --weights [default: theirs, or ImageNet's for 1000 classes]
+    #[arg(long, requires = "weights", value_name = "FILE")]
     labels: Option<PathBuf>,
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Onnx)]
@@ -167,29 +158,14 @@ pub fn write(
 }
 
 fn trained(args: &Args) -> Result<Trained> {
-    let (Some(model), Some(file)) = (&args.model, &args.weights) else {
-        return open_trained(args.from.as_deref().expect("clap requires it where --model is absent"));
+    let said = Said {
+        labels: args.labels.as_deref().map(read_labels).transpose()?,
+        width: args.size.or(args.width),
+        height: args.size.or(args.height),
+        ..Said::default()
     };
-    let network = tallow_models::find(model)?;
-    let (width, height) = (args.size.or(args.width), args.size.or(args.height));
-    let options = Options { classes: args.classes, width, height, ..Options::default() };
-    let graph = network.build(&options)?;
-    let weights = read_weights(&graph, file, None, &Device::Cpu)?.weights;
-    let classes = graph.output_shape().elements();
-    let labels = match &args.labels {
-        Some(path) => read_labels(path)?,
-        None => (0..classes).map(|class| format!("class {class}")).collect::<Vec<_>>(),
-    };
-    if labels.len() != classes {
-        let given = args.labels.as_deref().unwrap_or(Path::new("--labels"));
-        bail!(
-            "{} names {} classes, the network has {classes}: one name a line is needed",
-            given.display(),
-            labels.len()
-        );
+    match args.pretrained.open(said)? {
+        Some(trained) => Ok(trained),
+        None => open_trained(args.from.as_deref().expect("clap requires it where --weights is absent")),
     }
-    // The graph takes no side beyond a u32.
-    let side = |side: Option<usize>| side.unwrap_or(network.native) as u32;
-    let card = ModelCard::new(model, labels, network.preprocess(side(width), side(height)));
-    Ok(Trained { graph, weights, card, steps: 0 })
 }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Graph;
 use tallow_exporter::tensorflow::SavedModel;
-use tallow_exporter::{Imported, read_weights};
+use tallow_exporter::{Head, Imported, read_weights};
 use tallow_models::Options;
 
 use crate::failure::usage;
@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let graph = network(args)?;
-    let Imported { weights, left_out } = read_weights(&graph, &args.file, args.key.as_deref(), &Device::Cpu)?;
+    let Imported { weights, left_out } =
+        read_weights(&graph, &args.file, args.key.as_deref(), Head::Kept, &Device::Cpu)?;
     weights.save(&args.output)?;
     let parameters = graph.totals().parameters;
     if args.json {

@@ -5,22 +5,24 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use tallow_runtime::{Classifier, EngineChoice, EngineOptions, Prediction};
+use tallow_exporter::{OnnxOptions, export_onnx};
+use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction};
 use tallow_trainer::data::folder::EXTENSIONS;
 
 use crate::failure::usage;
-use crate::foreign;
-use crate::model::onnx_file;
+use crate::model::{Trained, onnx_file};
 use crate::output::{json, note, percent, say};
+use crate::{foreign, pretrained};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// An .onnx file, or a run or model directory that holds one
-    model: PathBuf,
-    /// Images (JPEG, PNG, WebP or BMP), or folders of them
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
+    /// An .onnx file, or a run or SavedModel that holds one (not with --weights); then images (JPEG, PNG, WebP or BMP),
+    /// or folders of them
+    #[arg(required = true, value_name = "MODEL or IMAGE")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pretrained: pretrained::Args,
     /// The engine: auto, ort-cuda, ort or tract
     #[arg(long, default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
@@ -44,8 +46,15 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if args.top_k == 0 {
         return Err(usage("--top-k 0 shows nothing: choose at least 1"));
     }
-    let images = images(&args.images)?;
-    let classifier = open(args, threads)?;
+    let (model, images) = match args.paths.split_first() {
+        Some((model, images)) if !args.pretrained.is_some() => (Some(model), images),
+        _ => (None, args.paths.as_slice()),
+    };
+    if images.is_empty() {
+        return Err(usage("name the images after the model, or folders of them"));
+    }
+    let images = self::images(images)?;
+    let classifier = open(args, model.map(PathBuf::as_path), threads)?;
     note!("{}", classifier.selection());
     let mut failed = 0;
     let mut results = vec![];
@@ -70,7 +79,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn open(args: &Args, threads: Option<usize>) -> Result<Classifier> {
+fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Classifier> {
     let options = EngineOptions {
         threads,
         cuda_device: args.cuda_device,
@@ -78,7 +87,18 @@ fn open(args: &Args, threads: Option<usize>) -> Result<Classifier> {
         ..EngineOptions::default()
     };
     let builder = Classifier::builder().engine(args.engine).options(options);
-    Ok(args.foreign.apply(builder)?.open(onnx_file(&args.model)?)?)
+    let Some(model) = model else { return open_weights(args, builder) };
+    Ok(args.foreign.apply(builder)?.open(onnx_file(model)?)?)
+}
+
+/// Published weights, through the .onnx file that `tallow export` would make of them.
+fn open_weights(args: &Args, builder: ClassifierBuilder) -> Result<Classifier> {
+    if args.foreign.probabilities() {
+        return Err(usage("--probabilities is for .onnx files that others made; weights give logits"));
+    }
+    let trained = args.pretrained.open(args.foreign.said()?)?.context("no weights are named")?;
+    let Trained { graph, weights, card, .. } = &trained;
+    Ok(builder.from_bytes(export_onnx(graph, weights, Some(card), &OnnxOptions::default())?)?)
 }
 
 /// The images that are named, and those in the folders that are named.

@@ -14,6 +14,7 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 
 use super::checkpoint::latest;
 use super::variables::variables;
+use crate::adopt::Head;
 use crate::error::Result;
 use crate::weights::Imported;
 
@@ -35,22 +36,29 @@ pub fn bundle_at(path: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the weights of `graph` out of the bundle with this prefix, strictly: what is missing, left over or wrongly
-/// shaped is an error that lists all of it, in TensorFlow's names and shapes.
+/// shaped is an error that lists all of it, in TensorFlow's names and shapes. Only the classifier may be another one, if
+/// `head` says so.
 ///
 /// # Errors
 /// Where a file is damaged or does not fit the network.
-pub fn read_variables(graph: &Graph, prefix: &Path, device: &Device) -> Result<Imported> {
+pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device) -> Result<Imported> {
     let bundle = BundleReader::open(prefix)?;
     let keys = keys_by_name(&bundle)?;
     let mut differences = Differences::default();
     let mut tensors = BTreeMap::new();
     let mut used = BTreeSet::new();
+    let replaced = if head == Head::Kept { None } else { graph.classifier() };
+    let mut new_head = false;
     for variable in variables(graph) {
         let Some(data) = keys.get(&variable.name).map(|key| bundle.read(key)).transpose()?.flatten() else {
             differences.missing.push(variable.name);
             continue;
         };
         used.insert(variable.name.clone());
+        if data.shape != variable.shape && Some(variable.parameter.node) == replaced {
+            new_head = true;
+            continue;
+        }
         if data.shape != variable.shape {
             let (expected, actual) = (variable.shape, data.shape);
             differences.mismatched.push(Mismatch { name: variable.name, expected, actual });
@@ -74,6 +82,12 @@ pub fn read_variables(graph: &Graph, prefix: &Path, device: &Device) -> Result<I
             differences: Box::new(differences),
         };
         return Err(error.into());
+    }
+    if let (Head::New { seed }, Some(classifier), true) = (head, replaced, new_head) {
+        let drawn = Weights::init(graph, seed, device)?;
+        for tensor in graph.layer_parameters(classifier) {
+            tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
+        }
     }
     for parameter in graph.parameters() {
         if parameter.role == Role::BatchesTracked {
@@ -143,7 +157,8 @@ mod tests {
         for path in [folder.path().to_owned(), prefix.clone(), index_path(&prefix)] {
             let found = bundle_at(&path).unwrap();
             assert_eq!(found, prefix);
-            let Imported { weights, left_out } = read_variables(&graph, &found, &Device::Cpu).unwrap();
+            let Imported { weights, left_out } =
+                read_variables(&graph, &found, Head::Kept, &Device::Cpu).unwrap();
             assert_eq!(left_out, ["global_step"]);
             for ((name, a), (_, b)) in weights.iter().zip(newest.iter()) {
                 assert_eq!(a.to_string(), b.to_string(), "{name}");
@@ -165,11 +180,12 @@ mod tests {
         let weights = Weights::init(&graph(4), 1, &Device::Cpu).unwrap();
         let prefix =
             write_checkpoint(folder.path(), &graph(4), &weights, Step(1), Existing::Keep).unwrap().prefix;
-        let text = read_variables(&graph(5), &prefix, &Device::Cpu).unwrap_err().to_string();
+        let text = read_variables(&graph(5), &prefix, Head::Kept, &Device::Cpu).unwrap_err().to_string();
         assert!(text.contains("layer1/0/conv/kernel (needs [3, 3, 3, 5], has [3, 3, 3, 4])"), "{text}");
         let mut g = GraphBuilder::new("other", Shape::map(3, 8, 8));
         let x = g.conv2d("stem", g.input(), ConvSpec::new(4, 3)).unwrap();
-        let text = read_variables(&g.finish(x).unwrap(), &prefix, &Device::Cpu).unwrap_err().to_string();
+        let text =
+            read_variables(&g.finish(x).unwrap(), &prefix, Head::Kept, &Device::Cpu).unwrap_err().to_string();
         assert!(text.contains("1 missing: stem/kernel; 5 unexpected: layer1/0/bn/beta, "), "{text}");
     }
 

@@ -20,6 +20,7 @@ use super::meta_graph::{LABELS, images_shape, meta_graph};
 use super::objects::{Offered, key, object_graph, trackable_objects};
 use super::saver::Stored;
 use super::variables::variables;
+use crate::adopt::Head;
 use crate::atomic::{Existing, write_directory};
 use crate::error::{Error, Result};
 use crate::onnx::{OnnxOptions, read_card, write_onnx};
@@ -193,7 +194,7 @@ impl SavedModel {
     /// # Errors
     /// Where a file is damaged or does not fit the graph.
     pub fn load_weights(&self, device: &Device) -> Result<Weights> {
-        Ok(read_variables(&self.graph, &self.path.join(VARIABLES), device)?.weights)
+        Ok(read_variables(&self.graph, &self.path.join(VARIABLES), Head::Kept, device)?.weights)
     }
 }
 

@@ -9,7 +9,7 @@ use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{ImageFault, InputError};
-use crate::jpeg;
+use crate::jpeg_pixels;
 
 /// The most pixels that an image's width or height may have.
 pub const MAX_SIDE: u32 = 16_384;
@@ -18,7 +18,7 @@ pub const MAX_SIDE: u32 = 16_384;
 pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// The most bytes a decoder may allocate.
-const MAX_ALLOC: u64 = 1 << 30;
+pub(crate) const MAX_ALLOC: u64 = 1 << 30;
 
 /// Decodes a JPEG, PNG, WebP or BMP file held in memory.
 ///
@@ -50,6 +50,12 @@ fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp) {
         return Err(ImageFault::NotAnImage);
     }
+    if format == ImageFormat::Jpeg {
+        let (picture, orientation) = jpeg_pixels::decode(bytes)?;
+        let mut picture = DynamicImage::ImageRgb8(picture);
+        picture.apply_orientation(orientation);
+        return Ok(picture.into_rgb8());
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -60,12 +66,7 @@ fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     let mut decoder = reader.into_decoder().map_err(fault)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
-    let whole = match format {
-        ImageFormat::Jpeg => jpeg::reaches_end(bytes),
-        ImageFormat::WebP => riff_is_whole(bytes),
-        _ => true,
-    };
-    if !whole {
+    if format == ImageFormat::WebP && !riff_is_whole(bytes) {
         return Err(ImageFault::Truncated);
     }
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
@@ -85,7 +86,7 @@ fn riff_is_whole(bytes: &[u8]) -> bool {
     }
 }
 
-fn check_size(width: u32, height: u32) -> Result<(), ImageFault> {
+pub(crate) fn check_size(width: u32, height: u32) -> Result<(), ImageFault> {
     let pixels = u64::from(width) * u64::from(height);
     if width == 0 || height == 0 {
         return Err(ImageFault::Damaged(format!("its size is {width}x{height}")));

@@ -6,6 +6,7 @@ mod card;
 mod decode;
 mod error;
 mod jpeg;
+mod jpeg_pixels;
 mod normalize;
 mod preprocess;
 mod resample;

@@ -9,7 +9,7 @@ use tallow_builder::Weights;
 use tallow_builder::graph::Role;
 use tallow_conformance::randomised;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions};
-use tallow_exporter::{Existing, Imported, read_weights};
+use tallow_exporter::{Existing, Head, Imported, read_weights};
 use tallow_input::{ModelCard, Preprocess};
 use tallow_models::Options;
 
@@ -38,7 +38,8 @@ fn what_tensorflow_wrote(python: &Python) -> Result<(), Failed> {
         ("slots", "Momentum"),
     ] {
         let path = folder.path().join(name);
-        let Imported { weights: read, left_out } = read_weights(&graph, &path, None, &Device::Cpu)?;
+        let Imported { weights: read, left_out } =
+            read_weights(&graph, &path, None, Head::Kept, &Device::Cpu)?;
         let training = extra.is_empty() || left_out.iter().any(|name| name.contains(extra));
         if !training {
             return Err(format!("{name}: {extra} is not among what was left out: {left_out:?}").into());

@@ -1,0 +1,89 @@
+//! Published weights where a command else takes a run: `--weights`, with `--model` where they do not describe themselves.
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+use tallow_exporter::{Head, read_weights};
+use tallow_hub::Pretrained;
+use tallow_input::{ModelCard, Preprocess};
+use tallow_models::{Options, imagenet_labels};
+
+use crate::model::Trained;
+
+const HEADING: &str = "Published weights instead of a run";
+
+/// Flags for weights that are no run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Weights: hf:OWNER/NAME of the Hugging Face hub, a folder with the config.json and model.safetensors of one, or
+    /// a file of safetensors, PyTorch's or TensorFlow's
+    #[arg(help_heading = HEADING, long, value_name = "WEIGHTS")]
+    weights: Option<String>,
+    /// The network that a file of weights is of; timm/NAME is timm's, which may differ in padding, eps and preprocessing
+    #[arg(help_heading = HEADING, long, value_name = "NETWORK", requires = "weights")]
+    model: Option<String>,
+    /// Classes of the network [default: what the weights' description says, else those it was published with]
+    #[arg(help_heading = HEADING, long, requires = "weights")]
+    classes: Option<usize>,
+    /// Where the state dict is in a checkpoint of PyTorch's [default: state_dict, model_state_dict, model or weights]
+    #[arg(help_heading = HEADING, long, requires = "weights")]
+    key: Option<String>,
+}
+
+/// What is said about the images and classes, in place of what came with the weights.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub labels: Option<Vec<String>>,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub mean: Option<[f32; 3]>,
+    pub std: Option<[f32; 3]>,
+}
+
+impl Args {
+    /// Whether any weights are named.
+    pub fn is_some(&self) -> bool {
+        self.weights.is_some()
+    }
+
+    /// The network with the weights that are named, if any are.
+    pub fn open(&self, said: Said) -> Result<Option<Trained>> {
+        let Some(source) = &self.weights else { return Ok(None) };
+        let found = Pretrained::open(source, self.model.as_deref())?;
+        let Pretrained { network, preprocess, .. } = found;
+        let preprocess = Preprocess {
+            width: said.width.unwrap_or(preprocess.width),
+            height: said.height.unwrap_or(preprocess.height),
+            mean: said.mean.unwrap_or(preprocess.mean),
+            std: said.std.unwrap_or(preprocess.std),
+            ..preprocess
+        };
+        let named = said.labels.as_ref().map(Vec::len);
+        let classes = self.classes.or(found.classes).or(named).unwrap_or(network.classes);
+        let graph = network.build(&Options {
+            classes: Some(classes),
+            width: Some(preprocess.width as usize),
+            height: Some(preprocess.height as usize),
+            ..Options::default()
+        })?;
+        let weights =
+            read_weights(&graph, &found.weights, self.key.as_deref(), Head::Kept, &Device::Cpu)?.weights;
+        let labels = said.labels.or(found.labels).unwrap_or_else(|| usual_labels(classes));
+        if labels.len() != classes {
+            bail!(
+                "--labels names {} classes, the network has {classes}: one name a line is needed",
+                labels.len()
+            );
+        }
+        let card = ModelCard::new(network.name, labels, preprocess);
+        Ok(Some(Trained { graph, weights, card, steps: 0 }))
+    }
+}
+
+/// ImageNet's names where there are as many classes, else numbers.
+fn usual_labels(classes: usize) -> Vec<String> {
+    let imagenet = imagenet_labels();
+    if imagenet.len() == classes {
+        return imagenet;
+    }
+    (0..classes).map(|class| format!("class {class}")).collect()
+}

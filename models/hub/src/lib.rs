@@ -1,0 +1,76 @@
+//! Published weights: which network they are of, how its images are prepared, what its classes are called.
+//! [`Pretrained::open`] takes a repository of the Hugging Face hub, a folder as the hub has it, or a bare file;
+//! nothing here reads a tensor.
+
+mod config;
+mod error;
+mod repository;
+
+use std::path::{Path, PathBuf};
+
+use tallow_input::Preprocess;
+use tallow_models::Architecture;
+
+pub use error::{Error, Result};
+
+/// What the names of the hub's repositories start with.
+pub const HUB: &str = "hf:";
+
+/// The file that describes weights, as timm writes it.
+const CONFIG: &str = "config.json";
+/// The files that may hold the weights, best first.
+const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// Weights and what has to be known to use them.
+#[derive(Clone, Debug)]
+pub struct Pretrained {
+    /// The network.
+    pub network: &'static Architecture,
+    /// The file with the weights.
+    pub weights: PathBuf,
+    /// Classes, where their description says.
+    pub classes: Option<usize>,
+    /// How images are prepared.
+    pub preprocess: Preprocess,
+    /// The classes' names, in the order of the outputs, where their description says.
+    pub labels: Option<Vec<String>>,
+}
+
+impl Pretrained {
+    /// Finds weights: `hf:timm/resnet18.a1_in1k` (with `@` and a branch, tag or commit, if not the newest) is
+    /// downloaded, or taken from the hub's cache; a folder has `config.json` and the weights as the hub's do; anything
+    /// else is a file with weights, whose `network` has to be said, and whose preprocessing is that of the weights that
+    /// the network is best known for.
+    ///
+    /// # Errors
+    /// Where nothing is there, the hub cannot be reached, the description cannot be understood, or it is of another
+    /// network than the one that is said.
+    pub fn open(source: &str, network: Option<&str>) -> Result<Self> {
+        let said = network.map(tallow_models::find).transpose()?;
+        if let Some(name) = source.strip_prefix(HUB) {
+            let files = repository::fetch(name)?;
+            return described(&files.config, files.weights, said);
+        }
+        let path = Path::new(source);
+        let config = path.join(CONFIG);
+        if config.is_file() {
+            let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.is_file());
+            let weights = weights.ok_or_else(|| Error::NoWeights { folder: path.to_owned() })?;
+            return described(&config, weights, said);
+        }
+        let network = said.ok_or_else(|| Error::NoNetwork { path: path.to_owned() })?;
+        let side = network.native as u32;
+        let preprocess = network.preprocess(side, side);
+        Ok(Self { network, weights: path.to_owned(), classes: None, preprocess, labels: None })
+    }
+}
+
+fn described(config: &Path, weights: PathBuf, said: Option<&'static Architecture>) -> Result<Pretrained> {
+    let found = config::read(config)?;
+    match said {
+        Some(said) if said.name != found.network.name => {
+            Err(Error::OtherNetwork { path: config.to_owned(), found: found.network.name, said: said.name })
+        }
+        _ => Ok(Pretrained { weights, ..found }),
+    }
+}

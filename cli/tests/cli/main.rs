@@ -10,6 +10,7 @@ mod bad_settings;
 mod data;
 mod engines;
 mod export;
+mod hub;
 mod import;
 mod interruption;
 mod predict;

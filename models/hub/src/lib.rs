@@ -8,6 +8,7 @@ mod repository;
 
 use std::path::{Path, PathBuf};
 
+use repository::Repository;
 use tallow_input::Preprocess;
 use tallow_models::Architecture;
 
@@ -48,15 +49,17 @@ impl Pretrained {
     pub fn open(source: &str, network: Option<&str>) -> Result<Self> {
         let said = network.map(tallow_models::find).transpose()?;
         if let Some(name) = source.strip_prefix(HUB) {
-            let files = repository::fetch(name)?;
-            return described(&files.config, files.weights, said);
+            let repository = Repository::named(name)?;
+            // First, because it is small and may say that the rest is of no use.
+            let found = described(&repository.config()?, said)?;
+            return Ok(Self { weights: repository.weights()?, ..found });
         }
         let path = Path::new(source);
         let config = path.join(CONFIG);
         if config.is_file() {
             let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.is_file());
             let weights = weights.ok_or_else(|| Error::NoWeights { folder: path.to_owned() })?;
-            return described(&config, weights, said);
+            return Ok(Self { weights, ..described(&config, said)? });
         }
         let network = said.ok_or_else(|| Error::NoNetwork { path: path.to_owned() })?;
         let side = network.native as u32;
@@ -65,12 +68,13 @@ impl Pretrained {
     }
 }
 
-fn described(config: &Path, weights: PathBuf, said: Option<&'static Architecture>) -> Result<Pretrained> {
+/// What a description says, if it is of the network that is said; the weights are for the caller to find.
+fn described(config: &Path, said: Option<&'static Architecture>) -> Result<Pretrained> {
     let found = config::read(config)?;
     match said {
         Some(said) if said.name != found.network.name => {
             Err(Error::OtherNetwork { path: config.to_owned(), found: found.network.name, said: said.name })
         }
-        _ => Ok(Pretrained { weights, ..found }),
+        _ => Ok(found),
     }
 }

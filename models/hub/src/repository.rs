@@ -14,33 +14,8 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// The branch that is taken unless another revision is named.
 const MAIN: &str = "main";
 
-/// The files of a repository, in the cache.
-pub struct Files {
-    pub config: PathBuf,
-    pub weights: PathBuf,
-}
-
-/// Gets a repository's files: those that the cache has not are downloaded.
-pub fn fetch(name: &str) -> Result<Files> {
-    let (repository, revision) = name.split_once('@').unwrap_or((name, MAIN));
-    let well_formed =
-        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let parts: Vec<&str> = repository.split('/').collect();
-    if parts.len() != 2 || !parts.iter().all(|part| well_formed(part)) || revision.is_empty() {
-        return Err(Error::Name { name: name.to_owned() });
-    }
-    let hub = Hub::new(name, repository, revision)?;
-    let config = hub.get(CONFIG)?;
-    let [best, other] = WEIGHTS;
-    let weights = match hub.get(best) {
-        Err(Error::Missing { .. }) => hub.get(other)?,
-        found => found?,
-    };
-    Ok(Files { config, weights })
-}
-
 /// One revision of a repository.
-struct Hub {
+pub struct Repository {
     name: String,
     repository: String,
     endpoint: String,
@@ -50,7 +25,35 @@ struct Hub {
     api: Option<ApiRepo>,
 }
 
-impl Hub {
+impl Repository {
+    /// The repository that `name` means: `owner/name`, with `@` and a revision if not the newest.
+    pub fn named(name: &str) -> Result<Self> {
+        let (repository, revision) = name.split_once('@').unwrap_or((name, MAIN));
+        let well_formed = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        let parts: Vec<&str> = repository.split('/').collect();
+        if parts.len() != 2 || !parts.iter().all(|part| well_formed(part)) || !well_formed(revision) {
+            return Err(Error::Name { name: name.to_owned() });
+        }
+        Self::new(name, repository, revision)
+    }
+
+    /// The description of the weights.
+    pub fn config(&self) -> Result<PathBuf> {
+        self.get(CONFIG)
+    }
+
+    /// The file with the weights.
+    pub fn weights(&self) -> Result<PathBuf> {
+        let [best, other] = WEIGHTS;
+        match self.get(best) {
+            Err(missing @ Error::Missing { .. }) => self.get(other).map_err(|_| missing),
+            found => found,
+        }
+    }
+
     fn new(name: &str, repository: &str, revision: &str) -> Result<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
@@ -58,15 +61,15 @@ impl Hub {
         let cache = Cache::from_env();
         let cached = Repo::with_revision(repository.to_owned(), RepoType::Model, revision.to_owned());
         let (name, repository) = (name.to_owned(), repository.to_owned());
-        let mut hub = Self { name, repository, endpoint, cache, cached, api: None };
+        let mut found = Self { name, repository, endpoint, cache, cached, api: None };
         let offline = variable("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
         if !offline {
-            let api = ApiBuilder::from_cache(hub.cache.clone()).with_endpoint(hub.endpoint.clone());
+            let api = ApiBuilder::from_cache(found.cache.clone()).with_endpoint(found.endpoint.clone());
             let api = api.with_progress(std::io::IsTerminal::is_terminal(&std::io::stderr())).build();
-            let api = api.map_err(|error| hub.unreachable(CONFIG, error.to_string()))?;
-            hub.api = Some(api.repo(hub.cached.clone()));
+            let api = api.map_err(|error| found.unreachable(CONFIG, error.to_string()))?;
+            found.api = Some(api.repo(found.cached.clone()));
         }
-        Ok(hub)
+        Ok(found)
     }
 
     fn get(&self, file: &str) -> Result<PathBuf> {

@@ -38,8 +38,8 @@ pub fn trials(packages: &Packages) -> Vec<Trial> {
     let engines = [None, Some(EngineKind::Ort), Some(EngineKind::Tract)];
     let trials = engines.into_iter().map(|engine| {
         let name = engine.map_or("candle".into(), |engine| engine.to_string());
-        let trial =
-            packages.trial(&format!("lite0_on_photos_is_pytorchs::{name}"), move |folder| run(folder, engine));
+        let trial = packages
+            .trial(&format!("lite0_on_photos_is_pytorchs::{name}"), move |folder| run(folder, engine));
         let can_run = engine != Some(EngineKind::Ort) || ort_is_there() || trial.has_ignored_flag();
         if can_run { trial } else { trial.with_ignored_flag(true) }
     });
@@ -76,7 +76,8 @@ fn run(folder: &Path, engine: Option<EngineKind>) -> Result<(), Failed> {
     };
     let labels = imagenet_labels();
     for (photo, label) in PHOTOS {
-        let expected = &expected()[PathBuf::from(photo).file_name().and_then(|n| n.to_str()).unwrap_or_default()];
+        let expected =
+            &expected()[PathBuf::from(photo).file_name().and_then(|n| n.to_str()).unwrap_or_default()];
         let found = logits(&preprocess.apply(&decode_file(folder.join(photo))?)?)?;
         let largest = expected.logits.iter().fold(0f64, |most, value| most.max(value.abs()));
         let differences = found.iter().zip(&expected.logits).map(|(a, b)| (f64::from(*a) - b).abs());
@@ -88,7 +89,9 @@ fn run(folder: &Path, engine: Option<EngineKind>) -> Result<(), Failed> {
         let mut order: Vec<usize> = (0..found.len()).collect();
         order.sort_by(|&a, &b| found[b].total_cmp(&found[a]));
         if order[..5] != expected.top5 || labels[order[0]] != label {
-            return Err(format!("{photo}: the best classes are {:?}, not {:?}", &order[..5], expected.top5).into());
+            return Err(
+                format!("{photo}: the best classes are {:?}, not {:?}", &order[..5], expected.top5).into()
+            );
         }
     }
     Ok(())

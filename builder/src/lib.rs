@@ -3,6 +3,7 @@
 //! A network is described once, as data ([`graph`]); its tensors live in [`Weights`]; everything else is read off
 //! those two.
 
+pub mod cam;
 pub mod error;
 pub mod exec;
 pub mod files;
@@ -12,6 +13,7 @@ pub mod kernels;
 pub mod rng;
 pub mod weights;
 
+pub use cam::CamHead;
 pub use error::{Error, Result};
 pub use exec::Network;
 pub use graph::{Graph, GraphBuilder, NodeId};

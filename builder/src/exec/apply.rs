@@ -11,9 +11,11 @@ use crate::rng::Rng;
 use crate::weights::Weights;
 
 /// How layers that behave differently in training behave.
-pub(super) enum Mode<'a> {
-    Inference,
-    Training(&'a mut Rng),
+pub(super) struct Mode<'a> {
+    /// For dropout and stochastic depth; without it they do nothing.
+    pub rng: Option<&'a mut Rng>,
+    /// Which batch normalisations use their running moments, by name.
+    pub frozen: &'a dyn Fn(&str) -> bool,
 }
 
 /// What a layer keeps from its forward pass besides inputs and output.
@@ -22,6 +24,7 @@ pub(super) enum Saved {
     #[default]
     Nothing,
     BatchNorm(BatchNormTrain),
+    FrozenBatchNorm(BatchNormEval),
     /// The factors of dropout, or of stochastic depth for each image and channel.
     Mask(Tensor),
 }
@@ -67,17 +70,17 @@ pub(super) fn apply(
     let value = match &node.op {
         Op::Input => x.clone(),
         Op::Conv2d(conv) => conv_kernel(conv).forward(x, weight(), conv.bias.then(bias))?,
-        Op::BatchNorm(bn) => match mode {
-            Mode::Training(_) => {
-                let kernel = BatchNormTrain::new(bn.eps);
-                let y = kernel.forward(x, weight(), bias())?;
-                return Ok((y, Saved::BatchNorm(kernel)));
-            }
-            Mode::Inference => {
-                let [mean, var] = ["running_mean", "running_var"].map(|name| parameter(weights, node, name));
-                BatchNormEval::new(bn.eps, mean, var)?.forward(x, weight(), bias())?
-            }
-        },
+        Op::BatchNorm(bn) if (mode.frozen)(&node.name) => {
+            let [mean, var] = ["running_mean", "running_var"].map(|name| parameter(weights, node, name));
+            let kernel = BatchNormEval::new(bn.eps, mean, var)?;
+            let y = kernel.forward(x, weight(), bias())?;
+            return Ok((y, Saved::FrozenBatchNorm(kernel)));
+        }
+        Op::BatchNorm(bn) => {
+            let kernel = BatchNormTrain::new(bn.eps);
+            let y = kernel.forward(x, weight(), bias())?;
+            return Ok((y, Saved::BatchNorm(kernel)));
+        }
         Op::Activation(activation) => ActivationKernel(*activation).forward(x)?,
         Op::MaxPool(pool) => MaxPool2d(pool.window()).forward(x)?,
         Op::AvgPool(pool) => AvgPool2d(pool.window()).forward(x)?,
@@ -89,15 +92,15 @@ pub(super) fn apply(
         Op::Add => (x + inputs[1])?,
         Op::Mul => ChannelScale.forward(x, inputs[1])?,
         Op::Flatten => x.flatten_from(1)?,
-        Op::Dropout { p } => match mode {
-            Mode::Training(rng) if *p > 0.0 => {
+        Op::Dropout { p } => match &mut mode.rng {
+            Some(rng) if *p > 0.0 => {
                 let mask = dropout_mask(x.shape(), *p, rng, x.device())?;
                 return Ok(((x * &mask)?, Saved::Mask(mask)));
             }
             _ => x.clone(),
         },
-        Op::StochasticDepth { p } => match mode {
-            Mode::Training(rng) if *p > 0.0 => {
+        Op::StochasticDepth { p } => match &mut mode.rng {
+            Some(rng) if *p > 0.0 => {
                 let mut per_image = vec![1; x.rank()];
                 per_image[0] = x.dim(0)?;
                 let mask = dropout_mask(per_image, *p, rng, x.device())?;
@@ -176,12 +179,16 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
             }
             return Ok(result);
         }
-        (Op::BatchNorm(_), Saved::BatchNorm(kernel)) => {
-            let [dx, scale, shift] = kernel.gradients(x, parameter(weights, node, "weight"), grad)?;
+        (Op::BatchNorm(_), saved) => {
+            let scale = parameter(weights, node, "weight");
+            let [dx, scale, shift] = match saved {
+                Saved::BatchNorm(kernel) => kernel.gradients(x, scale, grad)?,
+                Saved::FrozenBatchNorm(kernel) => kernel.gradients(x, scale, grad)?,
+                _ => unreachable!("every batch normalisation keeps its moments"),
+            };
             let parameters = vec![("weight", scale), ("bias", shift)];
             return Ok(LayerGradients { inputs: vec![Some(dx)], parameters });
         }
-        (Op::BatchNorm(_), _) => unreachable!("a training pass keeps every batch normalisation's moments"),
         (Op::Add, _) => {
             let inputs = vec![Some(grad.clone()), Some(grad.clone())];
             return Ok(LayerGradients { inputs, parameters: vec![] });

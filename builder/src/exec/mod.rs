@@ -53,6 +53,23 @@ impl Network {
         self.forward_watched(images, |_, _| {})
     }
 
+    /// As [`Self::forward`], with the side outputs after the output.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_all(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let mut side = vec![None; self.graph.side_outputs().len()];
+        let output = self.forward_watched(images, |id, value| {
+            for (slot, _) in
+                side.iter_mut().zip(self.graph.side_outputs()).filter(|(_, wanted)| **wanted == id)
+            {
+                *slot = Some(value.clone());
+            }
+        })?;
+        let side = side.into_iter().map(|value| value.expect("every node is computed"));
+        Ok(std::iter::once(output).chain(side).collect())
+    }
+
     /// As [`Self::forward`], and shows `watch` the output of every layer, in order. A tensor is dropped once the last
     /// layer that takes it has run.
     ///
@@ -60,6 +77,7 @@ impl Network {
     /// As [`Self::forward`].
     pub fn forward_watched(&self, images: &Tensor, mut watch: impl FnMut(NodeId, &Tensor)) -> Result<Tensor> {
         self.check(images)?;
+        let mut inference = Mode { rng: None, frozen: &|_| true };
         let mut pending = self.graph.consumers();
         let mut values: Vec<Option<Tensor>> = vec![None; self.graph.nodes().len()];
         for (id, node) in self.graph.iter() {
@@ -67,8 +85,7 @@ impl Network {
                 [] => vec![images],
                 ids => ids.iter().map(|i| values[i.index()].as_ref().expect("a pending value")).collect(),
             };
-            let (value, _) =
-                apply(node, &inputs, &self.weights, &mut Mode::Inference).map_err(at(&node.name))?;
+            let (value, _) = apply(node, &inputs, &self.weights, &mut inference).map_err(at(&node.name))?;
             watch(id, &value);
             values[id.index()] = Some(value);
             for input in &node.inputs {
@@ -87,15 +104,40 @@ impl Network {
     /// # Errors
     /// Where the images do not fit the network.
     pub fn record(&self, images: &Tensor, rng: &mut Rng) -> Result<Tape> {
+        self.record_frozen(images, rng, &|_| false)
+    }
+
+    /// As [`Self::record`], but the batch normalisations whose name `frozen` accepts use their running moments, which
+    /// [`Self::track`] then leaves alone: for fine-tuning, and for batches too small to have moments worth using.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_frozen(
+        &self,
+        images: &Tensor,
+        rng: &mut Rng,
+        frozen: &dyn Fn(&str) -> bool,
+    ) -> Result<Tape> {
+        self.record_in(images, &mut Mode { rng: Some(rng), frozen })
+    }
+
+    /// A pass of inference that can be gone through backwards: for what explains a network's answer.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_inference(&self, images: &Tensor) -> Result<Tape> {
+        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true })
+    }
+
+    fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>) -> Result<Tape> {
         self.check(images)?;
         let mut tape = Tape::new(self.graph.nodes().len());
-        let mut mode = Mode::Training(rng);
         for node in self.graph.nodes() {
             let inputs: Vec<&Tensor> = match node.inputs.as_slice() {
                 [] => vec![images],
                 ids => ids.iter().map(|&id| tape.value(id)).collect(),
             };
-            let (value, saved) = apply(node, &inputs, &self.weights, &mut mode).map_err(at(&node.name))?;
+            let (value, saved) = apply(node, &inputs, &self.weights, mode).map_err(at(&node.name))?;
             tape.push(value, saved);
         }
         Ok(tape)

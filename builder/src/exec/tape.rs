@@ -64,11 +64,32 @@ impl Tape {
     /// # Errors
     /// Where the gradient does not fit the output.
     pub fn backward(
-        mut self,
+        self,
         network: &Network,
         grad: &Tensor,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Gradients> {
+        Ok(self.walk(network, grad, &wanted, None)?.0)
+    }
+
+    /// The gradient of a layer's output, given that of the network's output: how the network's answer depends on what
+    /// the layer gives.
+    ///
+    /// # Errors
+    /// Where the gradient does not fit the output.
+    pub fn gradient_of(self, network: &Network, grad: &Tensor, layer: NodeId) -> Result<Tensor> {
+        let zeros = self.value(layer).zeros_like()?;
+        Ok(self.walk(network, grad, &|_| false, Some(layer))?.1.unwrap_or(zeros))
+    }
+
+    /// Gradients of parameters, down to the first layer that has a wanted one or is `last`, and `last`'s own.
+    fn walk(
+        mut self,
+        network: &Network,
+        grad: &Tensor,
+        wanted: &dyn Fn(&str) -> bool,
+        last: Option<NodeId>,
+    ) -> Result<(Gradients, Option<Tensor>)> {
         let graph = network.graph();
         let parameters: Vec<bool> = graph
             .iter()
@@ -76,8 +97,11 @@ impl Tape {
                 graph.layer_parameters(id).iter().any(|p| p.role.is_trainable() && wanted(&p.name))
             })
             .collect();
-        // A layer's output needs a gradient where it, or a layer before it, has a wanted parameter.
+        // A layer's output needs a gradient where it, or a layer before it, has a wanted parameter or is `last`.
         let mut needed = parameters.clone();
+        if let Some(last) = last {
+            needed[last.index()] = true;
+        }
         for (id, node) in graph.iter() {
             needed[id.index()] |= node.inputs.iter().any(|input| needed[input.index()]);
         }
@@ -86,6 +110,10 @@ impl Tape {
         let mut result = Gradients::new();
         for (id, node) in graph.iter().rev() {
             let index = id.index();
+            if last == Some(id) {
+                // Every layer that takes its output has been gone through.
+                return Ok((result, grads[index].take()));
+            }
             if let Some(grad) = grads[index].take().filter(|_| needed[index] && node.op != Op::Input) {
                 let inputs: Vec<&Tensor> = node.inputs.iter().map(|&input| self.value(input)).collect();
                 let recorded = Recorded {
@@ -115,6 +143,6 @@ impl Tape {
             self.values.pop();
             self.saved.pop();
         }
-        Ok(result)
+        Ok((result, None))
     }
 }

@@ -1,0 +1,106 @@
+//! Class activation maps: where in an image a network sees a class.
+//!
+//! [`class_activation_maps`] for networks that end in global average pooling and one fully connected layer (Zhou et al.
+//! 2016, "Learning deep features for discriminative localization", section 2); [`grad_cam`] for any (Selvaraju et al.
+//! 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization", section 3).
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::exec::Network;
+use crate::graph::{Graph, NodeId, Op, Shape};
+use crate::weights::Weights;
+
+/// The end of a network that class activation maps can be read off: feature map, global average pool, classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CamHead {
+    /// What the global average pool takes.
+    pub features: NodeId,
+    /// The fully connected layer that gives the logits.
+    pub classifier: NodeId,
+}
+
+impl CamHead {
+    /// The head of a network whose logits, but for a softmax, are a linear function of the means of a feature map.
+    pub fn of(graph: &Graph) -> Option<Self> {
+        let mut id = graph.output();
+        if graph.node(id).op == Op::Softmax {
+            id = graph.node(id).inputs[0];
+        }
+        let classifier = id;
+        if !matches!(graph.node(classifier).op, Op::Linear(_)) {
+            return None;
+        }
+        loop {
+            id = *graph.node(id).inputs.first()?;
+            match graph.node(id).op {
+                Op::Flatten | Op::Dropout { .. } => {}
+                Op::GlobalAvgPool => return Some(Self { features: graph.node(id).inputs[0], classifier }),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The classifier's weights as the filters `[classes, channels, 1, 1]` of a 1×1 convolution.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn filters(&self, graph: &Graph, weights: &Weights) -> Result<Tensor> {
+        let weight = weights.get(&format!("{}.weight", graph.node(self.classifier).name));
+        let (classes, channels) = weight.dims2()?;
+        Ok(weight.reshape((classes, channels, 1, 1))?)
+    }
+}
+
+/// Logits `[N, classes]` and class activation maps `[N, classes, rows, columns]` of images `[N, C, H, W]`, at the
+/// resolution of the last feature map. `None` where the network has no [`CamHead`]. A map's mean over rows and columns,
+/// plus the classifier's bias, is the logit.
+///
+/// # Errors
+/// Where the images do not fit the network.
+pub fn class_activation_maps(network: &Network, images: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+    let Some(head) = CamHead::of(network.graph()) else { return Ok(None) };
+    let (mut features, mut logits) = (None, None);
+    network.forward_watched(images, |id, value| {
+        if id == head.features {
+            features = Some(value.clone());
+        } else if id == head.classifier {
+            logits = Some(value.clone());
+        }
+    })?;
+    let (features, logits) = (features.expect("a layer of the graph"), logits.expect("a layer of the graph"));
+    let (n, channels, height, width) = features.dims4()?;
+    let weight = head.filters(network.graph(), network.weights())?.flatten_from(1)?;
+    let maps = weight.broadcast_matmul(&features.reshape((n, channels, height * width))?.contiguous()?)?;
+    Ok(Some((logits, maps.reshape((n, weight.dim(0)?, height, width))?)))
+}
+
+/// The layer whose map [`grad_cam`] shows unless another is named: the last that gives a map of more than one pixel.
+pub fn last_feature_map(graph: &Graph) -> Option<NodeId> {
+    let is_map = |shape: Shape| matches!(shape, Shape::Map { height, width, .. } if height * width > 1);
+    graph.iter().rev().find(|(_, node)| node.op != Op::Input && is_map(node.shape)).map(|(id, _)| id)
+}
+
+/// Grad-CAM of one class: the map `[N, rows, columns]` of images `[N, C, H, W]` at a layer, ReLU(Σ_k α_k·f_k) with α_k
+/// the mean over the map of the gradient of the class's logit.
+///
+/// # Errors
+/// Where the images do not fit the network, the class is not there, or the layer gives no map.
+pub fn grad_cam(network: &Network, images: &Tensor, class: usize, layer: NodeId) -> Result<Tensor> {
+    let graph = network.graph();
+    let problem = |problem: String| Error::Graph { network: graph.name().to_owned(), problem };
+    let classes = graph.output_shape().elements();
+    if class >= classes {
+        return Err(problem(format!("it has no class {class}: they are 0 to {}", classes - 1)));
+    }
+    if !matches!(graph.node(layer).shape, Shape::Map { .. }) {
+        return Err(problem(format!("layer `{}` gives no feature map", graph.node(layer).name)));
+    }
+    let tape = network.record_inference(images)?;
+    let n = images.dim(0)?;
+    let one_hot: Vec<f32> = (0..n * classes).map(|i| f32::from(i % classes == class)).collect();
+    let gradient = Tensor::from_vec(one_hot, (n, classes), images.device())?;
+    let features = tape.value(layer).clone();
+    let importance = tape.gradient_of(network, &gradient, layer)?.mean_keepdim((2, 3))?;
+    Ok(features.broadcast_mul(&importance)?.sum(1)?.relu()?)
+}

@@ -30,7 +30,6 @@ use source::Image;
 
 pub use journal::Journal;
 pub use schema::Schema;
-pub use source::FLAT_LABELS;
 pub(crate) use source::Source;
 pub use unpack::{Layout, Unpacked, unpack};
 

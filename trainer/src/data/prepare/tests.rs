@@ -8,6 +8,7 @@ use tallow_tensorflow::record::RecordReader;
 use tempfile::TempDir;
 
 use super::*;
+use crate::data::folder::FLAT_LABELS;
 use crate::data::tfrecord::{RecordOptions, locate};
 
 fn write(path: &Path, format: ImageFormat, level: u8) {
@@ -276,10 +277,26 @@ fn bad_sources_are_refused() {
     let root = images(true);
     fs::write(root.path().join(FLAT_LABELS), "n00000000\n").unwrap();
     assert!(refused(root.path()).contains("synset_labels.txt: 1 lines for 6 images"));
+    // A slip in one line must not become a class that shifts the labels of all that follow.
+    fs::write(root.path().join(FLAT_LABELS), "n00000000\n".repeat(5) + "n0000001\n").unwrap();
+    let error = refused(root.path());
+    assert!(
+        error.contains("synset_labels.txt: line 6: the class n0000001 has no training images"),
+        "{error}"
+    );
+    assert!(error.contains("did you mean n00000001?"), "{error}");
     fs::remove_file(root.path().join(FLAT_LABELS)).unwrap();
     assert!(refused(root.path()).contains("images without class folders"));
     fs::create_dir(root.path().join("train/empty")).unwrap();
     assert!(refused(root.path()).contains("no images in the class folder"));
+    let root = images(false);
+    let validation = root.path().join("validation");
+    fs::rename(validation.join("n00000001"), validation.join("n0000001")).unwrap();
+    let error = refused(root.path());
+    assert!(error.contains("validation/n0000001: the class n0000001 has no training images"), "{error}");
+    let share = Options { validation_share: Some(0.2), ..options() };
+    let error = run(images(false).path(), &out.path().join("out"), &share).err().unwrap().to_string();
+    assert!(error.contains("validation-share = 0.2: has no effect"), "{error}");
     assert!(!out.path().join("out").exists());
 }
 

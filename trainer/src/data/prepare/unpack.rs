@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tallow_input::jpeg_frame;
 use tallow_tensorflow::example::Example;
 
-use super::source::FLAT_LABELS;
 use crate::data::Skipped;
-use crate::data::folder::VALIDATION_NAMES;
+use crate::data::folder::{FLAT_LABELS, VALIDATION_NAMES};
 use crate::data::tfrecord::{Index, Located, Meaning, RecordOptions};
 use crate::error::{Error, Result};
 use crate::tally::{Show, Tally};

@@ -11,6 +11,7 @@ pub mod loader;
 pub mod prepare;
 mod split;
 pub mod tfrecord;
+mod title;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
 pub use tfrecord::RecordOptions;
+pub use title::title;
 
 /// An image and what it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -182,6 +182,7 @@ fn report(trainer: &Trainer, outcome: &Outcome) -> Result<()> {
 
 /// The folder of a run that nobody named.
 fn free_run(config: &Config) -> PathBuf {
-    let data = Path::new(&config.data).file_name().map_or("data".into(), |name| name.to_string_lossy());
+    let name = config.data_name();
+    let data = Path::new(&name).file_name().map_or("data".into(), |name| name.to_string_lossy());
     free(&Path::new("runs").join(format!("{}-{data}", config.model)))
 }

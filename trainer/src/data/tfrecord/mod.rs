@@ -4,6 +4,7 @@
 
 mod fields;
 mod index;
+mod info;
 mod locate;
 mod meaning;
 mod options;
@@ -12,6 +13,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+mod written;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -25,10 +27,12 @@ use crate::error::{Error, Result};
 
 pub use fields::Fields;
 pub use index::Index;
+pub(crate) use info::DatasetInfo;
 pub use locate::{Located, Parts, locate};
 pub use meaning::{LABELS_FILE, Meaning};
 pub use options::RecordOptions;
 pub use order::{Mixing, mixed};
+pub(crate) use pattern::is_pattern;
 
 thread_local! {
     /// A record's bytes; large buffers are costly to get from the system anew for each record.

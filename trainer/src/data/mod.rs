@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
-pub use tfrecord::RecordOptions;
+pub use tfrecord::{Known, RecordOptions};
 pub use title::title;
 
 /// An image and what it shows.
@@ -105,7 +105,7 @@ impl Splits {
     /// [`folder::open`]).
     ///
     /// `split` says what to hold out for validation where the data set has no validation part of its own, `records` how
-    /// shards are read, `known` what the classes of the same data were called before.
+    /// shards are read, `known` what training on the same data has found.
     ///
     /// # Errors
     /// Those of [`folder::open`], [`tfrecord::open`] and [`stratified_split`], and for `records` where there are none.
@@ -113,7 +113,7 @@ impl Splits {
         source: &str,
         split: SplitOptions,
         records: Option<&RecordOptions>,
-        known: Option<&[String]>,
+        known: Option<Known<'_>>,
     ) -> Result<Self> {
         let is_digits = source == "digits" && !Path::new(source).is_dir();
         if !is_digits && let Some(located) = tfrecord::locate(source)? {

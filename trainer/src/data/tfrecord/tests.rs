@@ -192,7 +192,8 @@ fn classes_that_contradict_themselves_are_refused() {
     assert!(error.contains("label 2 is named") && error.contains("--labels"), "{error}");
     let known = ["a", "q", "c"].map(String::from);
     let split = SplitOptions::default();
-    let error = Splits::open(text(&folder), split, None, Some(&known)).err().unwrap().to_string();
+    let known = Known { classes: &known, label_offset: None };
+    let error = Splits::open(text(&folder), split, None, Some(known)).err().unwrap().to_string();
     assert!(error.contains("its class is called b, not q"), "{error}");
 }
 

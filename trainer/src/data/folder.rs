@@ -112,6 +112,12 @@ fn validation_folder(root: &Path) -> Option<(&'static str, PathBuf)> {
     VALIDATION_NAMES.into_iter().map(|name| (name, root.join(name))).find(|(_, folder)| folder.is_dir())
 }
 
+/// Whether `root` has a `train` folder and validation images beside it.
+pub fn has_validation(root: impl AsRef<Path>) -> bool {
+    let root = root.as_ref();
+    root.join("train").is_dir() && validation_folder(root).is_some()
+}
+
 /// Whether `root` has a `train` folder and no other, so that validation images come out of it.
 pub fn holds_out(root: impl AsRef<Path>) -> bool {
     let root = root.as_ref();
@@ -259,7 +265,8 @@ fn ending(path: &Path) -> String {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether a file's name has the ending of an image.
+pub(crate) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&ending(path).as_str())
 }
 

@@ -6,6 +6,7 @@
 pub mod digits;
 mod fingerprint;
 pub mod folder;
+mod format;
 pub mod inspect;
 pub mod loader;
 pub mod prepare;
@@ -128,6 +129,20 @@ impl Splits {
         } else {
             folder::open(source, split)
         }
+    }
+}
+
+/// Whether the data set `source` has a validation part of its own, so that nothing is held out.
+///
+/// # Errors
+/// As [`Splits::open`], for shards.
+pub fn has_validation(source: &str) -> Result<bool> {
+    if source == "digits" && !Path::new(source).is_dir() {
+        return Ok(false);
+    }
+    match tfrecord::locate(source)? {
+        Some(located) => Ok(located.parts()?.validation.is_some()),
+        None => Ok(folder::has_validation(source)),
     }
 }
 

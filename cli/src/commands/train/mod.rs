@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 ));
             }
             let config = args.settings.resolve(args.epochs)?;
+            args.settings.refuse_idle_share(&config)?;
             let path = args.run.clone().unwrap_or_else(|| free_run(&config));
             Trainer::create(&path, config)?
         }

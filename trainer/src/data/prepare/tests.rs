@@ -254,6 +254,33 @@ fn names_in_shards_cannot_lead_out_of_the_folder() {
 }
 
 #[test]
+fn bytes_that_nothing_can_decode_are_unpacked_and_counted() {
+    use tallow_tensorflow::example::Feature;
+
+    let folder = tempfile::tempdir().unwrap();
+    let image = fs::read(images(false).path().join("train/n00000000/n00000000_0.JPEG")).unwrap();
+    let mut file = vec![];
+    for (name, bytes) in [("a.jpg", &image[..]), ("b.jpg", b"no image"), ("c", b"no image")] {
+        let features = [
+            ("image/encoded", Feature::bytes(bytes)),
+            ("image/class/label", Feature::int(1)),
+            ("image/filename", Feature::bytes(name)),
+        ];
+        tallow_tensorflow::record::write_record(&mut file, &Example::from_iter(features).encode()).unwrap();
+    }
+    fs::write(folder.path().join("validation.tfrecord"), file).unwrap();
+    let located = locate(folder.path().to_str().unwrap()).unwrap().unwrap();
+    let (back, stop) = (folder.path().join("back"), AtomicBool::new(false));
+    let unpacked =
+        unpack(&located, &back, Layout::Flat, &RecordOptions::default(), Show::Nothing, &stop).unwrap();
+    assert_eq!((unpacked.written, unpacked.skipped.len(), unpacked.undecodable.len()), (3, 0, 2));
+    assert!(unpacked.undecodable[0].origin.ends_with("back/validation/b.jpg"));
+    assert_eq!(fs::read(back.join("validation/b.jpg")).unwrap(), b"no image");
+    // One line for each file that is called as an image is.
+    assert_eq!(fs::read_to_string(back.join(FLAT_LABELS)).unwrap(), "class 1\nclass 1\n");
+}
+
+#[test]
 fn ctrl_c_between_images_leaves_no_half_written_shard() {
     let (root, out) = (images(false), tempfile::tempdir().unwrap());
     let stop = AtomicBool::new(false);

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
-use tallow_input::{InputError, decode, jpeg_frame};
+use tallow_input::{InputError, decode};
 use tallow_tensorflow::example::Example;
 use tallow_tensorflow::record::RecordReader;
 
 use super::written::written;
 use super::{Index, Located, Meaning, RecordOptions};
+use crate::data::format::{UNKNOWN_FORMAT, endings};
 use crate::error::Error;
 use crate::tally::{Show, Tally};
 
@@ -152,7 +153,5 @@ fn check_record(bytes: &[u8], meaning: Option<&Meaning>, pixels: bool) -> Result
             Err(other) => Err(other.to_string()),
         };
     }
-    let known = jpeg_frame(image).is_some()
-        || [&b"\x89PNG\r\n\x1a\n"[..], b"BM", b"RIFF"].iter().any(|start| image.starts_with(start));
-    if known { Ok(()) } else { Err("its image is in no supported format (JPEG, PNG, WebP, BMP)".into()) }
+    endings(image).map(drop).ok_or_else(|| UNKNOWN_FORMAT.into())
 }

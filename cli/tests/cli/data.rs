@@ -226,7 +226,7 @@ fn wrong_use_is_told_with_the_remedy() {
     typed(at, "data prepare data file").fails(1, &["cannot create file", "choose another path"]);
     for inside in ["data", "data/../data/shards", "data/train/red"] {
         typed(at, &format!("data prepare data {inside}"))
-            .fails(1, &["among the images: choose a folder beside"]);
+            .fails(1, &["among the images of data: choose another folder"]);
     }
     typed(at, "data inspect data --contact-sheet no/x.png").fails(1, &["there is no folder no, create it"]);
     typed(at, "data inspect data --contact-sheet x.jpg").fails(2, &["it is a PNG file, name it x.png"]);

@@ -1,4 +1,4 @@
-//! Image folders: `train/<class>/<image>` with `validation/<class>/<image>` or with the [`flat`] `validation/<image>`;
+//! Image folders: `train/<class>/<image>` with `validation/<class>/<image>` or with a flat `validation/<image>`;
 //! or `<class>/<image>` alone, in which case a validation set is held out. Classes are sorted by name; class folders are
 //! searched to any depth; hidden files are ignored.
 

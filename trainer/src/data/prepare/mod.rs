@@ -265,7 +265,8 @@ fn refuse_places(source: &Path, out: &Path) -> Result<()> {
     let there = fs::canonicalize(there.unwrap_or(Path::new("."))).map_err(Error::io("read", out))?;
     let root = fs::canonicalize(source).map_err(Error::io("read", source))?;
     if there.starts_with(root) {
-        let problem = format!("lies in {}, among the images: choose a folder beside it", source.display());
+        let problem =
+            format!("shards cannot lie among the images of {}: choose another folder", source.display());
         return refused(out, problem);
     }
     Ok(())

@@ -20,7 +20,8 @@ pub struct Args {
 #[derive(Clone, Copy, Default, PartialEq, clap::Args)]
 pub struct Offset {
     /// The label of the first class, 0 or 1; 0 makes label 0 a background class where labels start at 1
-    /// [default: 1 for image/class/label, 0 for tensorflow_datasets]
+    /// [default: what the files beside the shards say, else what the evaluated run took, else 1 for image/class/label
+    /// and 0 for tensorflow_datasets]
     #[arg(help_heading = HEADING, long, value_name = "LABEL")]
     label_offset: Option<u32>,
 }

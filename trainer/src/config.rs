@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
 
 use crate::augment::Augment;
-use crate::data::{RecordOptions, SplitOptions};
+use crate::data::{RecordOptions, SplitOptions, title};
 use crate::error::{Error, Result};
 use crate::optim::{Decay, OptimizerKind};
 use crate::schedule::Schedule;
@@ -259,10 +259,9 @@ impl Config {
         self.schedule.learning_rate.unwrap_or_else(|| self.optimizer.usual_rate(self.batch_size))
     }
 
-    /// What people call the data set: its folder's name.
+    /// What people call the data set.
     pub fn data_name(&self) -> String {
-        let name = Path::new(&self.data).file_name().map(|name| name.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| self.data.clone())
+        title(&self.data)
     }
 
     /// The same settings with every default that depends on others filled in.

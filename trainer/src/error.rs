@@ -13,13 +13,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// A folder has no class folders in it.
-    #[error("no class folders in {}: put the images of each class into a folder of its own, {}/<class>/<image>", .path.display(), .path.display())]
+    #[error("no class folders in {}: put the images of each class into a folder of its own there, <class>/<image>", .path.display())]
     NoClasses {
         /// The folder that should hold the classes.
         path: PathBuf,
     },
     /// There is a validation folder but nothing to train on.
-    #[error("{} has {found}/ but no train/: put the training images into {}/train/<class>/<image>", .path.display(), .path.display())]
+    #[error("{} has {found}/ but no train/: put the training images there, into train/<class>/<image>", .path.display())]
     NoTrainFolder {
         /// The data folder.
         path: PathBuf,
@@ -55,11 +55,21 @@ pub enum Error {
         /// Which classes are missing where.
         differences: String,
     },
-    /// A class folder's name is not Unicode, so it cannot be a label.
-    #[error("the folder name {} is not valid UTF-8: rename it, because class names become labels", .path.display())]
+    /// A class folder's name cannot be a line of labels.txt.
+    #[error("the name of the folder {} {problem}: rename it, because class names become labels", shown(.path))]
     ClassName {
         /// The folder.
         path: PathBuf,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// Images that are laid out in no known way.
+    #[error("{}: {problem}", .path.display())]
+    Layout {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        problem: String,
     },
     /// The share of validation samples is not between 0 and 1.
     #[error(
@@ -78,7 +88,7 @@ pub enum Error {
     #[error("the data set has no samples: there is nothing to iterate over")]
     NoSamples,
     /// A damaged or unreadable TFRecord file.
-    #[error(transparent)]
+    #[error("{}", of_records(.0))]
     Records(tallow_tensorflow::Error),
     /// TFRecord shards that cannot be used.
     #[error("{}: {problem}", .path.display())]
@@ -343,6 +353,22 @@ pub enum Error {
 pub(crate) fn other(checkpoint: &Path) -> PathBuf {
     let is_last = checkpoint.file_name().is_some_and(|name| name.to_string_lossy().ends_with("last"));
     checkpoint.with_file_name(if is_last { "best" } else { "last" })
+}
+
+/// What is wrong with a TFRecord file, with the remedy that this crate knows for what the system says.
+fn of_records(error: &tallow_tensorflow::Error) -> String {
+    match error {
+        tallow_tensorflow::Error::Io { path, source } => {
+            format!("cannot read {}: {}", path.display(), tallow_builder::files::explained(source))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A path on one line, whatever its name has in it.
+fn shown(path: &Path) -> String {
+    let one = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.into() };
+    path.display().to_string().chars().map(one).collect()
 }
 
 impl Error {

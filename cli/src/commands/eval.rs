@@ -13,7 +13,7 @@ use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
-    Batch, Dataset, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
+    Batch, Dataset, Known, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
     refuse_record_options, tfrecord,
 };
 use tallow_trainer::evaluate::{Evaluation, evaluate, evaluate_with};
@@ -115,18 +115,22 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
     let run = if args.model.is_dir() { Some(args.model.clone()) } else { origin_of(&args.model) };
     let run = run.and_then(|path| RunDir::open(&path).ok());
     let config = run.map(|run| run.config()).transpose()?;
-    // What the run's labels meant is what they mean in data of the same kind.
     let said = args.offset.apply(None);
-    let records = args.offset.apply(config.as_ref().and_then(|config| config.records.clone()));
-    let records = records.as_ref();
-    records.map_or(Ok(()), RecordOptions::validate)?;
+    said.as_ref().map_or(Ok(()), RecordOptions::validate)?;
+    let trained = config.as_ref().and_then(|config| config.records.clone());
+    // Other shards may say themselves where their labels start, or fall to what the run took.
+    let label_offset = trained.as_ref().and_then(|records| records.label_offset);
+    let known = Some(Known { classes: labels, label_offset });
+    let of_others = trained.clone().map(|records| RecordOptions { label_offset: None, ..records });
+    let of_others = args.offset.apply(of_others).unwrap_or_default();
+    let of_its_own = args.offset.apply(trained);
     // What the run trained on must not be what it is measured on.
     let split = config.as_ref().map_or(SplitOptions::default(), |config| config.split);
     let is_its_own = |data: &Path| {
         let known = config.as_ref().map(|config| Path::new(&config.data));
         known.is_some_and(|known| data == known || data.canonicalize().is_ok_and(|data| data == known))
     };
-    let own = |config: &Config| Splits::open(&config.data, split, records, Some(labels));
+    let own = |config: &Config| Splits::open(&config.data, split, of_its_own.as_ref(), known);
     let data: Arc<dyn Dataset> = match (&args.data, &config) {
         (Some(data), Some(config)) if is_its_own(data) => own(config)?.validation,
         (Some(data), _) if data == Path::new("digits") && !data.is_dir() => {
@@ -136,8 +140,7 @@ fn labelled_images(args: &Args, labels: &[String]) -> Result<Arc<dyn Dataset>> {
             let located = data.to_str().map(tfrecord::locate).transpose()?.flatten();
             let (images, holds_out) = match located {
                 Some(located) => {
-                    let options = records.cloned().unwrap_or_default();
-                    let images = tfrecord::open_validation(&located, &options, split, Some(labels))?;
+                    let images = tfrecord::open_validation(&located, &of_others, split, known)?;
                     (images, located.holds_out().then_some("shards"))
                 }
                 None => {

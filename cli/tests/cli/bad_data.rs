@@ -105,7 +105,7 @@ fn no_folder_and_no_classes() {
     fs::write(folder.path().join("file"), "").unwrap();
     refused(folder.path(), "file", &["no such folder: file"]);
     fs::create_dir(folder.path().join("empty")).unwrap();
-    refused(folder.path(), "empty", &["no class folders in empty", "empty/<class>/<image>"]);
+    refused(folder.path(), "empty", &["no class folders in empty", "<class>/<image>"]);
 }
 
 #[test]

@@ -44,6 +44,43 @@ fn shards_train_evaluate_and_resume_as_the_folder_does() {
 }
 
 #[test]
+fn other_shards_are_read_from_where_they_say_that_labels_start() {
+    let folder = with_shards();
+    let at = folder.path();
+    typed(at, "data prepare data zero --schema tfds").ok();
+    typed(at, &format!("{QUICK} --data shards --run from-one")).ok();
+    typed(at, &format!("{QUICK} --data zero --run from-zero")).ok();
+    typed(at, &format!("{QUICK} --data shards --run background --label-offset 0")).ok();
+    let images = |line: &str| typed(at, &format!("{line} --json")).json()["images"].clone();
+    assert_eq!(images("eval from-one --data zero"), 9);
+    assert_eq!(images("eval from-zero --data shards"), 9);
+    assert_eq!(images("eval background --data shards/validation-*"), 9);
+    // Shards that do not say are read as those that the run has learned from, unless a flag says otherwise.
+    for told in ["prepare.jsonl", "labels.txt"] {
+        fs::remove_file(at.join("shards").join(told)).unwrap();
+    }
+    assert_eq!(images("eval from-one --data shards/validation-*"), 9);
+    typed(at, "eval from-zero --data shards").fails(1, &["its class is called blue sky, not green"]);
+    assert_eq!(images("eval from-zero --data shards --label-offset 1"), 9);
+}
+
+#[test]
+fn a_flat_validation_folder_trains_and_evaluates_as_its_shards_do() {
+    let folder = with_shards();
+    let at = folder.path();
+    typed(at, "data unpack shards flat --flat").ok();
+    typed(at, &format!("{QUICK} --data flat --run run")).ok();
+    let top1 = |data: &str| typed(at, &format!("eval run --data {data} --json")).json()["top1"].clone();
+    assert_eq!(top1("flat"), top1("shards"));
+    fs::write(at.join("flat/synset_labels.txt"), "red\n".repeat(8) + "rde\n").unwrap();
+    for line in
+        [&*format!("{QUICK} --data flat --run other"), "eval run --data flat", "data prepare flat out"]
+    {
+        typed(at, line).fails(1, &["flat/synset_labels.txt: line 9: the class rde", "did you mean red?"]);
+    }
+}
+
+#[test]
 fn a_run_on_shards_that_is_stopped_and_resumed_gives_the_same_weights() {
     let folder = with_shards();
     let at = folder.path();
@@ -181,6 +218,21 @@ fn wrong_use_is_told_with_the_remedy() {
     typed(at, "data prepare data out --label-offset 2").fails(2, &["label-offset = 2"]);
     typed(at, "data prepare data out --synset-texts t").fails(2, &["--schema inception"]);
     typed(at, "data prepare data out --schema inception --synset-texts t").fails(1, &["cannot read t"]);
+    typed(at, "data prepare data out --validation-share 2").fails(2, &["fraction of 2", "between 0 and 1"]);
+    typed(at, "data prepare data out --validation-share 0.2")
+        .fails(2, &["there are validation images already"]);
+    typed(at, "data prepare digits out").fails(1, &["digits: this data set is embedded", "--data digits"]);
+    fs::write(at.join("file"), "").unwrap();
+    typed(at, "data prepare data file").fails(1, &["cannot create file", "choose another path"]);
+    for inside in ["data", "data/../data/shards", "data/train/red"] {
+        typed(at, &format!("data prepare data {inside}"))
+            .fails(1, &["among the images of data: choose another folder"]);
+    }
+    typed(at, "data inspect data --contact-sheet no/x.png").fails(1, &["there is no folder no, create it"]);
+    typed(at, "data inspect data --contact-sheet x.jpg").fails(2, &["it is a PNG file, name it x.png"]);
+    typed(at, &format!("{QUICK} --data data --run run --validation-share 0.3"))
+        .fails(2, &["--validation-share 0.3 has no effect, data has validation images of its own"]);
+    assert!(content(&at.join("data")).len() == 33 && !at.join("run").exists());
     typed(at, "data verify data").fails(1, &["no TFRecord shards in data", "train-00000-of-00004"]);
     typed(at, "data verify x/train-*").fails(1, &["x/train-* does not exist"]);
     typed(at, "data verify data/train-*").fails(1, &["data/train-*: no shards fit"]);

@@ -25,10 +25,20 @@ pub struct Span {
 /// # Errors
 /// Where the file cannot be read, the sum of a length is wrong, or the file ends within a record.
 pub fn scan(path: &Path) -> Result<Vec<Span>> {
+    let mut spans = vec![];
+    scan_into(path, &mut spans)?;
+    Ok(spans)
+}
+
+/// As [`scan`]; the records before the one that is an error are in `spans` in any case.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_into(path: &Path, spans: &mut Vec<Span>) -> Result<()> {
     let file = File::open(path).map_err(Error::io(path))?;
     let size = file.metadata().map_err(Error::io(path))?.len();
     let mut input = BufReader::with_capacity(PAGE, file);
-    let (mut spans, mut offset) = (vec![], 0);
+    let mut offset = 0;
     while offset < size {
         let damaged = |problem: String| Error::damaged(path, offset, problem);
         if size - offset < HEADER as u64 {
@@ -47,7 +57,7 @@ pub fn scan(path: &Path) -> Result<Vec<Span>> {
         let skipped = i64::try_from(length + FOOTER).expect("a file's size fits an offset");
         input.seek_relative(skipped).map_err(Error::io(path))?;
     }
-    Ok(spans)
+    Ok(())
 }
 
 /// The length that a header tells, if its sum is right.

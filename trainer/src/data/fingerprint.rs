@@ -64,7 +64,8 @@ impl Part {
         let texts: Vec<String> = classes
             .take(5)
             .map(|class| {
-                format!("{} of {class} for {what}, there were {}", count(now, class), count(self, class))
+                let of = if class == UNKNOWN { "records".into() } else { format!("of {class}") };
+                format!("{} {of} for {what}, there were {}", count(now, class), count(self, class))
             })
             .collect();
         Some(match texts.is_empty() {

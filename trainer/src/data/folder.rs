@@ -1,6 +1,9 @@
-//! Image folders: `train/<class>/<image>` with `validation/<class>/<image>`, or `<class>/<image>` alone, in which
-//! case a validation set is held out. Classes are sorted by name; class folders are searched to any depth;
-//! hidden files are ignored.
+//! Image folders: `train/<class>/<image>` with `validation/<class>/<image>` or with a flat `validation/<image>`;
+//! or `<class>/<image>` alone, in which case a validation set is held out. Classes are sorted by name; class folders are
+//! searched to any depth; hidden files are ignored.
+
+mod flat;
+mod nearest;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -11,6 +14,8 @@ use tallow_input::InputError;
 
 use super::{Dataset, Labelled, Sample, SplitOptions, Splits, stratified_split};
 use crate::error::{Error, Result};
+
+pub use flat::FLAT_LABELS;
 
 /// File name endings that count as images, in any case.
 pub const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
@@ -46,24 +51,21 @@ pub fn open(root: impl AsRef<Path>, split: SplitOptions) -> Result<Splits> {
         return Err(Error::NoSuchFolder { path: root.into() });
     }
     let train = root.join("train");
-    let found = VALIDATION_NAMES.iter().find(|name| root.join(name).is_dir());
     if !train.is_dir() {
-        return match found {
+        return match validation_folder(root) {
             // A class may well be called `test`; a data set of nothing but such folders is missing its train/.
-            Some(name) if class_folders(root)?.iter().all(|(class, _)| is_validation_name(class)) => {
-                Err(Error::NoTrainFolder { path: root.into(), found: (*name).into() })
+            Some((name, _)) if class_folders(root)?.iter().all(|(class, _)| is_validation_name(class)) => {
+                Err(Error::NoTrainFolder { path: root.into(), found: name.into() })
             }
             _ => stratified_split(Arc::new(ImageFolder::open(root)?), split),
         };
     }
     let train_set = ImageFolder::open(&train)?;
-    let Some(name) = found else {
+    let Some(validation_set) = validation(root, &train_set.classes, EmptyClasses::Refuse)? else {
         return stratified_split(Arc::new(train_set), split);
     };
-    let validation = root.join(name);
-    let validation_set = ImageFolder::open(&validation)?;
     if let Some(differences) = class_differences(&train_set.classes, &validation_set.classes) {
-        return Err(Error::ClassesDiffer { train, validation, differences });
+        return Err(Error::ClassesDiffer { train, validation: validation_set.root, differences });
     }
     Ok(Splits { train: Arc::new(train_set), validation: Arc::new(validation_set), label_offset: None })
 }
@@ -78,18 +80,59 @@ pub fn open_validation(root: impl AsRef<Path>, split: SplitOptions) -> Result<Ar
     if holds_out(root) {
         return Ok(open(root, split)?.validation);
     }
-    let found = VALIDATION_NAMES.iter().map(|name| root.join(name)).find(|folder| folder.is_dir());
-    Ok(Arc::new(ImageFolder::open(found.as_deref().unwrap_or(root))?))
+    let Some((_, folder)) = validation_folder(root) else {
+        return Ok(Arc::new(ImageFolder::open(root)?));
+    };
+    if root.join(FLAT_LABELS).is_file() {
+        let train = ImageFolder::open(&root.join("train"))?;
+        return Ok(Arc::new(flat::open(root, &folder, &train.classes)?));
+    }
+    Ok(Arc::new(ImageFolder::open(&folder)?))
+}
+
+/// The images in `root`'s validation folder, if it has one. They have classes of their own, or, side by side, those of
+/// `train`.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn validation(root: &Path, train: &[String], empty: EmptyClasses) -> Result<Option<ImageFolder>> {
+    let Some((_, folder)) = validation_folder(root) else { return Ok(None) };
+    if root.join(FLAT_LABELS).is_file() {
+        return flat::open(root, &folder, train).map(Some);
+    }
+    let found = ImageFolder::search(&folder, empty)?;
+    if found.classes.is_empty() {
+        flat::refuse_unlabelled(root, &folder)?;
+    }
+    Ok(Some(found))
+}
+
+/// The first of [`VALIDATION_NAMES`] that is a folder in `root`, and that folder.
+fn validation_folder(root: &Path) -> Option<(&'static str, PathBuf)> {
+    VALIDATION_NAMES.into_iter().map(|name| (name, root.join(name))).find(|(_, folder)| folder.is_dir())
+}
+
+/// Whether `root` has a `train` folder and validation images beside it.
+pub fn has_validation(root: impl AsRef<Path>) -> bool {
+    let root = root.as_ref();
+    root.join("train").is_dir() && validation_folder(root).is_some()
 }
 
 /// Whether `root` has a `train` folder and no other, so that validation images come out of it.
 pub fn holds_out(root: impl AsRef<Path>) -> bool {
     let root = root.as_ref();
-    root.join("train").is_dir() && !VALIDATION_NAMES.iter().any(|name| root.join(name).is_dir())
+    root.join("train").is_dir() && validation_folder(root).is_none()
 }
 
 fn is_validation_name(name: &str) -> bool {
     VALIDATION_NAMES.contains(&name)
+}
+
+/// What is wrong with a class that training images do not have, and what to do about it.
+fn unknown_class(class: &str, train: &[String]) -> String {
+    let meant = nearest::nearest(class, train).map(|near| format!(" (did you mean {near}?)"));
+    let meant = meant.unwrap_or_default();
+    format!("the class {class} has no training images{meant}: correct its name, or add them in train/{class}")
 }
 
 /// ` only in training: a, b; only in validation: c`, or `None` if the classes are the same.
@@ -147,14 +190,24 @@ impl ImageFolder {
         Self { root: root.to_owned(), classes, samples }
     }
 
+    /// The images' files with their labels among `classes`.
+    ///
+    /// # Errors
+    /// Where there is another class.
+    pub(crate) fn labelled(self, classes: &[String]) -> Result<Vec<(PathBuf, u32)>> {
+        let label = |class: &String| match classes.iter().position(|known| known == class) {
+            Some(label) => Ok(label as u32),
+            None => {
+                Err(Error::Layout { path: self.root.join(class), problem: unknown_class(class, classes) })
+            }
+        };
+        let labels: Vec<u32> = self.classes.iter().map(label).collect::<Result<_>>()?;
+        Ok(self.samples.into_iter().map(|(path, own)| (path, labels[own as usize])).collect())
+    }
+
     /// The classes' names, sorted.
     pub(crate) fn names(&self) -> &[String] {
         &self.classes
-    }
-
-    /// The images' files with their labels.
-    pub(crate) fn files(&self) -> &[(PathBuf, u32)] {
-        &self.samples
     }
 }
 
@@ -212,7 +265,8 @@ fn ending(path: &Path) -> String {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether a file's name has the ending of an image.
+pub(crate) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&ending(path).as_str())
 }
 
@@ -221,8 +275,12 @@ fn class_folders(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut folders = BTreeMap::new();
     for path in visible_entries(root)? {
         if path.is_dir() {
+            let unusable = |problem| Error::ClassName { path: path.clone(), problem };
             let name = path.file_name().and_then(|name| name.to_str());
-            let name = name.ok_or_else(|| Error::ClassName { path: path.clone() })?.to_string();
+            let name = name.ok_or_else(|| unusable("is not valid UTF-8"))?.to_owned();
+            if name.contains(char::is_control) {
+                return Err(unusable("has a line break or another control character"));
+            }
             folders.insert(name, path);
         }
     }

@@ -6,11 +6,13 @@
 pub mod digits;
 mod fingerprint;
 pub mod folder;
+mod format;
 pub mod inspect;
 pub mod loader;
 pub mod prepare;
 mod split;
 pub mod tfrecord;
+mod title;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +25,8 @@ use crate::error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
-pub use tfrecord::RecordOptions;
+pub use tfrecord::{Known, RecordOptions};
+pub use title::title;
 
 /// An image and what it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ impl Splits {
     /// [`folder::open`]).
     ///
     /// `split` says what to hold out for validation where the data set has no validation part of its own, `records` how
-    /// shards are read, `known` what the classes of the same data were called before.
+    /// shards are read, `known` what training on the same data has found.
     ///
     /// # Errors
     /// Those of [`folder::open`], [`tfrecord::open`] and [`stratified_split`], and for `records` where there are none.
@@ -111,7 +114,7 @@ impl Splits {
         source: &str,
         split: SplitOptions,
         records: Option<&RecordOptions>,
-        known: Option<&[String]>,
+        known: Option<Known<'_>>,
     ) -> Result<Self> {
         let is_digits = source == "digits" && !Path::new(source).is_dir();
         if !is_digits && let Some(located) = tfrecord::locate(source)? {
@@ -126,6 +129,20 @@ impl Splits {
         } else {
             folder::open(source, split)
         }
+    }
+}
+
+/// Whether the data set `source` has a validation part of its own, so that nothing is held out.
+///
+/// # Errors
+/// As [`Splits::open`], for shards.
+pub fn has_validation(source: &str) -> Result<bool> {
+    if source == "digits" && !Path::new(source).is_dir() {
+        return Ok(false);
+    }
+    match tfrecord::locate(source)? {
+        Some(located) => Ok(located.parts()?.validation.is_some()),
+        None => Ok(folder::has_validation(source)),
     }
 }
 

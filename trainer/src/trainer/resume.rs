@@ -9,7 +9,7 @@ use super::Trainer;
 use super::prepare::loaders;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::data::{Fingerprint, Splits, lasting};
+use crate::data::{Fingerprint, Known, Splits, lasting};
 use crate::error::{Error, Result};
 use crate::metrics::csv::Log;
 use crate::optim::{Ema, Optimizer};
@@ -52,7 +52,8 @@ impl Trainer {
             return Err(Error::NoCheckpoint { path: path.to_owned() });
         }
         let labels = run.labels()?;
-        let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(&labels)).map_err(
+        let known = Known { classes: &labels, label_offset: None };
+        let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(known)).map_err(
             |error| match error {
                 Error::NoSuchFolder { path: data } => Error::DataGone { data, run: path.to_owned() },
                 other => other,

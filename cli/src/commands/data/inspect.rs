@@ -1,9 +1,9 @@
 //! `tallow data inspect`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tallow_trainer::data::inspect::{Inspection, Spread, inspect};
 use tallow_trainer::plot;
@@ -11,7 +11,7 @@ use tallow_trainer::tally::Show;
 
 use super::{classes, say_skipped, text};
 use crate::commands::train::skipped_json;
-use crate::failure::INTERRUPTED;
+use crate::failure::{INTERRUPTED, usage};
 use crate::output::{json, note, say, table, thousands};
 use crate::{interrupt, records};
 
@@ -33,6 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let source = text(&args.data)?;
     let options = args.records.apply(None);
     options.as_ref().map_or(Ok(()), |options| options.validate())?;
+    args.contact_sheet.as_deref().map_or(Ok(()), refuse_sheet)?;
     let stop = interrupt::listen("stopping")?;
     let Some(parts) = inspect(source, options.as_ref(), Show::Stderr, stop)? else {
         return Ok(ExitCode::from(INTERRUPTED));
@@ -48,6 +49,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         note!("contact sheet: {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Inspecting takes long: where the sheet cannot go is said first.
+fn refuse_sheet(path: &Path) -> Result<()> {
+    if path.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("png")) {
+        let name = path.with_extension("png");
+        return Err(usage(format!(
+            "--contact-sheet {}: it is a PNG file, name it {}",
+            path.display(),
+            name.display()
+        )));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        bail!("cannot write {}: there is no folder {}, create it first", path.display(), folder.display());
+    }
+    if path.is_dir() {
+        bail!("cannot write {}: a folder has that name, choose another", path.display());
+    }
+    Ok(())
 }
 
 fn report(parts: &[Inspection]) -> Result<()> {

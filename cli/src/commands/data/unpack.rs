@@ -40,12 +40,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         json(&json!({
             "out": args.out.display().to_string(), "interrupted": unpacked.interrupted,
-            "written": unpacked.written, "kept": unpacked.kept, "skipped": skipped_json(&unpacked.skipped),
+            "written": unpacked.written, "kept": unpacked.kept, "skipped": skipped_json(&unpacked.skipped), "undecodable": skipped_json(&unpacked.undecodable),
         }))?;
     } else {
         let kept = if unpacked.kept > 0 { format!(", {} were there", unpacked.kept) } else { String::new() };
         say!("{} written to {}{kept}", count(unpacked.written, "image"), args.out.display())?;
         say_skipped("could not be used", &unpacked.skipped)?;
+        say_skipped("written byte for byte that nothing can decode", &unpacked.undecodable)?;
         if unpacked.interrupted {
             say!("stopped; the same command goes on")?;
         }

@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 ));
             }
             let config = args.settings.resolve(args.epochs)?;
+            args.settings.refuse_idle_share(&config)?;
             let path = args.run.clone().unwrap_or_else(|| free_run(&config));
             Trainer::create(&path, config)?
         }
@@ -182,6 +183,7 @@ fn report(trainer: &Trainer, outcome: &Outcome) -> Result<()> {
 
 /// The folder of a run that nobody named.
 fn free_run(config: &Config) -> PathBuf {
-    let data = Path::new(&config.data).file_name().map_or("data".into(), |name| name.to_string_lossy());
+    let name = config.data_name();
+    let data = Path::new(&name).file_name().map_or("data".into(), |name| name.to_string_lossy());
     free(&Path::new("runs").join(format!("{}-{data}", config.model)))
 }

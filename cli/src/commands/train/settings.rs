@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use tallow_trainer::Config;
 use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
+use tallow_trainer::data::has_validation;
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
@@ -22,8 +23,8 @@ pub struct Settings {
     /// A TOML file; flags override it, and --print-config shows what may stand in it
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
-    /// A folder laid out as train/<class>/<image>, TFRecord shards (their folder, or a pattern such as 'dir/train-*'),
-    /// or `digits`
+    /// A folder laid out as train/<class>/<image> with validation/<class>/<image> or with validation/<image> and
+    /// synset_labels.txt, TFRecord shards (their folder, or a pattern such as 'dir/train-*'), or `digits`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// A network of the zoo; `tallow summary` lists them [default: resnet18]
@@ -151,6 +152,19 @@ impl Settings {
     /// Whether anything says what to train on.
     pub fn name_data(&self) -> bool {
         self.config.is_some() || self.data.is_some()
+    }
+
+    /// Refuses a share to hold out of data that has its own validation part.
+    pub fn refuse_idle_share(&self, config: &Config) -> Result<()> {
+        if let Some(share) = self.validation_share.filter(|share| *share > 0.0 && *share < 1.0)
+            && has_validation(&config.data)?
+        {
+            return Err(usage(format!(
+                "--validation-share {share} has no effect, {} has validation images of its own: leave it out",
+                config.data
+            )));
+        }
+        Ok(())
     }
 
     /// The settings file, or the defaults, with the flags on top.

@@ -74,6 +74,34 @@ fn without_a_validation_folder_some_of_each_class_is_held_out() {
 }
 
 #[test]
+fn flat_validation_images_have_their_classes_in_a_file() {
+    let train = ["train/a/1.png", "train/b/1.png", "train/c/1.png"];
+    let root = folder(&[&train[..], &["val/x.png", "val/y.png", "val/z.png"]].concat());
+    let flat = root.path().join(FLAT_LABELS);
+    let refused = open(root.path(), SplitOptions::default()).err().unwrap().to_string();
+    assert!(refused.contains("images without class folders") && refused.contains(FLAT_LABELS), "{refused}");
+    fs::write(&flat, "c\na\nc\n").unwrap();
+    let expected = [("x.png", 2), ("y.png", 0), ("z.png", 2)].map(|(name, label)| (name.to_owned(), label));
+    let splits = open(root.path(), SplitOptions::default()).unwrap();
+    assert_eq!(contents(&*splits.validation), expected);
+    let measured = open_validation(root.path(), SplitOptions::default()).unwrap();
+    assert_eq!((contents(&*measured), measured.classes()), (expected.to_vec(), splits.train.classes()));
+    fs::write(&flat, "c\nA\nc\n").unwrap();
+    let refused = open_validation(root.path(), SplitOptions::default()).err().unwrap().to_string();
+    assert!(refused.contains("line 2: the class A has no training images (did you mean a?)"), "{refused}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_class_name_of_two_lines_is_refused() {
+    let (error, root) = open_error(&["a/1.png", "b\nc/1.png"]);
+    assert!(
+        error.contains(&format!("{root}/b\\nc has a line break")) && error.contains("rename it"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_class_may_be_called_test() {
     let root = folder(&["test/1.png", "test/2.png", "production/1.png", "production/2.png"]);
     assert_eq!(open(root.path(), SplitOptions::default()).unwrap().train.classes(), ["production", "test"]);

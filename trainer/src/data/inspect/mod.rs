@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 use tallow_input::Interpolation;
+use tallow_tensorflow::Error::Damaged;
 
 use super::digits::Digits;
 use super::folder::{EmptyClasses, ImageFolder};
@@ -142,6 +143,11 @@ fn inspect_part(part: Part, tally: &Tally, stop: &AtomicBool) -> Inspection {
                 sheet.offer(sample.label, index, &sample.image);
             }
             Err(Error::Image { origin, reason }) => seen.broken.push(Skipped { origin, reason }),
+            // The origin names the file and the place.
+            Err(Error::Records(Damaged { problem, .. })) => {
+                seen.broken
+                    .push(Skipped { origin: data.origin(index), reason: format!("damaged: {problem}") });
+            }
             Err(error) => seen.broken.push(Skipped { origin: data.origin(index), reason: error.to_string() }),
         }
         tally.add(1, 0);

@@ -109,6 +109,42 @@ impl Done {
     }
 }
 
+/// What a journal's file says.
+struct Kept {
+    /// How the shards are made, unless its line was cut short.
+    header: Option<Header>,
+    /// The finished shards.
+    done: Vec<Done>,
+    /// Bytes of all whole lines.
+    length: usize,
+}
+
+impl Kept {
+    /// A last line that a crash cut short is no line: what it would have said is done again.
+    fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        let length = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let text = String::from_utf8_lossy(&bytes[..length]);
+        let mut lines = text.lines();
+        let header = lines.next().map(serde_json::from_str).transpose()?;
+        let done = lines.map(serde_json::from_str).collect::<serde_json::Result<_>>()?;
+        Ok(Self { header, done, length })
+    }
+
+    /// Of the journal in `folder`; `None` if there is none.
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(NAME);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let damaged = |error: serde_json::Error| Error::Shards {
+            path,
+            problem: format!("damaged: {error}; remove it, and say --label-offset"),
+        };
+        Self::parse(&bytes).map(Some).map_err(damaged)
+    }
+}
+
 /// The open journal. While it is open no other process can open it.
 pub struct Journal {
     path: PathBuf,
@@ -133,31 +169,23 @@ impl Journal {
         }
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
-        // A line that a crash cut short is no line.
-        bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-        let text = String::from_utf8_lossy(&bytes);
-        let mut lines = text.lines();
-        let damaged = |problem: String| Error::Shards {
+        let kept = Kept::parse(&bytes).map_err(|error| Error::Shards {
             path: path.clone(),
-            problem: format!("damaged: {problem}; remove the folder and start anew"),
-        };
-        if let Some(first) = lines.next() {
-            let kept: Header = serde_json::from_str(first).map_err(|error| damaged(error.to_string()))?;
-            if let Some(difference) = kept.difference(header) {
-                let problem = format!(
-                    "holds shards that were made {difference}: choose another folder, or remove this one to start anew"
-                );
-                return Err(Error::Shards { path: folder.to_owned(), problem });
-            }
+            problem: format!("damaged: {error}; remove the folder and start anew"),
+        })?;
+        let difference = kept.header.as_ref().and_then(|kept| kept.difference(header));
+        if let Some(difference) = difference {
+            let problem = format!(
+                "holds shards that were made {difference}: choose another folder, or remove this one to start anew"
+            );
+            return Err(Error::Shards { path: folder.to_owned(), problem });
         }
-        let done: Vec<Done> = lines
-            .map(|line| serde_json::from_str(line).map_err(|error| damaged(error.to_string())))
-            .collect::<Result<_>>()?;
-        file.set_len(bytes.len() as u64).map_err(Error::io("write", &path))?;
+        file.set_len(kept.length as u64).map_err(Error::io("write", &path))?;
         file.seek(SeekFrom::End(0)).map_err(Error::io("write", &path))?;
-        let done = done.into_iter().map(|done| (done.shard.clone(), done)).collect();
+        let is_new = kept.header.is_none();
+        let done = kept.done.into_iter().map(|done| (done.shard.clone(), done)).collect();
         let mut journal = Self { path, file, done };
-        if bytes.is_empty() {
+        if is_new {
             journal.write(header)?;
         }
         Ok(journal)
@@ -168,9 +196,7 @@ impl Journal {
     /// # Errors
     /// Where the journal is damaged.
     pub fn label_offset(folder: &Path) -> Result<Option<u32>> {
-        Self::parse(folder, |lines| {
-            Ok(serde_json::from_str::<Header>(lines.next().unwrap_or_default())?.label_offset)
-        })
+        Ok(Kept::read(folder)?.and_then(|kept| kept.header).map(|header| header.label_offset))
     }
 
     /// How many records each finished shard has, in a folder of shards with a journal.
@@ -178,27 +204,8 @@ impl Journal {
     /// # Errors
     /// Where the journal is damaged.
     pub fn records(folder: &Path) -> Result<Option<BTreeMap<String, usize>>> {
-        Self::parse(folder, |lines| {
-            // A last line that a crash cut short is no line, and its shard is made again.
-            let done = lines.skip(1).filter(|line| line.ends_with('}')).map(serde_json::from_str);
-            done.map(|done: serde_json::Result<Done>| done.map(|done| (done.shard, done.images))).collect()
-        })
-    }
-
-    fn parse<T>(
-        folder: &Path,
-        read: impl FnOnce(&mut std::str::Lines<'_>) -> serde_json::Result<T>,
-    ) -> Result<Option<T>> {
-        let path = folder.join(NAME);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let found = read(&mut text.lines()).map_err(|error| Error::Shards {
-            path: path.clone(),
-            problem: format!("damaged: {error}; remove it, and say --label-offset"),
-        })?;
-        Ok(Some(found))
+        let records = |kept: Kept| kept.done.into_iter().map(|done| (done.shard, done.images)).collect();
+        Ok(Kept::read(folder)?.map(records))
     }
 
     /// Whether there is a journal in `folder`.

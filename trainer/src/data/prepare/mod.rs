@@ -30,7 +30,6 @@ use source::Image;
 
 pub use journal::Journal;
 pub use schema::Schema;
-pub use source::FLAT_LABELS;
 pub(crate) use source::Source;
 pub use unpack::{Layout, Unpacked, unpack};
 
@@ -138,6 +137,7 @@ pub fn prepare(
     stop: &AtomicBool,
 ) -> Result<Prepared> {
     options.validate()?;
+    refuse_places(source, out)?;
     let images = Source::open(source, options.validation_share, options.seed)?;
     let name = options.name.clone().unwrap_or_else(|| default_name(source, &images.classes));
     let label_offset = options.label_offset.unwrap_or(options.schema.first_label());
@@ -231,6 +231,9 @@ impl Options {
         if let Some(offset) = self.label_offset.filter(|&offset| offset > 1) {
             return setting("label-offset", offset.to_string(), "labels start at 0 or at 1");
         }
+        if let Some(fraction) = self.validation_share.filter(|share| !(*share > 0.0 && *share < 1.0)) {
+            return Err(Error::Fraction { fraction });
+        }
         if let Some(name) = &self.name
             && (name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
         {
@@ -243,6 +246,30 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Refuses the embedded data set, and shards among the images that they are made of.
+fn refuse_places(source: &Path, out: &Path) -> Result<()> {
+    let refused = |path: &Path, problem: String| Err(Error::Shards { path: path.to_owned(), problem });
+    if !source.is_dir() {
+        return match source.to_str() {
+            Some("digits") => {
+                let problem = "this data set is embedded and needs no shards: train on it with --data digits";
+                refused(source, problem.into())
+            }
+            _ => Err(Error::NoSuchFolder { path: source.to_owned() }),
+        };
+    }
+    // What is yet to be created lies where the nearest folder above it does.
+    let there = out.ancestors().find(|folder| folder.exists()).filter(|folder| *folder != Path::new(""));
+    let there = fs::canonicalize(there.unwrap_or(Path::new("."))).map_err(Error::io("read", out))?;
+    let root = fs::canonicalize(source).map_err(Error::io("read", source))?;
+    if there.starts_with(root) {
+        let problem =
+            format!("shards cannot lie among the images of {}: choose another folder", source.display());
+        return refused(out, problem);
+    }
+    Ok(())
 }
 
 /// `imagenet2012` where all classes are synsets, else the folder's name in letters that a data set's name may have.

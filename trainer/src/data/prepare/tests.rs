@@ -8,6 +8,7 @@ use tallow_tensorflow::record::RecordReader;
 use tempfile::TempDir;
 
 use super::*;
+use crate::data::folder::FLAT_LABELS;
 use crate::data::tfrecord::{RecordOptions, locate};
 
 fn write(path: &Path, format: ImageFormat, level: u8) {
@@ -253,6 +254,33 @@ fn names_in_shards_cannot_lead_out_of_the_folder() {
 }
 
 #[test]
+fn bytes_that_nothing_can_decode_are_unpacked_and_counted() {
+    use tallow_tensorflow::example::Feature;
+
+    let folder = tempfile::tempdir().unwrap();
+    let image = fs::read(images(false).path().join("train/n00000000/n00000000_0.JPEG")).unwrap();
+    let mut file = vec![];
+    for (name, bytes) in [("a.jpg", &image[..]), ("b.jpg", b"no image"), ("c", b"no image")] {
+        let features = [
+            ("image/encoded", Feature::bytes(bytes)),
+            ("image/class/label", Feature::int(1)),
+            ("image/filename", Feature::bytes(name)),
+        ];
+        tallow_tensorflow::record::write_record(&mut file, &Example::from_iter(features).encode()).unwrap();
+    }
+    fs::write(folder.path().join("validation.tfrecord"), file).unwrap();
+    let located = locate(folder.path().to_str().unwrap()).unwrap().unwrap();
+    let (back, stop) = (folder.path().join("back"), AtomicBool::new(false));
+    let unpacked =
+        unpack(&located, &back, Layout::Flat, &RecordOptions::default(), Show::Nothing, &stop).unwrap();
+    assert_eq!((unpacked.written, unpacked.skipped.len(), unpacked.undecodable.len()), (3, 0, 2));
+    assert!(unpacked.undecodable[0].origin.ends_with("back/validation/b.jpg"));
+    assert_eq!(fs::read(back.join("validation/b.jpg")).unwrap(), b"no image");
+    // One line for each file that is called as an image is.
+    assert_eq!(fs::read_to_string(back.join(FLAT_LABELS)).unwrap(), "class 1\nclass 1\n");
+}
+
+#[test]
 fn ctrl_c_between_images_leaves_no_half_written_shard() {
     let (root, out) = (images(false), tempfile::tempdir().unwrap());
     let stop = AtomicBool::new(false);
@@ -276,10 +304,26 @@ fn bad_sources_are_refused() {
     let root = images(true);
     fs::write(root.path().join(FLAT_LABELS), "n00000000\n").unwrap();
     assert!(refused(root.path()).contains("synset_labels.txt: 1 lines for 6 images"));
+    // A slip in one line must not become a class that shifts the labels of all that follow.
+    fs::write(root.path().join(FLAT_LABELS), "n00000000\n".repeat(5) + "n0000001\n").unwrap();
+    let error = refused(root.path());
+    assert!(
+        error.contains("synset_labels.txt: line 6: the class n0000001 has no training images"),
+        "{error}"
+    );
+    assert!(error.contains("did you mean n00000001?"), "{error}");
     fs::remove_file(root.path().join(FLAT_LABELS)).unwrap();
     assert!(refused(root.path()).contains("images without class folders"));
     fs::create_dir(root.path().join("train/empty")).unwrap();
     assert!(refused(root.path()).contains("no images in the class folder"));
+    let root = images(false);
+    let validation = root.path().join("validation");
+    fs::rename(validation.join("n00000001"), validation.join("n0000001")).unwrap();
+    let error = refused(root.path());
+    assert!(error.contains("validation/n0000001: the class n0000001 has no training images"), "{error}");
+    let share = Options { validation_share: Some(0.2), ..options() };
+    let error = run(images(false).path(), &out.path().join("out"), &share).err().unwrap().to_string();
+    assert!(error.contains("validation-share = 0.2: has no effect"), "{error}");
     assert!(!out.path().join("out").exists());
 }
 
@@ -297,7 +341,7 @@ fn shards_that_lost_records_are_found_and_made_again() {
     let problems = || {
         let located = locate(out.path().to_str().unwrap()).unwrap().unwrap();
         let stop = AtomicBool::new(false);
-        verify(&located, &RecordOptions::default(), false, Show::Nothing, &stop).unwrap().problems
+        verify(&located, &RecordOptions::default(), false, Show::Nothing, &stop).problems
     };
     let found = problems();
     assert!(found.len() == 1 && found[0].contains("train-00001-of-00004: 1 records, "), "{found:?}");

@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tallow_input::jpeg_frame;
 use tallow_tensorflow::example::Example;
 
-use super::source::FLAT_LABELS;
 use crate::data::Skipped;
-use crate::data::folder::VALIDATION_NAMES;
+use crate::data::folder::{FLAT_LABELS, VALIDATION_NAMES, is_image};
+use crate::data::format::{UNKNOWN_FORMAT, endings};
 use crate::data::tfrecord::{Index, Located, Meaning, RecordOptions};
 use crate::error::{Error, Result};
 use crate::tally::{Show, Tally};
@@ -39,9 +38,11 @@ pub struct Unpacked {
     pub kept: usize,
     /// Records that are no labelled images.
     pub skipped: Vec<Skipped>,
+    /// Files whose bytes are in no format that can be decoded.
+    pub undecodable: Vec<Skipped>,
 }
 
-/// Writes the images in shards as files below `out`: `<part>/<class>/<file>`. Files that are there already with the
+/// Writes the images in shards as files below `out`: `<part>/<class>/<file>`, byte for byte, decodable or not. Files that are there already with the
 /// same bytes are kept, so that an interrupted call can be repeated.
 ///
 /// # Errors
@@ -72,12 +73,13 @@ pub fn unpack(
             meaning: &meaning,
             taken: HashSet::new(),
             flat_names: vec![],
+            undecodable: vec![],
         };
         let mut buffer = vec![];
         for record in 0..index.len() {
             if stop.load(Ordering::Relaxed) {
                 unpacked.interrupted = true;
-                return Ok(unpacked);
+                break;
             }
             let bytes = index.read(record, &mut buffer)?;
             match part.write(bytes, record) {
@@ -89,6 +91,10 @@ pub fn unpack(
                 Err(other) => return Err(other),
             }
             tally.add(1, bytes.len());
+        }
+        unpacked.undecodable.append(&mut part.undecodable);
+        if unpacked.interrupted {
+            return Ok(unpacked);
         }
         if flat {
             part.write_flat_labels(out)?;
@@ -105,6 +111,7 @@ struct Part<'a> {
     taken: HashSet<PathBuf>,
     /// Files and their classes, of a flat part.
     flat_names: Vec<(String, String)>,
+    undecodable: Vec<Skipped>,
 }
 
 impl Part<'_> {
@@ -122,7 +129,12 @@ impl Part<'_> {
         let name = name.filter(|name| !name.is_empty()).map_or_else(|| format!("{number:08}"), safe);
         let folder = if self.flat { self.folder.clone() } else { self.folder.join(&class) };
         let path = self.free(&folder, &with_fitting_ending(&name, image));
-        if self.flat {
+        if endings(image).is_none() {
+            let (origin, reason) = (path.display().to_string(), UNKNOWN_FORMAT.into());
+            self.undecodable.push(Skipped { origin, reason });
+        }
+        // A file that is not called as an image is passed over by whoever counts the lines.
+        if self.flat && is_image(&path) {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.flat_names.push((file, class));
         }
@@ -166,12 +178,8 @@ fn safe(name: &str) -> String {
 /// file's name.
 fn with_fitting_ending(name: &str, image: &[u8]) -> String {
     let lower = name.rsplit_once('.').map_or(String::new(), |(_, ending)| ending.to_lowercase());
-    let fitting: &[&str] = match image {
-        _ if jpeg_frame(image).is_some() => &["jpg", "jpeg"],
-        [0x89, b'P', b'N', b'G', ..] => &["png"],
-        [b'B', b'M', ..] => &["bmp"],
-        [b'R', b'I', b'F', b'F', ..] => &["webp"],
-        _ => return name.to_owned(),
-    };
-    if fitting.contains(&lower.as_str()) { name.to_owned() } else { format!("{name}.{}", fitting[0]) }
+    match endings(image) {
+        Some(fitting) if !fitting.contains(&lower.as_str()) => format!("{name}.{}", fitting[0]),
+        _ => name.to_owned(),
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
-use tallow_tensorflow::index::{Span, scan};
+use tallow_tensorflow::index::{Span, scan, scan_into};
 
 use crate::error::{Error, Result};
 
@@ -33,6 +33,17 @@ impl Index {
         let spans: Vec<Vec<Span>> =
             paths.par_iter().map(|path| scan(path).map_err(Error::Records)).collect::<Result<_>>()?;
         Ok(Self::new(paths, spans))
+    }
+
+    /// Finds the records that lie before any damage, and tells whether that is all of them.
+    pub fn scan_sound(paths: Vec<PathBuf>) -> (Self, bool) {
+        let one = |path: &PathBuf| {
+            let mut spans = vec![];
+            let is_whole = scan_into(path, &mut spans).is_ok();
+            (spans, is_whole)
+        };
+        let (spans, whole): (Vec<Vec<Span>>, Vec<bool>) = paths.par_iter().map(one).unzip();
+        (Self::new(paths, spans), whole.into_iter().all(|is_whole| is_whole))
     }
 
     fn new(paths: Vec<PathBuf>, spans: Vec<Vec<Span>>) -> Self {
@@ -127,7 +138,8 @@ impl Index {
             return Ok(found.1);
         }
         let path: &Path = &self.paths[shard];
-        let file = Arc::new(File::open(path).map_err(Error::io("read", path))?);
+        let file = File::open(path).map_err(tallow_tensorflow::Error::io(path)).map_err(Error::Records)?;
+        let file = Arc::new(file);
         open.push_back((shard, file.clone()));
         if open.len() > OPEN {
             open.pop_front();

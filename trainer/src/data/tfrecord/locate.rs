@@ -1,9 +1,11 @@
 //! Finding the shards that a data source names: a folder, a file, or a pattern such as `dir/train-*`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tallow_tensorflow::shards::{self, ShardName, ShardSet};
 
+use super::info::INFO_FILE;
 use super::pattern::{is_pattern, matches};
 use crate::data::folder::VALIDATION_NAMES;
 use crate::error::{Error, Result};
@@ -97,7 +99,7 @@ pub fn locate(source: &str) -> Result<Option<Located>> {
 fn only_version(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?;
     let folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let mut versions = folders.into_iter().filter(|path| path.join("dataset_info.json").is_file());
+    let mut versions = folders.into_iter().filter(|path| path.join(INFO_FILE).is_file());
     versions.next().filter(|_| versions.next().is_none())
 }
 
@@ -153,6 +155,12 @@ impl Located {
     pub fn holds_out(&self) -> bool {
         let is_validation = |set: &ShardSet| VALIDATION_NAMES.contains(&set.name.split());
         self.is_folder && !self.sets.iter().any(is_validation)
+    }
+
+    /// An error for each split of which there are two sets.
+    pub fn doubled(&self) -> impl Iterator<Item = Error> {
+        let splits: BTreeSet<&str> = self.sets.iter().map(|set| set.name.split()).collect();
+        splits.into_iter().filter_map(|split| self.only(&self.sets, split).err())
     }
 
     /// All sets, of which no shard may be missing.

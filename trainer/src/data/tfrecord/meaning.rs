@@ -36,9 +36,24 @@ pub struct Meaning {
     pub label_offset: u32,
 }
 
+/// What is known from training on records that mean the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Class names.
+    pub classes: &'a [String],
+    /// The label of the first class, for shards that do not tell their own.
+    pub label_offset: Option<u32>,
+}
+
+impl Known<'_> {
+    /// Whether labels that start at 1 were read from 0: other shards are then read that way, too.
+    fn has_background(&self) -> bool {
+        self.label_offset == Some(0) && self.classes.first().is_some_and(|class| class == BACKGROUND)
+    }
+}
+
 impl Meaning {
-    /// Finds out, from the files beside the shards where they tell it and else from the records. `known` are the
-    /// class names of an earlier look at the same records.
+    /// Finds out, from the files beside the shards where they tell it, else from `known`, else from the records.
     ///
     /// # Errors
     /// Where there is no labelled image, the labels start below the offset, or a file of names is damaged.
@@ -46,7 +61,7 @@ impl Meaning {
         folder: &Path,
         index: &Index,
         options: &RecordOptions,
-        known: Option<&[String]>,
+        known: Option<Known<'_>>,
     ) -> Result<Self> {
         let folders = folders(folder);
         let unusable = |problem: String| Error::Shards { path: folder.to_owned(), problem };
@@ -58,7 +73,11 @@ impl Meaning {
         let prepared = first_of(&folders, Journal::label_offset)?;
         // Labels of these features start at 1 by custom; some writers start at 0 nevertheless.
         let first_label = prepared.unwrap_or(if zero.is_some() { 0 } else { fields.first_label });
-        let label_offset = options.label_offset.unwrap_or(prepared.unwrap_or(fields.first_label));
+        let told = prepared.or(tfds_classes.map(|_| fields.first_label));
+        let before = known.and_then(|known| known.label_offset);
+        let background = known.filter(|known| known.has_background()).and(before);
+        let label_offset = options.label_offset.or(background).or(told).or(before);
+        let label_offset = label_offset.unwrap_or(fields.first_label);
         if let Some(record) = zero.filter(|_| label_offset > 0) {
             return Err(unusable(format!(
                 "{} has the label 0, but labels are taken to start at {label_offset}: say --label-offset 0",
@@ -72,9 +91,9 @@ impl Meaning {
             relative(read_names(&path)?)
         } else if let Some(classes) = tfds_classes {
             relative((0..classes).map(|class| class.to_string()).collect())
-        } else if let Some(known) = known {
-            check_names(index, &fields, label_offset, known)?;
-            known.to_vec()
+        } else if let Some(Known { classes, .. }) = known {
+            check_names(index, &fields, label_offset, classes)?;
+            classes.to_vec()
         } else {
             names_in_records(index, &fields, label_offset).map_err(|error| match error {
                 Error::Unusable { reason } => unusable(reason),
@@ -141,12 +160,18 @@ fn shifted(names: Vec<String>, first_label: u32, label_offset: u32) -> Vec<Strin
 
 /// The features of the first record that is a labelled image.
 fn look_for_fields(index: &Index, folder: &Path) -> Result<Fields> {
-    let mut buffer = vec![];
+    let (mut buffer, mut damage) = (vec![], None);
     for record in 0..index.len().min(LOOKED_AT) {
-        let bytes = index.read(record, &mut buffer)?;
-        if let Some(fields) = Example::parse(bytes).ok().and_then(|example| Fields::of(&example)) {
-            return Ok(fields);
+        let fields = |bytes| Example::parse(bytes).ok().and_then(|example| Fields::of(&example));
+        match index.read(record, &mut buffer).map(fields) {
+            Ok(Some(fields)) => return Ok(fields),
+            Ok(None) => {}
+            // Whoever needs this record finds its damage; the next one may tell as well.
+            Err(error) => damage = damage.or(Some(error)),
         }
+    }
+    if let Some(damage) = damage {
+        return Err(damage);
     }
     let problem = if index.is_empty() {
         "the shards hold no records"

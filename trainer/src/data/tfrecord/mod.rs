@@ -4,6 +4,7 @@
 
 mod fields;
 mod index;
+mod info;
 mod locate;
 mod meaning;
 mod options;
@@ -12,6 +13,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 pub mod verify;
+mod written;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -25,10 +27,12 @@ use crate::error::{Error, Result};
 
 pub use fields::Fields;
 pub use index::Index;
+pub(crate) use info::DatasetInfo;
 pub use locate::{Located, Parts, locate};
-pub use meaning::{LABELS_FILE, Meaning};
+pub use meaning::{Known, LABELS_FILE, Meaning};
 pub use options::RecordOptions;
 pub use order::{Mixing, mixed};
+pub(crate) use pattern::is_pattern;
 
 thread_local! {
     /// A record's bytes; large buffers are costly to get from the system anew for each record.
@@ -52,7 +56,7 @@ impl Records {
     ///
     /// # Errors
     /// As [`open`].
-    pub fn open(located: &Located, options: &RecordOptions, known: Option<&[String]>) -> Result<Self> {
+    pub fn open(located: &Located, options: &RecordOptions, known: Option<Known<'_>>) -> Result<Self> {
         let index = Index::scan(located.to_measure()?.files)?;
         let meaning = Meaning::find(&located.folder, &index, options, known)?;
         Ok(Self::new(index, meaning, options.mixing()))
@@ -121,7 +125,7 @@ impl Dataset for Records {
 }
 
 /// Opens shards to train on. Where there are no validation shards, `split` says what share of the records is held out;
-/// which ones, its seed decides. `known` are the class names of an earlier look at the same shards.
+/// which ones, its seed decides.
 ///
 /// # Errors
 /// Where shards are missing or damaged, or their records are no labelled images.
@@ -129,7 +133,7 @@ pub fn open(
     located: &Located,
     options: &RecordOptions,
     split: SplitOptions,
-    known: Option<&[String]>,
+    known: Option<Known<'_>>,
 ) -> Result<Splits> {
     let parts = located.parts()?;
     let index = Index::scan(parts.train.files)?;
@@ -155,7 +159,7 @@ pub fn open_validation(
     located: &Located,
     options: &RecordOptions,
     split: SplitOptions,
-    known: Option<&[String]>,
+    known: Option<Known<'_>>,
 ) -> Result<Arc<dyn Dataset>> {
     if located.holds_out() {
         return Ok(open(located, options, split, known)?.validation);

@@ -192,7 +192,8 @@ fn classes_that_contradict_themselves_are_refused() {
     assert!(error.contains("label 2 is named") && error.contains("--labels"), "{error}");
     let known = ["a", "q", "c"].map(String::from);
     let split = SplitOptions::default();
-    let error = Splits::open(text(&folder), split, None, Some(&known)).err().unwrap().to_string();
+    let known = Known { classes: &known, label_offset: None };
+    let error = Splits::open(text(&folder), split, None, Some(known)).err().unwrap().to_string();
     assert!(error.contains("its class is called b, not q"), "{error}");
 }
 
@@ -297,14 +298,16 @@ fn tensorflow_datasets_tells_features_and_classes_in_files() {
     assert!(error.contains("features.json: missing field `featuresDict`"), "{error}");
 }
 
+fn verified(folder: &TempDir) -> verify::Verified {
+    let located = locate(text(folder)).unwrap().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    verify::verify(&located, &RecordOptions::default(), true, crate::tally::Show::Nothing, &stop)
+}
+
 #[test]
 fn verification_names_everything_that_is_wrong() {
     let folder = shards();
-    let run = || {
-        let located = locate(text(&folder)).unwrap().unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        verify::verify(&located, &RecordOptions::default(), true, crate::tally::Show::Nothing, &stop).unwrap()
-    };
+    let run = || verified(&folder);
     let sound = run();
     assert_eq!((sound.files, sound.records, sound.problems.len()), (3, 46, 0), "{sound:?}");
     fs::remove_file(folder.path().join("train-00000-of-00002")).unwrap();
@@ -327,4 +330,59 @@ fn verification_names_everything_that_is_wrong() {
         assert!(problem.contains(expected), "{expected}: {problem}");
     }
     assert_eq!((found.problems.len(), found.records), (5, 19), "{found:?}");
+}
+
+#[test]
+fn verification_knows_how_many_records_tensorflow_datasets_tells_of() {
+    let folder = shards();
+    let info = |train: &str| {
+        let text = format!(
+            r#"{{"splits": [{{"name": "train", "shardLengths": {train}}}, {{"name": "validation"}}]}}"#
+        );
+        fs::write(folder.path().join("dataset_info.json"), text).unwrap();
+        verified(&folder).problems
+    };
+    assert_eq!(info(r#"["20", "20"]"#), <[String; 0]>::default());
+    let [short] = &info(r#"["20", 21]"#)[..] else { panic!() };
+    assert!(
+        short.contains("train-00001-of-00002: 20 records, 21 were written, says dataset_info.json"),
+        "{short}"
+    );
+    let [less] = &info(r#"["40"]"#)[..] else { panic!() };
+    assert!(less.ends_with("1 train shards, says dataset_info.json, but the files say 2"), "{less}");
+    assert!(info("7")[0].contains("dataset_info.json: damaged: "));
+}
+
+#[test]
+fn verification_reports_two_sets_of_one_split_as_training_refuses_them() {
+    let folder = shards();
+    fs::copy(folder.path().join("train-00000-of-00002"), folder.path().join("train-00000-of-00001")).unwrap();
+    let refused = problem(text(&folder), &RecordOptions::default());
+    assert!(refused.contains("two sets of train shards"), "{refused}");
+    assert_eq!(verified(&folder).problems, [refused]);
+}
+
+#[test]
+fn a_broken_length_is_one_problem_and_what_lies_before_it_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train-00000-of-00001");
+    let first = [example(&png(0), 1, "a"), example(b"text", 2, "b")];
+    for (records, found) in [(&first[..0], 0), (&first[..1], 1), (&first[..], 1)] {
+        write_shard(&path, &[records, &[example(&png(1), 2, "b")]].concat());
+        let mut bytes = fs::read(&path).unwrap();
+        let start: u64 = records.iter().map(|r| tallow_tensorflow::record::framed_len(r.len())).sum();
+        bytes[start as usize] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let verified = verified(&folder);
+        assert_eq!(
+            (verified.records, verified.problems.len()),
+            (found, 1.max(records.len())),
+            "{verified:?}"
+        );
+        let last = verified.problems.last().unwrap();
+        assert!(
+            last.contains(&format!("damaged at byte {start}: the checksum of a record's length")),
+            "{last}"
+        );
+    }
 }

@@ -1,17 +1,17 @@
 //! Checks shards from end to end: every sum, every example, every label; and that no shard is missing.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
-use tallow_input::{InputError, decode, jpeg_frame};
+use tallow_input::{InputError, decode};
 use tallow_tensorflow::example::Example;
 use tallow_tensorflow::record::RecordReader;
 
+use super::written::written;
 use super::{Index, Located, Meaning, RecordOptions};
-use crate::data::prepare::Journal;
-use crate::error::{Error, Result};
+use crate::data::format::{UNKNOWN_FORMAT, endings};
+use crate::error::Error;
 use crate::tally::{Show, Tally};
 
 /// What was found.
@@ -29,17 +29,14 @@ pub struct Verified {
     pub problems: Vec<String>,
 }
 
-/// Reads all shards of `located`. With `pixels`, images are decoded too.
-///
-/// # Errors
-/// None for damage, which is what is reported; only where the folder cannot be read.
+/// Reads all shards of `located`. With `pixels`, images are decoded too. Whatever is wrong is reported, not an error.
 pub fn verify(
     located: &Located,
     options: &RecordOptions,
     pixels: bool,
     show: Show,
     stop: &AtomicBool,
-) -> Result<Verified> {
+) -> Verified {
     let mut verified = Verified::default();
     let mut files = vec![];
     for set in &located.sets {
@@ -47,15 +44,9 @@ pub fn verify(
         verified.problems.extend(set.missing.iter().map(|name| format!("{name}: missing, one of {total}")));
         files.extend(set.files.iter().cloned());
     }
-    // Whole records that are gone leave no wrong sum behind: only who wrote them knows.
-    let written = match Journal::records(&located.folder) {
-        Ok(written) => written.unwrap_or_default(),
-        Err(error) => {
-            verified.problems.push(error.to_string());
-            BTreeMap::new()
-        }
-    };
-    let meaning = meaning(located, &files, options, &mut verified.problems)?;
+    verified.problems.extend(located.doubled().map(|error| error.to_string()));
+    let written = written(located, &mut verified.problems);
+    let meaning = meaning(located, &files, options, &mut verified.problems);
     let tally = Tally::new(show, "verify", files.len());
     let found: Vec<Verified> = files
         .par_iter()
@@ -63,13 +54,11 @@ pub fn verify(
             let mut found = Verified::default();
             let read = check(path, meaning.as_ref(), pixels, stop, &mut found);
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if let (Some(read), Some(&wanted)) = (read, written.get(&*name))
-                && read != wanted
+            if let (Some(read), Some(written)) = (read, written.get(&*name))
+                && read != written.records
             {
-                let remedy = "run the same `tallow data prepare` again, or take another copy of it";
-                found
-                    .problems
-                    .push(format!("{}: {read} records, {wanted} were written: {remedy}", path.display()));
+                let (path, wanted, remedy) = (path.display(), written.records, &written.remedy);
+                found.problems.push(format!("{path}: {read} records, {wanted} were written{remedy}"));
             }
             tally.add(1, found.bytes as usize);
             found
@@ -82,25 +71,25 @@ pub fn verify(
         verified.bytes += one.bytes;
         verified.problems.append(&mut one.problems);
     }
-    Ok(verified)
+    verified
 }
 
-/// What the labels mean, as far as undamaged files tell.
+/// What the labels mean, as far as undamaged records tell.
 fn meaning(
     located: &Located,
     files: &[PathBuf],
     options: &RecordOptions,
     problems: &mut Vec<String>,
-) -> Result<Option<Meaning>> {
-    let sound = files.iter().filter(|path| tallow_tensorflow::index::scan(path).is_ok()).cloned();
-    let index = Index::scan(sound.collect())?;
+) -> Option<Meaning> {
+    let (index, is_whole) = Index::scan_sound(files.to_vec());
     match Meaning::find(&located.folder, &index, options, None) {
-        Ok(meaning) => Ok(Some(meaning)),
-        // Damage is found again, with the rest of it.
-        Err(Error::Records(_)) => Ok(None),
+        Ok(meaning) => Some(meaning),
+        // Damage is found again, with the rest of it; that it left no record over is not another problem.
+        Err(Error::Records(_)) => None,
+        Err(_) if index.is_empty() && !is_whole => None,
         Err(error) => {
             problems.push(error.to_string());
-            Ok(None)
+            None
         }
     }
 }
@@ -116,7 +105,7 @@ fn check(
     let mut reader = match RecordReader::open(path) {
         Ok(reader) => reader,
         Err(error) => {
-            found.problems.push(error.to_string());
+            found.problems.push(Error::Records(error).to_string());
             return None;
         }
     };
@@ -140,7 +129,7 @@ fn check(
                 }
             }
             Err(error) => {
-                found.problems.push(error.to_string());
+                found.problems.push(Error::Records(error).to_string());
                 // Without a sound length there is no telling where the next record is.
                 if reader.offset() == offset {
                     return None;
@@ -164,7 +153,5 @@ fn check_record(bytes: &[u8], meaning: Option<&Meaning>, pixels: bool) -> Result
             Err(other) => Err(other.to_string()),
         };
     }
-    let known = jpeg_frame(image).is_some()
-        || [&b"\x89PNG\r\n\x1a\n"[..], b"BM", b"RIFF"].iter().any(|start| image.starts_with(start));
-    if known { Ok(()) } else { Err("its image is in no supported format (JPEG, PNG, WebP, BMP)".into()) }
+    endings(image).map(drop).ok_or_else(|| UNKNOWN_FORMAT.into())
 }

@@ -45,6 +45,9 @@ pub struct Args {
     /// End in softmax: the output is `probabilities` instead of `logits`
     #[arg(long)]
     softmax: bool,
+    /// Add class activation maps as a second output, `cam`: where in the image the network sees each class
+    #[arg(long)]
+    cam: bool,
     /// Fix the number of images a run takes
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -78,8 +81,13 @@ pub enum Format {
 pub fn run(args: &Args) -> Result<()> {
     check(args)?;
     let trained = trained(args)?;
-    let onnx =
-        OnnxOptions { opset: args.opset, fold: !args.no_fold, softmax: args.softmax, batch: args.batch };
+    let onnx = OnnxOptions {
+        opset: args.opset,
+        fold: !args.no_fold,
+        softmax: args.softmax,
+        cam: args.cam,
+        batch: args.batch,
+    };
     let options = SavedModelOptions { version: args.model_version, fold: args.fold, onnx };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let output = match (&args.output, &args.from, args.format) {
@@ -95,12 +103,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Refuses flags that the format has no use for.
 fn check(args: &Args) -> Result<()> {
-    let of_onnx = args.no_fold || args.softmax || args.batch.is_some();
+    let of_onnx = args.no_fold || args.softmax || args.cam || args.batch.is_some();
     match args.format {
         Format::Onnx if args.fold => Err(usage("an .onnx file is folded unless --no-fold says otherwise")),
         Format::Onnx if args.model_version != 1 => Err(usage("--model-version is for --format saved-model")),
         Format::TfCheckpoint if of_onnx || args.fold || args.model_version != 1 => Err(usage(
-            "a checkpoint holds the weights as they are: --fold, --no-fold, --softmax, --batch and \
+            "a checkpoint holds the weights as they are: --fold, --no-fold, --softmax, --cam, --batch and \
              --model-version are not for it",
         )),
         _ => Ok(()),

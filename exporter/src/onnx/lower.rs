@@ -6,19 +6,21 @@ use std::collections::HashSet;
 
 use candle_core::{Device, Tensor};
 use tallow_builder::graph::{Activation, Node, Op, Pads, Pool};
-use tallow_builder::{Graph, NodeId, Weights};
+use tallow_builder::{CamHead, Graph, NodeId, Weights};
 
-use super::INPUT;
 use super::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto,
     TensorType, TypeProto, ValueInfoProto,
 };
+use super::{CAM, INPUT};
 
-/// The graph without its initializers, and these in the order of their first use.
+/// The graph without its initializers, and these in the order of their first use. With `cam`, class activation maps are
+/// its second output.
 pub(super) fn lower(
     graph: &Graph,
     weights: &Weights,
     output: &str,
+    cam: Option<CamHead>,
     batch: Option<usize>,
 ) -> (GraphProto, Vec<(String, Tensor)>) {
     let mut lowering = Lowering {
@@ -29,7 +31,7 @@ pub(super) fn lower(
         names: graph.parameters().into_iter().map(|parameter| parameter.name).collect(),
         values: vec![INPUT.into()],
     };
-    lowering.names.extend([INPUT.to_owned(), output.to_owned()]);
+    lowering.names.extend([INPUT, output, CAM].map(str::to_owned));
     for (id, node) in graph.iter().skip(1) {
         let value = if id == graph.output() { output.to_owned() } else { lowering.unique(&node.name) };
         lowering.layer(id, node, &value);
@@ -39,12 +41,17 @@ pub(super) fn lower(
         lowering.node("Identity", "identity", &[INPUT], output, vec![]);
     }
     let info = |name: &str, id: NodeId| value_info(name, graph.node(id).shape.dims(), batch);
+    let mut outputs = vec![info(output, graph.output())];
+    if let Some(head) = cam {
+        lowering.cam(head);
+        outputs.push(value_info(CAM, head.shape(graph).dims(), batch));
+    }
     let proto = GraphProto {
         node: lowering.nodes,
         name: graph.name().into(),
         initializer: vec![],
         input: graph.iter().take(1).map(|(id, _)| info(INPUT, id)).collect(),
-        output: vec![info(output, graph.output())],
+        output: outputs,
     };
     (proto, lowering.initializers)
 }
@@ -125,6 +132,22 @@ impl Lowering<'_> {
             }
             Activation::HardSwish => self.node("HardSwish", name, &[x], output, vec![]),
         }
+    }
+
+    /// A 1×1 convolution of the features with the classifier's weights, which are in the file once.
+    fn cam(&mut self, head: CamHead) {
+        let classifier = self.graph.node(head.classifier);
+        let channels = self.graph.node(head.features).shape.channels();
+        let (classes, channels) = (classifier.shape.elements() as i64, channels as i64);
+        let shape = self.unique("cam/shape");
+        let dims =
+            Tensor::new(&[classes, channels, 1, 1], &Device::Cpu).expect("numbers on the CPU need no device");
+        self.initializers.push((shape.clone(), dims));
+        let filters = self.unique("cam/filters");
+        let weight = format!("{}.weight", classifier.name);
+        self.node("Reshape", &filters, &[&weight, &shape], &filters, vec![]);
+        let features = self.values[head.features.index()].clone();
+        self.node("Conv", CAM, &[&features, &filters], CAM, vec![ints("kernel_shape", &[1, 1])]);
     }
 
     /// A node that takes its layer's tensors after `x`, in the order of [`Graph::layer_parameters`], which is ONNX's.

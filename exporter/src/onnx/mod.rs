@@ -10,7 +10,7 @@ use std::path::Path;
 
 use prost::Message;
 use tallow_builder::graph::{Op, Shape};
-use tallow_builder::{Graph, Weights};
+use tallow_builder::{CamHead, Graph, Weights};
 use tallow_input::{ModelCard, OutputKind};
 
 use crate::atomic::{Existing, write_file};
@@ -30,6 +30,8 @@ pub const INPUT: &str = "images";
 pub const LOGITS: &str = "logits";
 /// The name of the output that holds softmax's.
 pub const PROBABILITIES: &str = "probabilities";
+/// The name of the output that holds class activation maps.
+pub const CAM: &str = "cam";
 
 /// What the file is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +42,16 @@ pub struct OnnxOptions {
     pub fold: bool,
     /// Ends the network in softmax: the output is `probabilities` instead of `logits`.
     pub softmax: bool,
+    /// Adds the class activation maps as a second output, [`CAM`]: `[N, classes, rows, columns]` at the resolution of the
+    /// last feature map. A map's mean plus the classifier's bias is the logit (Zhou et al. 2016, section 2).
+    pub cam: bool,
     /// Fixes the batch; `None` leaves it symbolic, as `N`.
     pub batch: Option<usize>,
 }
 
 impl Default for OnnxOptions {
     fn default() -> Self {
-        Self { opset: 17, fold: true, softmax: false, batch: None }
+        Self { opset: 17, fold: true, softmax: false, cam: false, batch: None }
     }
 }
 
@@ -131,7 +136,8 @@ fn encode(
         OutputKind::Logits => LOGITS,
         OutputKind::Probabilities => PROBABILITIES,
     };
-    let (proto, initializers) = lower::lower(&inference, &weights, output, options.batch);
+    let cam = if options.cam { Some(cam_head(&inference)?) } else { None };
+    let (proto, initializers) = lower::lower(&inference, &weights, output, cam, options.batch);
     let head = ModelProto {
         ir_version,
         producer_name: "tallow".into(),
@@ -146,6 +152,16 @@ fn encode(
         return Err(refuse("its weights do not fit into an ONNX file, which ends at 2 GiB"));
     }
     Ok(encoding)
+}
+
+/// Where class activation maps are read off.
+pub(crate) fn cam_head(graph: &Graph) -> Result<CamHead> {
+    CamHead::of(graph).ok_or_else(|| Error::Option {
+        network: graph.name().to_owned(),
+        problem: "class activation maps need a network that ends in global average pooling and one fully connected \
+                  layer; `tallow cam` shows Grad-CAM for others"
+            .into(),
+    })
 }
 
 /// The IR version that came with an operator set (ONNX's versioning table), or `None` where it is not written here.

@@ -90,7 +90,7 @@ fn write_files(prefix: &Path, graph: &Graph, weights: &Weights, step: Step) -> R
     }
     bundle.finish()?;
     let meta = meta_path(prefix);
-    let bytes = meta_graph(&inference, &stored, None, false).encode_to_vec();
+    let bytes = meta_graph(&inference, &stored, None, None, false).encode_to_vec();
     fs::write(&meta, bytes).map_err(|source| Error::Io { path: meta, source })
 }
 

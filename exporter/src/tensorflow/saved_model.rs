@@ -14,7 +14,7 @@ use tallow_input::ModelCard;
 use tallow_tensorflow::bundle::{BundleWriter, data_path, index_path};
 use tallow_tensorflow::proto::{self, FunctionDefLibrary};
 
-use super::functions::{call, signature};
+use super::functions::{call, signature, signature_outputs};
 use super::import::read_variables;
 use super::meta_graph::{LABELS, images_shape, meta_graph};
 use super::objects::{Offered, key, object_graph, trackable_objects};
@@ -23,7 +23,7 @@ use super::variables::variables;
 use crate::adopt::Head;
 use crate::atomic::{Existing, write_directory};
 use crate::error::{Error, Result};
-use crate::onnx::{OnnxOptions, read_card, write_onnx};
+use crate::onnx::{OnnxOptions, cam_head, read_card, write_onnx};
 use crate::passes;
 
 const GRAPH: &str = "saved_model.pb";
@@ -41,7 +41,8 @@ pub struct SavedModelOptions {
     pub version: u64,
     /// Folds batch norms into the convolutions before them. They are gone then, and fine-tuning cannot train them.
     pub fold: bool,
-    /// The `.onnx` file in `assets.extra/`. Its fixed batch is that of the signature too.
+    /// The `.onnx` file in `assets.extra/`. Its fixed batch and its class activation maps are those of the signature too,
+    /// where the maps are [N, rows, columns, classes].
     pub onnx: OnnxOptions,
 }
 
@@ -107,7 +108,7 @@ impl SavedModel {
                 fs::create_dir(dir.join(folder)).map_err(|source| io(&dir.join(folder), source))?;
             }
             write_onnx(&dir.join(ONNX), &graph, &weights, Some(card), &options.onnx, Existing::Keep)?;
-            write_model(dir, &graph, &weights, options.onnx.batch)?;
+            write_model(dir, &graph, &weights, options)?;
             write_text(&dir.join(NETWORK), &json(&graph)?)?;
             write_text(&dir.join(ASSETS).join(LABELS), &labels)?;
             write_text(&dir.join(PREPROCESS), &json(&card.preprocess)?)
@@ -199,23 +200,25 @@ impl SavedModel {
 }
 
 /// `saved_model.pb` and `variables/`.
-fn write_model(dir: &Path, graph: &Graph, weights: &Weights, batch: Option<usize>) -> Result<()> {
+fn write_model(dir: &Path, graph: &Graph, weights: &Weights, options: &SavedModelOptions) -> Result<()> {
     let variables = variables(graph);
     let stored: Vec<Stored> = variables.iter().map(|v| Stored::new(v, key(&v.name))).collect();
     // Training runs the network as it is, with dropout; inference runs it without what only training needs.
     let (inference, _) = passes::remove_training(graph, weights)?;
+    let cam = if options.onnx.cam { Some(cam_head(&inference)?) } else { None };
+    let batch = options.onnx.batch;
+    let outputs = signature_outputs(&inference, None, cam);
     let functions = [
         call("__inference_call_0", &inference, false),
         call("__inference_call_training_1", graph, true),
         call("__inference_serve_2", &inference, false),
         call("__inference_train_3", graph, true),
-        signature("__inference_serving_default_4", &inference),
+        signature("__inference_serving_default_4", &inference, cam),
     ];
-    let mut meta_graph = meta_graph(&inference, &stored, batch, true);
+    let mut meta_graph = meta_graph(&inference, &stored, batch, cam, true);
     let [inference, training, serve, train, serving] = &functions;
     let offered = Offered { inference, training, serve, train, serving };
-    let classes = graph.output_shape().elements();
-    let objects = object_graph(&stored, &offered, &images_shape(graph, batch), classes);
+    let objects = object_graph(&stored, &offered, &images_shape(graph, batch), &outputs);
     let trackable = trackable_objects(&objects, &stored).encode_to_vec();
     meta_graph.object_graph_def = Some(objects);
     if let Some(graph) = &mut meta_graph.graph_def {

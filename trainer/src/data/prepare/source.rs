@@ -31,10 +31,16 @@ impl Source {
     /// validation part; `seed` decides which, and the order of the training images.
     ///
     /// # Errors
-    /// Where there are no images, an empty class folder, or flat validation images without their labels.
+    /// Where there are no images, an empty class folder, or flat validation images without their labels; where a share
+    /// is to be held out beside a validation part.
     pub fn open(root: &Path, hold_out: Option<f64>, seed: u64) -> Result<Self> {
         let mut source = Self::search(root, EmptyClasses::Refuse)?;
-        if let Some(fraction) = hold_out.filter(|_| source.validation.is_empty()) {
+        if let Some(fraction) = hold_out {
+            if !source.validation.is_empty() {
+                let remedy =
+                    "there is a validation folder already: leave it out, or name the train folder alone";
+                return Err(Error::Setting { name: "validation-share", value: fraction.to_string(), remedy });
+            }
             let labels: Vec<u32> = source.train.iter().map(|&(_, label)| label).collect();
             let parts = stratified(&labels, SplitOptions { fraction, seed })?;
             [source.train, source.validation] =

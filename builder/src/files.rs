@@ -16,6 +16,8 @@ pub fn explained(error: &io::Error) -> String {
         }
         ErrorKind::ReadOnlyFilesystem => "write to another disk, or make this one writable",
         ErrorKind::PermissionDenied => "change its permissions or its folder's, or choose another place",
+        ErrorKind::IsADirectory => "name a file",
+        ErrorKind::NotADirectory => "a file is where the path needs a folder; choose another path",
         ErrorKind::NotFound => "check the path",
         _ => return error.to_string(),
     };

@@ -84,7 +84,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 )
             )
             || cause.is::<Models>()
-            || matches!(cause.downcast_ref(), Some(Export::Opset { .. } | Export::Option { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(Export::Opset { .. } | Export::Option { .. } | Export::Key { .. })
+            )
             || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
     })

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod error;
+mod kind;
 pub mod onnx;
 pub mod passes;
 pub mod tensorflow;

@@ -6,8 +6,9 @@ use candle_core::Device;
 use tallow_builder::{Graph, Weights};
 
 use crate::error::{Error, Result};
-use crate::tensorflow::{bundle_at, read_variables};
-use crate::torch::{is_torch_file, read_state_dict};
+use crate::kind::{Kind, kind_of};
+use crate::tensorflow::{bundle_at, is_saved_model, read_variables};
+use crate::torch::read_state_dict;
 
 /// Weights and what came with them.
 #[derive(Clone, Debug)]
@@ -20,25 +21,44 @@ pub struct Imported {
 
 /// Reads weights, strictly: what is missing, left over or wrongly shaped is an error that lists all of it.
 ///
-/// `path` is a safetensors file, a `.pth` or `.pt` file of PyTorch's (`key` names the state dict in a checkpoint), a
-/// checkpoint of TensorFlow's (its prefix, its `.index` or its directory) or a SavedModel. The contents decide, not the
-/// name.
+/// `path` is a safetensors file, a `.pth` or `.pt` file of PyTorch's (`key` says where the state dict is in a checkpoint,
+/// see [`read_state_dict`]), a checkpoint of TensorFlow's or a SavedModel (see [`bundle_at`]). The contents decide, not
+/// the name.
 ///
 /// # Errors
-/// Where the file is missing, damaged, of no known kind, or does not fit the network.
+/// Where the file is missing, damaged, of no kind that can be read, or does not fit the network; where there is a `key`
+/// and the file is not PyTorch's.
 pub fn read_weights(graph: &Graph, path: &Path, key: Option<&str>, device: &Device) -> Result<Imported> {
-    if let Some(prefix) = bundle_at(path) {
+    let bundle = bundle_at(path);
+    let kind = match &bundle {
+        None if path.is_dir() => return Err(no_weights_in(path)),
+        None => Some(kind_of(path).map_err(|source| Error::Io { path: path.to_owned(), source })?),
+        Some(_) => None,
+    };
+    if let Some(Kind::Other(problem)) = kind {
+        return Err(Error::NoWeights { path: path.to_owned(), problem });
+    }
+    if key.is_some() && !matches!(kind, Some(Kind::Torch)) {
+        return Err(Error::Key { path: path.to_owned() });
+    }
+    if let Some(prefix) = bundle {
         return read_variables(graph, &prefix, device);
     }
-    if path.is_dir() {
-        let problem = "holds neither a checkpoint nor a SavedModel: name a file".into();
-        return Err(Error::SavedModel { path: path.to_owned(), problem });
-    }
-    let weights = if is_torch_file(path) {
-        let tensors = read_state_dict(path, key)?;
-        Weights::from_tensors(graph, tensors, &path.display().to_string())?
-    } else {
-        Weights::load(graph, path, device)?
+    let weights = match kind {
+        Some(Kind::Torch) => {
+            let tensors = read_state_dict(path, key)?;
+            Weights::from_tensors(graph, tensors, &path.display().to_string())?
+        }
+        _ => Weights::load(graph, path, device)?,
     };
     Ok(Imported { weights, left_out: vec![] })
+}
+
+/// The error about a directory without a tensor bundle.
+fn no_weights_in(path: &Path) -> Error {
+    let problem = match is_saved_model(path) {
+        true => "is a SavedModel without its weights: copy its variables/ folder too",
+        false => "holds neither a checkpoint nor a SavedModel: name a file",
+    };
+    Error::NoWeights { path: path.to_owned(), problem: problem.into() }
 }

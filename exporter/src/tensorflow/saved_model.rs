@@ -80,12 +80,12 @@ impl SavedModel {
             true => passes::fold_batch_norm(graph, weights)?,
             false => (graph.clone(), weights.clone()),
         };
-        check_place(path)?;
         let directory = path.join(options.version.to_string());
         if existing == Existing::Replace && directory.exists() && !is_version(&directory) {
             let problem = "is no SavedModel of Tallow's, so it is not replaced; choose another path".into();
             return Err(Error::SavedModel { path: directory, problem });
         }
+        check_place(path)?;
         let made = !path.exists();
         if made {
             fs::create_dir(path).map_err(|source| match source.kind() {
@@ -115,8 +115,7 @@ impl SavedModel {
     }
 
     /// Opens a SavedModel of Tallow's, the newest version where `path` has several, or the version that `path` is the
-    /// `variables/` or the `saved_model.pb` of: reads its layer graph and its
-    /// card. The weights are left on disk.
+    /// `variables/` or the `saved_model.pb` of: reads its layer graph and its card. The weights are left on disk.
     ///
     /// # Errors
     /// Where a file is missing or damaged, or `assets/` says something else than `model.onnx` does.

@@ -17,8 +17,7 @@ const DEEPEST: usize = 8;
 
 /// Reads the tensors of a `.pth` or `.pt` file: floating-point ones as 32-bit, integers as 64-bit. The file holds a
 /// state dict, or a checkpoint with one under `key` (`a.b` for dictionaries in each other), or else under the usual
-/// names. A leading `module.` that every
-/// name has (`DataParallel`'s) is taken off.
+/// names. A leading `module.` that every name has (`DataParallel`'s) is taken off.
 ///
 /// # Errors
 /// Where the file is damaged, or holds something else than tensors by name; a pickled module is code and is refused.
@@ -54,8 +53,8 @@ fn state_dict(pickle: &Pickle, key: Option<&str>) -> Result<Entries, String> {
         if has_tensors(pickle, &root) {
             return Ok(root);
         }
-        let usual = KEYS.iter().filter_map(|key| entries(pickle, at(pickle, pickle.root, key)?));
-        return usual.into_iter().find(|found| has_tensors(pickle, found)).ok_or_else(|| no_tensors(pickle));
+        let mut usual = KEYS.iter().filter_map(|key| entries(pickle, at(pickle, pickle.root, key)?));
+        return usual.find(|found| has_tensors(pickle, found)).ok_or_else(|| no_tensors(pickle));
     };
     let Some(found) = at(pickle, pickle.root, key).and_then(|value| entries(pickle, value)) else {
         return Err(format!("it has no dictionary `{key}`; it has {}", names(&root)));

@@ -39,10 +39,10 @@ pub struct Args {
     /// Where to [default: model.onnx, saved_model/ or tf_checkpoint/ in the run directory]
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// Version of ONNX's operator set, 15 to 21
-    #[arg(long, default_value_t = OnnxOptions::default().opset)]
-    opset: u32,
-    /// End in softmax: the output is `probabilities` instead of `logits`
+    /// Version of ONNX's operator set, 15 to 21 [default: 17]
+    #[arg(long)]
+    opset: Option<u32>,
+    /// End in softmax: the .onnx file's output is `probabilities` instead of `logits`; a SavedModel has both
     #[arg(long)]
     softmax: bool,
     /// Add class activation maps as a second output, `cam`: where in the image the network sees each class
@@ -52,14 +52,15 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Keep batch normalisation as layers of its own in the .onnx file
-    #[arg(long)]
+    #[arg(long, conflicts_with = "fold")]
     no_fold: bool,
     /// Fold batch normalisation in TensorFlow's graph, which keeps it by default so that it can be trained there
     #[arg(long)]
     fold: bool,
-    /// Version of the SavedModel: the directory in it
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    model_version: u64,
+    /// Version of the SavedModel: the directory in it [default: 1]
+    // Servers read it as a signed number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    model_version: Option<u64>,
     /// Replace what is there
     #[arg(long)]
     force: bool,
@@ -82,13 +83,13 @@ pub fn run(args: &Args) -> Result<()> {
     check(args)?;
     let trained = trained(args)?;
     let onnx = OnnxOptions {
-        opset: args.opset,
+        opset: args.opset.unwrap_or(OnnxOptions::default().opset),
         fold: !args.no_fold,
         softmax: args.softmax,
         cam: args.cam,
         batch: args.batch,
     };
-    let options = SavedModelOptions { version: args.model_version, fold: args.fold, onnx };
+    let options = SavedModelOptions { version: args.model_version.unwrap_or(1), fold: args.fold, onnx };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let output = match (&args.output, &args.from, args.format) {
         (Some(path), ..) => path.clone(),
@@ -103,12 +104,17 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Refuses flags that the format has no use for.
 fn check(args: &Args) -> Result<()> {
-    let of_onnx = args.no_fold || args.softmax || args.cam || args.batch.is_some();
+    let of_onnx = args.no_fold || args.softmax || args.cam || args.batch.is_some() || args.opset.is_some();
     match args.format {
         Format::Onnx if args.fold => Err(usage("an .onnx file is folded unless --no-fold says otherwise")),
-        Format::Onnx if args.model_version != 1 => Err(usage("--model-version is for --format saved-model")),
-        Format::TfCheckpoint if of_onnx || args.fold || args.model_version != 1 => Err(usage(
-            "a checkpoint holds the weights as they are: --fold, --no-fold, --softmax, --cam, --batch and \
+        Format::Onnx if args.model_version.is_some() => {
+            Err(usage("--model-version is for --format saved-model"))
+        }
+        Format::SavedModel if args.softmax => Err(usage(
+            "a SavedModel gives logits, probabilities and classes in any case: --softmax is for --format onnx",
+        )),
+        Format::TfCheckpoint if of_onnx || args.fold || args.model_version.is_some() => Err(usage(
+            "a checkpoint holds the weights as they are: --opset, --fold, --no-fold, --softmax, --cam, --batch and \
              --model-version are not for it",
         )),
         _ => Ok(()),

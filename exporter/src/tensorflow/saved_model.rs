@@ -4,6 +4,7 @@
 //! `assets.extra/` what only Tallow and `.onnx` engines read: `model.onnx`, `network.json` (the layer graph) and
 //! `preprocess.json`. It appears whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,8 @@ use crate::onnx::{OnnxOptions, cam_head, read_card, write_onnx};
 use crate::passes;
 
 const GRAPH: &str = "saved_model.pb";
-const VARIABLES: &str = "variables/variables";
+/// The prefix of its tensor bundle.
+pub(super) const VARIABLES: &str = "variables/variables";
 const ASSETS: &str = "assets";
 const EXTRA: &str = "assets.extra";
 const ONNX: &str = "assets.extra/model.onnx";
@@ -85,14 +87,7 @@ impl SavedModel {
             let problem = "is no SavedModel of Tallow's, so it is not replaced; choose another path".into();
             return Err(Error::SavedModel { path: directory, problem });
         }
-        if path.exists() && !path.is_dir() {
-            let problem = "is a file, and a SavedModel is a directory; choose another path".into();
-            return Err(Error::SavedModel { path: path.to_owned(), problem });
-        }
-        if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
-            let problem = "holds something else than versions of a SavedModel; choose another path".into();
-            return Err(Error::SavedModel { path: path.to_owned(), problem });
-        }
+        check_place(path)?;
         let made = !path.exists();
         if made {
             fs::create_dir(path).map_err(|source| match source.kind() {
@@ -121,13 +116,13 @@ impl SavedModel {
         Self::open(&directory)
     }
 
-    /// Opens a SavedModel of Tallow's, the newest version where `path` has several: reads its layer graph and its
-    /// card. The weights are left on disk.
+    /// Opens a SavedModel of Tallow's, the newest version where `path` has several, or the version that `path` is the
+    /// `variables/` or the `saved_model.pb` of: reads its layer graph and its card. The weights are left on disk.
     ///
     /// # Errors
     /// Where a file is missing or damaged, or `assets/` says something else than `model.onnx` does.
     pub fn open(path: &Path) -> Result<Self> {
-        let Some(path) = newest_version(path).filter(|path| is_version(path)) else {
+        let Some(path) = version_at(path).filter(|path| is_version(path)) else {
             let problem = format!("is no SavedModel of Tallow's: it has no {NETWORK} beside a {GRAPH}");
             return Err(Error::SavedModel { path: path.to_owned(), problem });
         };
@@ -149,7 +144,7 @@ impl SavedModel {
 
     /// Whether `path` looks like a SavedModel of Tallow's, or like a version of one.
     pub fn is_at(path: &Path) -> bool {
-        newest_version(path).is_some_and(|path| is_version(&path))
+        version_at(path).is_some_and(|path| is_version(&path))
     }
 
     /// The SavedModel that the `.onnx` file lies in, if it does.
@@ -199,6 +194,30 @@ impl SavedModel {
     }
 }
 
+/// Whether versions of a SavedModel may stand in `path`.
+fn check_place(path: &Path) -> Result<()> {
+    let refused = |problem: &str| Err(Error::SavedModel { path: path.to_owned(), problem: problem.into() });
+    let number = path.file_name().and_then(OsStr::to_str).filter(|name| name.parse::<u64>().is_ok());
+    if let Some(number) = number {
+        // A server would take it for a version of the folder above, and that for the model.
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = above.display();
+        return refused(&format!(
+            "looks like a version: name the model's folder, {above}, and --model-version {number}"
+        ));
+    }
+    if path.join(GRAPH).is_file() {
+        return refused("is a version of a SavedModel and takes none: name the folder above or another");
+    }
+    if path.exists() && !path.is_dir() {
+        return refused("is a file, and a SavedModel is a directory; choose another path");
+    }
+    if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
+        return refused("holds something else than versions of a SavedModel; choose another path");
+    }
+    Ok(())
+}
+
 /// `saved_model.pb` and `variables/`.
 fn write_model(dir: &Path, graph: &Graph, weights: &Weights, options: &SavedModelOptions) -> Result<()> {
     let variables = variables(graph);
@@ -236,8 +255,20 @@ fn write_model(dir: &Path, graph: &Graph, weights: &Weights, options: &SavedMode
     Ok(bundle.finish()?)
 }
 
+/// The version of a SavedModel, anybody's, at `path`: [`newest_version`], or the one that `path` is a part of.
+pub(super) fn version_at(path: &Path) -> Option<PathBuf> {
+    let is_part = path.ends_with("variables") || path.ends_with(GRAPH);
+    let whole = path.parent().filter(|whole| is_part && whole.join(GRAPH).is_file());
+    whole.map(Path::to_owned).or_else(|| newest_version(path))
+}
+
+/// Whether `path` is a SavedModel, anybody's, or in one.
+pub(crate) fn is_saved_model(path: &Path) -> bool {
+    version_at(path).is_some()
+}
+
 /// `path` if it is a version of a SavedModel, or the newest version in it; anybody's.
-pub(super) fn newest_version(path: &Path) -> Option<PathBuf> {
+fn newest_version(path: &Path) -> Option<PathBuf> {
     let has_graph = |path: &Path| path.join(GRAPH).is_file();
     if has_graph(path) {
         return Some(path.to_owned());

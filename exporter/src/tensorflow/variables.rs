@@ -116,6 +116,12 @@ impl Variable {
         self.parameter.role.is_trainable()
     }
 
+    /// Whether a batch norm has it.
+    pub(super) fn is_of_batch_norm(&self) -> bool {
+        use Role::{RunningMean, RunningVar, Scale, Shift};
+        matches!(self.parameter.role, Scale | Shift | RunningMean | RunningVar)
+    }
+
     /// Its value in TensorFlow's order.
     pub(super) fn value(&self, weights: &Weights) -> Result<Vec<f32>> {
         let values = weights.get(&self.parameter.name).flatten_all()?.to_vec1::<f32>()?;

@@ -113,7 +113,7 @@ def check_pictures(part, tags):
 
 
 def check_texts(run, train):
-    (_, settings), = train.values("settings")
+    _, settings = train.values("settings")[-1]
     shown = re.sub(r"(?m)^    ", "", settings.item().decode())
     check(shown == (run / "config.toml").read_text(encoding="utf-8"), "the settings are not config.toml")
 
@@ -143,12 +143,13 @@ def check_curves(validation):
             check(right.all(), f"{tag}: precision is not tp / (tp + fp)")
 
 
-def check_hparams(root):
+def check_hparams(root, epochs):
     contents = {tag: root.events.SummaryMetadata(tag).plugin_data.content for tag in plugin_tags(root, "hparams")}
     read = plugin_data_pb2.HParamsPluginData.FromString
     start = read(contents["_hparams_/session_start_info"]).session_start_info
     check(start.hparams["optimizer.kind"].string_value == "sgd", f"hyperparameters: {start}")
     check(start.hparams["schedule.learning_rate"].number_value > 0, f"hyperparameters: {start}")
+    check(start.hparams["epochs"].number_value == epochs, f"the run has {epochs} epochs, but {start}")
     check(read(contents["_hparams_/session_end_info"]).session_end_info.status == 1, "the run has not ended well")
     return len(start.hparams)
 
@@ -247,7 +248,7 @@ def main():
     check_texts(run, train)
     nodes = check_graph(run, train)
     check_curves(validation)
-    hparams = check_hparams(root)
+    hparams = check_hparams(root, epochs)
     # With TensorBoard's reader in Python, and with the faster one where it is installed.
     best = max(value for _, value in scalars(validation, "epoch/top1"))
     check(scalars(root, "best/top1")[-1][1] == best, "the best validation is not the best")

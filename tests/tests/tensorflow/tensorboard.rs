@@ -14,14 +14,14 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
     vec![environment.trial("tensorboard::reads_a_resumed_run", reads_a_resumed_run)]
 }
 
-/// The run is interrupted twice, so that there are three event files in each folder.
+/// The run is interrupted twice, so that there are three event files in each folder, and then made longer.
 fn reads_a_resumed_run(python: &Python) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let run = folder.path().join("run");
     let config = Config {
         model: "plain_cnn".into(),
         data: "digits".into(),
-        epochs: 3,
+        epochs: 2,
         batch_size: 256,
         diagnose: true,
         input: InputConfig { size: Some(8), ..InputConfig::default() },
@@ -31,6 +31,6 @@ fn reads_a_resumed_run(python: &Python) -> Result<(), Failed> {
     let mut progress = Progress::hidden();
     Trainer::create(&run, config)?.train(&mut progress, &AtomicBool::new(true))?;
     Trainer::resume(&run, None)?.train(&mut progress, &AtomicBool::new(true))?;
-    Trainer::resume(&run, None)?.train(&mut progress, &AtomicBool::new(false))?;
+    Trainer::resume(&run, Some(3))?.train(&mut progress, &AtomicBool::new(false))?;
     python.run("event_files.py", &[run.as_os_str()])
 }

@@ -55,7 +55,10 @@ fn verdicts_on_the_size_of_steps() {
     assert_eq!(words(updates([2e-3, 5e-4, 1e-3, 0.15])), "healthy");
     assert_eq!(words(updates([1e-3, 1e-3, 1e-3, 40.0])), "steps too large");
     let absurd = updates([6e4, 7e3, 1.5e7, 2e6]).verdict().to_string();
-    assert!(absurd.starts_with("steps too large: in 4 layers, most of all in `conv2` (1.5e7 times"), "{absurd}");
+    assert!(
+        absurd.starts_with("steps too large: in 4 layers, most of all in `conv2` (1.5e7 times"),
+        "{absurd}"
+    );
     assert!(absurd.contains("a lower learning rate"), "{absurd}");
     assert_eq!(words(updates([1e-3, f64::INFINITY, 1e-3])), "not finite, steps too large");
     assert_eq!(words(updates([1e-9; 4])), "steps too small");

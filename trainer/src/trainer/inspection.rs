@@ -57,12 +57,7 @@ impl Trainer {
     }
 
     /// Reports how gradients flow: the whole table the first time, then the verdict.
-    fn diagnose(
-        &mut self,
-        inspection: &Inspection,
-        rate_share: f64,
-        progress: &mut Progress,
-    ) -> Result<()> {
+    fn diagnose(&mut self, inspection: &Inspection, rate_share: f64, progress: &mut Progress) -> Result<()> {
         let Inspection { activations, gradients, before } = inspection;
         let (graph, after) = (self.network.graph(), self.network.weights());
         let flow = GradientFlow::measure(graph, activations, gradients, before, after)?;

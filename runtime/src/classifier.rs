@@ -326,6 +326,11 @@ impl Classifier {
         })
     }
 
+    /// The index of the scores among the network's outputs.
+    pub fn scores_index(&self) -> usize {
+        self.scores
+    }
+
     /// The network behind it, for other outputs than the scores.
     pub fn network(&self) -> &Network {
         &self.network

@@ -10,7 +10,7 @@ use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_che
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 
 use crate::failure::usage;
-use crate::model::{Trained, open_trained, read_labels};
+use crate::model::{Trained, open_trained};
 use crate::output::{json, say};
 use crate::pretrained::{self, Said};
 
@@ -173,7 +173,7 @@ pub fn write(
 
 fn trained(args: &Args) -> Result<Trained> {
     let said = Said {
-        labels: args.labels.as_deref().map(read_labels).transpose()?,
+        labels: args.labels.clone(),
         width: args.size.or(args.width),
         height: args.size.or(args.height),
         ..Said::default()

@@ -279,7 +279,7 @@ fn flags_that_would_be_ignored_in_making_shards_are_refused() {
         assert!(!at.join("shards").exists(), "{flags}");
     };
     refused("data --name pets", &["name = pets", "--schema tfds"]);
-    refused("data --validation-share 0.2", &["validation-share = 0.2", "a validation folder already"]);
+    refused("data --validation-share 0.2", &["validation-share = 0.2", "validation images already"]);
     refused("data/train --validation-shards 2", &["validation-shards = 2", "no validation images"]);
     typed(at, "data prepare data/train shards --validation-share 0.2 --validation-shards 2").ok();
 }

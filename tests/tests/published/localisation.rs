@@ -15,7 +15,9 @@ use tallow_trainer::plot::ActivationMap;
 
 use crate::packages::{Packages, WEIGHTS};
 
-const SIDE: u32 = 224;
+/// Twice the network's native side: an object in a quadrant has the size that the network knows, and no cell of the map
+/// belongs to two quadrants.
+const SIDE: u32 = 448;
 /// Photos, the square in them (left, top, side) that the object fills, and its class.
 const OBJECTS: [(&str, [u32; 3], &str); 3] = [
     ("skimage/data/chelsea.png", [90, 0, 300], "tiger cat"),
@@ -30,7 +32,7 @@ pub fn trials(packages: &Packages) -> Vec<Trial> {
 fn run(folder: &Path) -> Result<(), Failed> {
     let network = find("efficientnet_lite0")?;
     let preprocess = tallow_input::Preprocess { crop_fraction: 1.0, ..network.preprocess(SIDE, SIDE) };
-    let graph = network.build(&Options::default())?;
+    let graph = network.build(&Options::new(1000, SIDE as usize))?;
     let weights = read_weights(&graph, &folder.join(WEIGHTS), None, Head::Kept, &Device::Cpu)?.weights;
     let network = Network::new(graph, weights);
     let labels = imagenet_labels();

@@ -2,6 +2,7 @@
 //! ONNX Runtime on the CPU, tract). A file that Tallow exported says itself how its images are prepared and what
 //! its classes are called; the libonnxruntime that `ort` needs is found, or installed, here.
 
+mod batch;
 mod classifier;
 mod engines;
 mod error;
@@ -13,6 +14,7 @@ mod prediction;
 mod report;
 mod select;
 
+pub use batch::{Batch, Element};
 pub use classifier::{Classifier, ClassifierBuilder};
 pub use engines::{Engine, EngineChoice, EngineKind, EngineOptions};
 pub use error::RuntimeError;

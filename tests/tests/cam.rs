@@ -74,7 +74,7 @@ fn maps_go_with_every_other_option() {
         (true, false, Some(2), 21),
         (false, true, Some(3), 18),
     ] {
-        check(&graph, &OnnxOptions { opset, fold, softmax, cam: true, batch });
+        check(&graph, &OnnxOptions { opset, fold, softmax, cam: true, batch, ..Default::default() });
     }
 }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
-use ndarray::{ArrayView4, Axis};
+use ndarray::Axis;
 use serde_json::json;
 use tallow_builder::cam::{class_activation_maps, grad_cam, last_feature_map};
 use tallow_builder::{Network, NodeId};
 use tallow_exporter::onnx::CAM;
 use tallow_input::{ModelCard, Preprocess, RgbImage, decode_file};
-use tallow_runtime::{Classifier, EngineChoice, EngineOptions, OutputKind};
+use tallow_runtime::{Classifier, Element, EngineChoice, EngineOptions, OutputKind};
 use tallow_trainer::plot::{self, ActivationMap};
 
 use crate::failure::usage;
@@ -156,12 +156,13 @@ impl Source {
 
     /// The maps of the classes that were asked for.
     fn maps(&self, photo: &RgbImage, args: &Args) -> Result<Vec<ActivationMap>> {
-        let Preprocess { width, height, .. } = *self.preprocess();
-        let shape = (1, 3, height as usize, width as usize);
-        let input = self.preprocess().apply(photo)?;
         match self {
             Self::Engine(classifier, output) => {
-                let outputs = classifier.network().run(ArrayView4::from_shape(shape, &input)?)?;
+                let photo = std::slice::from_ref(photo);
+                let outputs = match classifier.network().info().element {
+                    Element::Float => classifier.network().run(classifier.prepare(photo)?.view())?,
+                    Element::Byte => classifier.network().run(classifier.pixels(photo)?.view())?,
+                };
                 let scores: Vec<f32> = outputs[classifier.scores_index()].iter().copied().collect();
                 let probabilities = match classifier.output() {
                     OutputKind::Probabilities => scores.iter().map(|&score| f64::from(score)).collect(),
@@ -173,7 +174,9 @@ impl Source {
                 self.chosen(args, &probabilities, map)
             }
             Self::Network(network, _) => {
-                let images = Tensor::from_vec(input, shape, &Device::Cpu)?;
+                let Preprocess { width, height, .. } = *self.preprocess();
+                let shape = (1, 3, height as usize, width as usize);
+                let images = Tensor::from_vec(self.preprocess().apply(photo)?, shape, &Device::Cpu)?;
                 let layer = match &args.layer {
                     Some(name) => Some(find(network, name)?),
                     None => None,

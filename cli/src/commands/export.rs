@@ -48,6 +48,10 @@ pub struct Args {
     /// Add class activation maps as a second output, `cam`: where in the image the network sees each class
     #[arg(long)]
     cam: bool,
+    /// Put the normalisation into the .onnx graph: it takes uint8 pixels [N, H, W, 3] at the network's size and gives
+    /// probabilities
+    #[arg(long)]
+    embed_preprocessing: bool,
     /// Fix the number of images a run takes
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -87,6 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
         fold: !args.no_fold,
         softmax: args.softmax,
         cam: args.cam,
+        embed_preprocessing: args.embed_preprocessing,
         batch: args.batch,
     };
     let options = SavedModelOptions { version: args.model_version.unwrap_or(1), fold: args.fold, onnx };
@@ -104,18 +109,26 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Refuses flags that the format has no use for.
 fn check(args: &Args) -> Result<()> {
-    let of_onnx = args.no_fold || args.softmax || args.cam || args.batch.is_some() || args.opset.is_some();
+    let of_onnx = args.no_fold
+        || args.softmax
+        || args.cam
+        || args.embed_preprocessing
+        || args.batch.is_some()
+        || args.opset.is_some();
     match args.format {
         Format::Onnx if args.fold => Err(usage("an .onnx file is folded unless --no-fold says otherwise")),
         Format::Onnx if args.model_version.is_some() => {
             Err(usage("--model-version is for --format saved-model"))
         }
+        Format::SavedModel if args.embed_preprocessing => {
+            Err(usage("a SavedModel takes normalised images: --embed-preprocessing is for --format onnx"))
+        }
         Format::SavedModel if args.softmax => Err(usage(
             "a SavedModel gives logits, probabilities and classes in any case: --softmax is for --format onnx",
         )),
         Format::TfCheckpoint if of_onnx || args.fold || args.model_version.is_some() => Err(usage(
-            "a checkpoint holds the weights as they are: --opset, --fold, --no-fold, --softmax, --cam, --batch and \
-             --model-version are not for it",
+            "a checkpoint holds the weights as they are: --opset, --fold, --no-fold, --softmax, --cam, \
+             --embed-preprocessing, --batch and --model-version are not for it",
         )),
         _ => Ok(()),
     }

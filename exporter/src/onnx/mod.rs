@@ -17,6 +17,7 @@ use crate::atomic::{Existing, write_file};
 use crate::error::{Error, Result};
 use crate::passes;
 use encode::Encoding;
+use lower::Ends;
 use proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
 /// The oldest operator set that is written.
@@ -26,6 +27,8 @@ pub const NEWEST_OPSET: u32 = 21;
 
 /// The name of the network's input in the file.
 pub const INPUT: &str = "images";
+/// The name of the input of a file that normalises images itself.
+pub const PIXELS: &str = "pixels";
 /// The name of the output that holds scores before softmax.
 pub const LOGITS: &str = "logits";
 /// The name of the output that holds softmax's.
@@ -45,13 +48,16 @@ pub struct OnnxOptions {
     /// Adds the class activation maps as a second output, [`CAM`]: `[N, classes, rows, columns]` at the resolution of the
     /// last feature map. A map's mean plus the classifier's bias is the logit (Zhou et al. 2016, section 2).
     pub cam: bool,
+    /// Puts the normalisation into the graph, which then takes [`PIXELS`], bytes `[N, H, W, 3]` at the network's size, and
+    /// ends in softmax. Resizing and cropping stay outside: they depend on each image's size.
+    pub embed_preprocessing: bool,
     /// Fixes the batch; `None` leaves it symbolic, as `N`.
     pub batch: Option<usize>,
 }
 
 impl Default for OnnxOptions {
     fn default() -> Self {
-        Self { opset: 17, fold: true, softmax: false, cam: false, batch: None }
+        Self { opset: 17, fold: true, softmax: false, cam: false, embed_preprocessing: false, batch: None }
     }
 }
 
@@ -123,7 +129,15 @@ fn encode(
     if options.batch == Some(0) {
         return Err(refuse("a batch of 0 images is no batch"));
     }
-    let (inference, weights) = passes::inference(graph, weights, options.fold, options.softmax)?;
+    let pixels = match (options.embed_preprocessing, card) {
+        (false, _) => None,
+        (true, Some(card)) => Some(&card.preprocess),
+        (true, None) => {
+            return Err(refuse("nothing says how its images are normalised: give it a model card"));
+        }
+    };
+    let softmax = options.softmax || options.embed_preprocessing;
+    let (inference, weights) = passes::inference(graph, weights, options.fold, softmax)?;
     let kind = match inference.node(inference.output()).op {
         Op::Softmax => OutputKind::Probabilities,
         _ => OutputKind::Logits,
@@ -137,7 +151,8 @@ fn encode(
         OutputKind::Probabilities => PROBABILITIES,
     };
     let cam = if options.cam { Some(cam_head(&inference)?) } else { None };
-    let (proto, initializers) = lower::lower(&inference, &weights, output, cam, options.batch);
+    let ends = Ends { output, cam, pixels, batch: options.batch };
+    let (proto, initializers) = lower::lower(&inference, &weights, &ends);
     let head = ModelProto {
         ir_version,
         producer_name: "tallow".into(),

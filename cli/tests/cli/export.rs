@@ -115,7 +115,8 @@ fn a_file_that_normalises_itself_labels_and_measures_as_the_other_does() {
         .map(|model| typed(at, &format!("eval {model} --data data --engine tract --json")).json());
     assert_eq!(inside["top1"], outside["top1"]);
     assert!((inside["loss"].as_f64().unwrap() - outside["loss"].as_f64().unwrap()).abs() < 1e-5);
-    typed(at, &format!("predict pixels.onnx {line} --mean 0,0,0")).fails(1, &["normalises the images itself"]);
+    typed(at, &format!("predict pixels.onnx {line} --mean 0,0,0"))
+        .fails(1, &["normalises the images itself"]);
     for format in ["saved-model", "tf-checkpoint"] {
         typed(at, &format!("export run --embed-preprocessing --format {format} -o x"))
             .fails(2, &["--embed-preprocessing"]);

@@ -48,6 +48,12 @@ impl Args {
         self.weights.is_some()
     }
 
+    /// Whether anything is said, with or without weights.
+    pub fn says_anything(&self) -> bool {
+        let Self { weights, model, classes, key } = self;
+        weights.is_some() || model.is_some() || classes.is_some() || key.is_some()
+    }
+
     /// The network with the weights that are named, if any are.
     pub fn open(&self, said: Said) -> Result<Option<Trained>> {
         let Some(source) = &self.weights else { return Ok(None) };

@@ -1,6 +1,6 @@
 //! Weights of a network out of whatever file has them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use tallow_builder::weights::read_safetensors;
@@ -9,7 +9,7 @@ use tallow_builder::{Graph, Weights};
 use crate::adopt::{Head, adopt};
 use crate::error::{Error, Result};
 use crate::kind::{Kind, kind_of};
-use crate::tensorflow::{bundle_at, is_saved_model, read_variables};
+use crate::tensorflow::{bundle_at, checkpoints, is_saved_model, read_variables};
 use crate::torch::read_state_dict;
 
 /// Weights and what came with them.
@@ -19,6 +19,8 @@ pub struct Imported {
     pub weights: Weights,
     /// What belongs to the training and not to the network: optimiser slots, averages, step counters.
     pub left_out: Vec<String>,
+    /// The file, or the prefix of the checkpoint's files.
+    pub source: PathBuf,
 }
 
 /// Reads weights, strictly: what is missing, left over or wrongly shaped is an error that lists all of it, and says
@@ -58,14 +60,24 @@ pub fn read_weights(
         _ => read_safetensors(path, device)?,
     };
     let weights = adopt(graph, tensors, &path.display().to_string(), head, device)?;
-    Ok(Imported { weights, left_out: vec![] })
+    Ok(Imported { weights, left_out: vec![], source: path.to_owned() })
 }
 
-/// The error about a directory without a tensor bundle.
+/// The error about a directory without a tensor bundle, or with too many.
 fn no_weights_in(path: &Path) -> Error {
-    let problem = match is_saved_model(path) {
-        true => "is a SavedModel without its weights: copy its variables/ folder too",
-        false => "holds neither a checkpoint nor a SavedModel: name a file",
+    let name = |prefix: &PathBuf| prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let problem = match (checkpoints(path, ".index").as_slice(), checkpoints(path, ".data-").as_slice()) {
+        ([first, _, ..], _) => {
+            format!("holds several checkpoints: name one of them, such as {}", first.display())
+        }
+        (_, [part, ..]) => {
+            let part = name(part);
+            format!("holds data of the checkpoint {part}, but no {part}.index: copy that too")
+        }
+        _ if is_saved_model(path) => {
+            "is a SavedModel without its weights: copy its variables/ folder too".into()
+        }
+        _ => "holds neither a checkpoint nor a SavedModel: name a file".into(),
     };
-    Error::NoWeights { path: path.to_owned(), problem: problem.into() }
+    Error::NoWeights { path: path.to_owned(), problem }
 }

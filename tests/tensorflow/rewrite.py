@@ -2,7 +2,7 @@
 
     python rewrite.py FOLDER NUMBER
 
-FOLDER/model is read; sharded, objects, objects_alone, resaved and slots are written beside it.
+FOLDER/model is read; sharded, objects, objects_alone, moved, sgd, resaved and slots are written beside it.
 """
 
 import pathlib
@@ -18,6 +18,12 @@ for variable in loaded.variables:
 # TensorFlow 2: the model as an object, with a save counter; the same without one; the SavedModel again.
 tf.train.Checkpoint(model=loaded).save(str(folder / "objects" / "training"))
 tf.train.Checkpoint(model=loaded).write(str(folder / "objects_alone"))
+# Keras' optimisers keep their slots beside the model, under names of their own; a step of size 0 makes them.
+for name, optimizer in [("adam", tf.keras.optimizers.Adam(0.0)), ("sgd", tf.keras.optimizers.SGD(0.0, momentum=0.9))]:
+    optimizer.apply_gradients([(tf.ones_like(v), v) for v in loaded.trainable_variables])
+    tf.train.Checkpoint(model=loaded, optimizer=optimizer, step=tf.Variable(3)).save(str(folder / name / "training"))
+# A folder that was moved: the state file names the absolute path where it was.
+(folder / "adam").rename(folder / "moved")
 tf.saved_model.save(loaded, str(folder / "resaved"))
 
 # TensorFlow 1: several data files, variables in parts, the slots of an optimiser.

@@ -107,8 +107,16 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json { json(&written) } else { say!("{written}") }
 }
 
-/// Refuses flags that the format has no use for.
+/// Refuses flags that the format, or what is exported, has no use for.
 fn check(args: &Args) -> Result<()> {
+    let of_weights =
+        args.size.is_some() || args.width.is_some() || args.height.is_some() || args.labels.is_some();
+    if args.from.is_some() && (of_weights || args.pretrained.says_anything()) {
+        return Err(usage(
+            "a run or SavedModel says itself what it is: --model, --classes, --key, --size, --width, --height and \
+             --labels are for --weights",
+        ));
+    }
     let of_onnx = args.no_fold
         || args.softmax
         || args.cam

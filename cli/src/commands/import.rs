@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     existing.check_file(&args.output)?;
     let graph = network(args)?;
-    let Imported { weights, left_out } =
+    let Imported { weights, left_out, source } =
         read_weights(&graph, &args.file, args.key.as_deref(), Head::Kept, &Device::Cpu)?;
     weights.save(&args.output)?;
     let parameters = graph.totals().parameters;
@@ -77,6 +77,9 @@ pub fn run(args: &Args) -> Result<()> {
             left_out.len()
         );
     }
+    if source != args.file {
+        note!("read from {}", source.display());
+    }
     say!("{}  {} with {} parameters", args.output.display(), graph.name(), thousands(parameters as u64))
 }
 
@@ -84,8 +87,10 @@ fn network(args: &Args) -> Result<Graph> {
     let Some(model) = &args.model else {
         return of_saved_model(&args.file);
     };
-    let options =
-        Options { classes: args.classes, width: args.size, height: args.size, ..Options::default() };
+    // A SavedModel of Tallow's says how many classes it has.
+    let own = || SavedModel::open(&args.file).ok().map(|model| model.graph().output_shape().elements());
+    let classes = args.classes.or_else(own);
+    let options = Options { classes, width: args.size, height: args.size, ..Options::default() };
     Ok(tallow_models::build(model, &options)?)
 }
 

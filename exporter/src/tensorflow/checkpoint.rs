@@ -130,10 +130,27 @@ fn write_state(directory: &Path, newest: &str) -> Result<()> {
     write_file(&path, Existing::Replace, |file| std::io::Write::write_all(file, text.as_bytes()))
 }
 
-/// The newest checkpoint of a directory, as its state file names it: the bundle's prefix.
+/// The newest checkpoint of a directory, as its state file names it, else the only one in it: the bundle's prefix. Of a
+/// path in the state file the last part counts: TensorFlow writes absolute ones, and folders are moved and copied.
 pub(super) fn latest(directory: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(directory.join(STATE)).ok()?;
+    let text = fs::read_to_string(directory.join(STATE)).unwrap_or_default();
     let name =
-        text.lines().find_map(|line| line.strip_prefix("model_checkpoint_path: \"")?.strip_suffix('"'))?;
-    Some(directory.join(name))
+        text.lines().find_map(|line| line.strip_prefix("model_checkpoint_path: \"")?.strip_suffix('"'));
+    let named = name.and_then(|name| Some(directory.join(Path::new(name).file_name()?)));
+    let is_whole = |prefix: &PathBuf| index_path(prefix).is_file();
+    named.filter(is_whole).or_else(|| match checkpoints(directory, ".index").as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    })
+}
+
+/// The prefixes of the files in a directory whose names have `part` after them, sorted, each once.
+pub(crate) fn checkpoints(directory: &Path, part: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<PathBuf> =
+        names.filter_map(|name| Some(directory.join(&name[..name.rfind(part)?]))).collect();
+    found.sort();
+    found.dedup();
+    found
 }

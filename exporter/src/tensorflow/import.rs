@@ -80,21 +80,30 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         let tensor = variable.tensor(values)?.to_device(device)?;
         tensors.insert(variable.parameter.name, tensor);
     }
-    let extra: Vec<String> = keys.into_keys().filter(|name| !used.contains(name)).collect();
-    let (left_out, unexpected) = extra.into_iter().partition(|name| is_of_training(name, &used));
-    differences.unexpected = unexpected;
+    let root = only_root(keys.iter().filter(|(name, _)| used.contains(*name)).map(|(_, key)| key.as_str()));
+    let extra = keys.iter().filter(|(name, _)| !used.contains(*name));
+    let (left_out, unexpected): (Vec<_>, Vec<_>) =
+        extra.partition(|(name, key)| is_of_training(name, &used) || is_beside(key, root));
+    let names = |keys: Vec<(&String, &String)>| keys.into_iter().map(|(name, _)| name.clone()).collect();
+    let left_out = names(left_out);
+    differences.unexpected = names(unexpected);
     let Differences { missing, unexpected, mismatched } = &differences;
     let biases = !unexpected.is_empty() && unexpected.iter().all(|name| name.ends_with("/bias"));
     if biases && !missing.is_empty() && batch_norms_missing && mismatched.is_empty() {
         return Err(Error::Folded { path: prefix.to_owned(), network: graph.name().to_owned() });
     }
     if !differences.is_empty() {
-        let error = tallow_builder::Error::Weights {
-            origin: prefix.display().to_string(),
-            network: graph.name().to_owned(),
-            differences: Box::new(differences),
-        };
-        return Err(error.into());
+        let (origin, network) = (prefix.display().to_string(), graph.name().to_owned());
+        let classes = classes_of(graph, &differences);
+        let differences = Box::new(differences);
+        return Err(match classes {
+            Some(classes) => {
+                let own = graph.output_shape().elements();
+                let advice = format!("its weights are for {classes} classes, not {own}");
+                Error::OtherNetwork { origin, network, differences, advice }
+            }
+            None => tallow_builder::Error::Weights { origin, network, differences }.into(),
+        });
     }
     if let (Head::New { seed }, Some(classifier), true) = (head, replaced, new_head) {
         let drawn = Weights::init(graph, seed, device)?;
@@ -108,7 +117,33 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         }
     }
     let weights = Weights::from_tensors(graph, tensors, &prefix.display().to_string())?;
-    Ok(Imported { weights, left_out })
+    Ok(Imported { weights, left_out, source: prefix.to_owned() })
+}
+
+/// The classes that the file's classifier has, if nothing but that differs.
+fn classes_of(graph: &Graph, differences: &Differences) -> Option<usize> {
+    let classifier = graph.classifier()?;
+    let own: Vec<String> = variables(graph)
+        .into_iter()
+        .filter(|variable| variable.parameter.node == classifier)
+        .map(|variable| variable.name)
+        .collect();
+    let Differences { missing, unexpected, mismatched } = differences;
+    let is_head =
+        missing.is_empty() && unexpected.is_empty() && mismatched.iter().all(|m| own.contains(&m.name));
+    mismatched.first().filter(|_| is_head)?.actual.last().copied()
+}
+
+/// The first part of the keys, where an object holds all of them: `model` of `tf.train.Checkpoint(model=…, optimizer=…)`.
+fn only_root<'a>(mut keys: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let root = |key: &'a str| key.split_once('/').map(|(root, _)| root).filter(|_| key.ends_with(VALUE));
+    let first = root(keys.next()?)?;
+    keys.all(|key| root(key) == Some(first)).then_some(first)
+}
+
+/// Whether an object's value lies beside the object with the network, as the slots of Keras' optimisers do.
+fn is_beside(key: &str, network: Option<&str>) -> bool {
+    network.is_some_and(|network| key.ends_with(VALUE) && key.split('/').next() != Some(network))
 }
 
 /// The bundle's keys by the variables' names. An object-based checkpoint tells the names; else the keys are the names.
@@ -170,7 +205,7 @@ mod tests {
         for path in [folder.path().to_owned(), prefix.clone(), index_path(&prefix)] {
             let found = bundle_at(&path).unwrap();
             assert_eq!(found, prefix);
-            let Imported { weights, left_out } =
+            let Imported { weights, left_out, .. } =
                 read_variables(&graph, &found, Head::Kept, &Device::Cpu).unwrap();
             assert_eq!(left_out, ["global_step"]);
             for ((name, a), (_, b)) in weights.iter().zip(newest.iter()) {
@@ -200,6 +235,61 @@ mod tests {
         let text =
             read_variables(&g.finish(x).unwrap(), &prefix, Head::Kept, &Device::Cpu).unwrap_err().to_string();
         assert!(text.contains("1 missing: stem/kernel; 5 unexpected: layer1/0/bn/beta, "), "{text}");
+    }
+
+    #[test]
+    fn a_folder_is_taken_for_the_checkpoint_in_it_or_says_why_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, graph) = (folder.path(), graph(4));
+        let weights = Weights::init(&graph, 1, &Device::Cpu).unwrap();
+        for step in [1, 2] {
+            write_checkpoint(at, &graph, &weights, Step(step), Existing::Keep).unwrap();
+        }
+        // As TensorFlow writes it for an absolute prefix, in a folder that has been moved since.
+        std::fs::write(at.join("checkpoint"), "model_checkpoint_path: \"/elsewhere/model.ckpt-1\"\n")
+            .unwrap();
+        assert_eq!(bundle_at(at), Some(at.join("model.ckpt-1")));
+        std::fs::remove_file(at.join("checkpoint")).unwrap();
+        let refused = || {
+            let error = crate::read_weights(&graph, at, None, Head::Kept, &Device::Cpu).unwrap_err();
+            error.to_string()
+        };
+        assert!(refused().contains("several checkpoints"), "{}", refused());
+        std::fs::remove_file(at.join("model.ckpt-1.index")).unwrap();
+        assert_eq!(bundle_at(at), Some(at.join("model.ckpt-2")));
+        std::fs::remove_file(at.join("model.ckpt-2.index")).unwrap();
+        assert!(refused().contains("model.ckpt-1, but no model.ckpt-1.index"), "{}", refused());
+    }
+
+    #[test]
+    fn another_number_of_classes_is_named() {
+        let network = |classes| {
+            let mut g = GraphBuilder::new("net", Shape::map(3, 2, 2));
+            let x = g.flatten("flatten", g.input()).unwrap();
+            let x = g.linear("fc", x, tallow_builder::graph::Linear::uniform(classes, 0.1)).unwrap();
+            g.finish(x).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let weights = Weights::init(&network(4), 1, &Device::Cpu).unwrap();
+        write_checkpoint(folder.path(), &network(4), &weights, Step(1), Existing::Keep).unwrap();
+        let prefix = bundle_at(folder.path()).unwrap();
+        let text = read_variables(&network(3), &prefix, Head::Kept, &Device::Cpu).unwrap_err().to_string();
+        assert!(text.contains("its weights are for 4 classes, not 3"), "{text}");
+        let new = read_variables(&network(3), &prefix, Head::New { seed: 1 }, &Device::Cpu).unwrap();
+        let drawn = Weights::init(&network(3), 1, &Device::Cpu).unwrap();
+        assert_eq!(new.weights.get("fc.weight").to_string(), drawn.get("fc.weight").to_string());
+    }
+
+    #[test]
+    fn what_lies_beside_the_network_in_an_object_graph_is_of_the_training() {
+        let key = |path: &str| format!("{path}{VALUE}");
+        let used = [key("model/a"), key("model/b/c")];
+        let root = only_root(used.iter().map(String::as_str));
+        assert_eq!(root, Some("model"));
+        assert!(is_beside(&key("optimizer/_variables/3"), root) && !is_beside(&key("model/d"), root));
+        let apart = [key("a/x"), key("b/x")];
+        assert_eq!(only_root(apart.iter().map(String::as_str)), None);
+        assert_eq!(only_root(["a/kernel", "a/bias"].into_iter()), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod saver;
 mod training;
 mod variables;
 
+pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{Checkpoint, Step, write_checkpoint};
 pub use import::{bundle_at, read_variables};
 pub(crate) use saved_model::is_saved_model;

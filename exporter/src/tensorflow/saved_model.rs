@@ -127,6 +127,14 @@ impl SavedModel {
             return Err(Error::SavedModel { path: path.to_owned(), problem });
         };
         let graph: Graph = read_json(&path.join(NETWORK))?;
+        // Nothing here needs it, but whoever finds the model damaged should find it out before it is deployed.
+        let bytes = fs::read(path.join(GRAPH)).map_err(|source| io(&path.join(GRAPH), source))?;
+        let has_graph =
+            proto::SavedModel::decode(&bytes[..]).is_ok_and(|model| !model.meta_graphs.is_empty());
+        if !has_graph {
+            let problem = "is damaged: export the model again".into();
+            return Err(Error::SavedModel { path: path.join(GRAPH), problem });
+        }
         let onnx = path.join(ONNX);
         let Some(card) = read_card(&onnx)? else {
             return Err(Error::Onnx { path: onnx, problem: "it has no tallow metadata".into() });

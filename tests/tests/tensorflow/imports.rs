@@ -34,11 +34,13 @@ fn what_tensorflow_wrote(python: &Python) -> Result<(), Failed> {
         ("sharded", "global_step"),
         ("objects", "save_counter"),
         ("objects_alone", ""),
+        ("moved", "adam"),
+        ("sgd", "momentum"),
         ("resaved", ""),
         ("slots", "Momentum"),
     ] {
         let path = folder.path().join(name);
-        let Imported { weights: read, left_out } =
+        let Imported { weights: read, left_out, .. } =
             read_weights(&graph, &path, None, Head::Kept, &Device::Cpu)?;
         let training = extra.is_empty() || left_out.iter().any(|name| name.contains(extra));
         if !training {

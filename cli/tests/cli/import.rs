@@ -38,7 +38,7 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
         &[
             "does not fit network `resnet20`",
             "105 missing: bn1/beta",
-            "wrong shape: fc/bias (needs [10], has [3])",
+            "wrong shape: fc/kernel (needs [64, 3], has [128, 3])",
         ],
     );
     typed(at, "import nowhere.pth --model resnet18 -o new.safetensors")

@@ -2,7 +2,9 @@
 //! ONNX Runtime on the CPU, tract). A file that Tallow exported says itself how its images are prepared and what
 //! its classes are called; the libonnxruntime that `ort` needs is found, or installed, here.
 
+pub mod certificate;
 mod classifier;
+mod description;
 mod engines;
 mod error;
 pub mod install;
@@ -13,7 +15,9 @@ mod prediction;
 mod report;
 mod select;
 
+pub use certificate::{Certificate, Certified, CertifiedEngine};
 pub use classifier::{Classifier, ClassifierBuilder};
+pub use description::{CardDescription, Description, ValueDescription};
 pub use engines::{Engine, EngineChoice, EngineKind, EngineOptions};
 pub use error::RuntimeError;
 pub use library::{LibrarySearch, SearchStep, find_library};

@@ -10,7 +10,7 @@ use prost::Message;
 use crate::error::{RuntimeError, one_line};
 
 /// Field numbers of the ONNX messages. Everything else in a file is skipped.
-mod proto {
+pub(crate) mod proto {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Model {
         #[prost(int64, tag = "1")]
@@ -197,16 +197,16 @@ impl ModelInfo {
         };
         let info = tensor_info(input);
         let rank = info.dims.as_ref().map(Vec::len);
-        if elem_type(input) != FLOAT || rank.is_some_and(|rank| rank != 4) {
+        if value_type(input) != FLOAT || rank.is_some_and(|rank| rank != 4) {
             return Err(wrong(format!(
                 "the input `{}` is {} {}, expected float32 [N, C, H, W]",
                 info.name,
-                type_name(elem_type(input)),
+                type_name(value_type(input)),
                 info.shape_text()
             )));
         }
         let outputs: Vec<TensorInfo> =
-            graph.output.iter().filter(|value| elem_type(value) == FLOAT).map(tensor_info).collect();
+            graph.output.iter().filter(|value| value_type(value) == FLOAT).map(tensor_info).collect();
         if outputs.is_empty() {
             return Err(wrong("the graph has no float32 output".into()));
         }
@@ -228,11 +228,11 @@ impl ModelInfo {
     }
 }
 
-fn elem_type(value: &proto::Value) -> i32 {
+pub(crate) fn value_type(value: &proto::Value) -> i32 {
     value.r#type.as_ref().and_then(|t| t.tensor.as_ref()).map_or(0, |tensor| tensor.elem_type)
 }
 
-fn tensor_info(value: &proto::Value) -> TensorInfo {
+pub(crate) fn tensor_info(value: &proto::Value) -> TensorInfo {
     let shape =
         value.r#type.as_ref().and_then(|t| t.tensor.as_ref()).and_then(|tensor| tensor.shape.as_ref());
     let dims = shape.map(|shape| {
@@ -247,7 +247,7 @@ fn tensor_info(value: &proto::Value) -> TensorInfo {
 }
 
 /// The names of ONNX's element types that image models are met with.
-fn type_name(code: i32) -> String {
+pub(crate) fn type_name(code: i32) -> String {
     match code {
         1 => "float32".into(),
         2 => "uint8".into(),

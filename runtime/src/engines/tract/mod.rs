@@ -115,8 +115,12 @@ impl Engine for TractEngine {
         EngineKind::Tract
     }
 
+    fn version(&self) -> String {
+        format!("tract {VERSION}")
+    }
+
     fn description(&self) -> String {
-        format!("tract {VERSION} on CPU")
+        format!("{} on CPU", self.version())
     }
 
     fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {

@@ -142,12 +142,14 @@ impl fmt::Display for Report {
         for (engine, note) in self.engines.iter().filter_map(|row| Some((&row.engine, row.note.as_ref()?))) {
             writeln!(f, "{engine}: {note}")?;
         }
-        let verdict = if self.agrees { "agree" } else { "do NOT agree" };
-        write!(
-            f,
-            "The engines {verdict} within {:.0e} of the largest output of {}.",
-            self.tolerance, self.reference
-        )?;
+        let compared = |row: &Row| matches!(row.outcome, Outcome::Compared { .. });
+        if self.engines.iter().any(compared) {
+            let verdict = if self.agrees { "agree" } else { "do NOT agree" };
+            let (tolerance, reference) = (self.tolerance, &self.reference);
+            write!(f, "The engines {verdict} within {tolerance:.0e} of the largest output of {reference}.")?;
+        } else {
+            write!(f, "Nothing was compared, so nothing is proved: that takes two engines that run the file.")?;
+        }
         let absent = |row: &&Row| matches!(row.outcome, Outcome::NotRun { .. });
         let absent: Vec<&str> = self.engines.iter().filter(absent).map(|row| row.engine.as_str()).collect();
         if !absent.is_empty() {
@@ -244,6 +246,7 @@ The engines agree within 1e-5 of the largest output of candle. Not run, so not p
         let tract = || row("tract", compared(1e-7), None);
         assert!(report(vec![candle(), tract()]).agrees);
         assert!(!report(vec![candle()]).agrees);
+        assert!(report(vec![candle()]).to_string().contains("Nothing was compared"));
         assert!(!report(vec![candle(), tract(), row("ort", compared(2e-5), None)]).agrees);
         assert!(!report(vec![candle(), tract(), row("ort", compared(f64::NAN), None)]).agrees);
         let failed = Outcome::Failed { reason: "broken".into() };

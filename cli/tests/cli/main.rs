@@ -17,3 +17,4 @@ mod predict;
 mod summary;
 mod support;
 mod train;
+mod verify;

@@ -13,6 +13,8 @@ use candle_onnx::onnx::{
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Value {
     pub(super) name: String,
+    /// The node's name, which people know a layer by; the value's where it has none.
+    pub(super) layer: String,
     /// The operator that gives it.
     pub(super) op: String,
     /// The operator's attributes, such as `kernel_shape=3,3 pads=1,1,1,1`.
@@ -43,8 +45,14 @@ pub(super) fn expose(model: &ModelProto, images: &str) -> (ModelProto, Vec<Value
                 graph.output.push(float(name));
             }
             let attributes = node.attribute.iter().filter_map(text).collect::<Vec<_>>().join(" ");
-            let (name, op) = (name.clone(), node.op_type.clone());
-            values.push(Value { name, op, attributes, inputs: inputs.clone() });
+            let layer = if node.name.is_empty() { name } else { &node.name };
+            values.push(Value {
+                name: name.clone(),
+                layer: layer.clone(),
+                op: node.op_type.clone(),
+                attributes,
+                inputs: inputs.clone(),
+            });
         }
     }
     // Some name the batch axis, which keeps engines from fixing it.

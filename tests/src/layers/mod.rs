@@ -216,7 +216,8 @@ impl<'a> Comparison<'a> {
                 false => difference.distance.max_rel(),
             };
             rows.push(LayerRow {
-                layer: value.name.clone(),
+                layer: value.layer.clone(),
+                value: value.name.clone(),
                 op: value.op.clone(),
                 attributes: value.attributes.clone(),
                 shape: tensors.first().map_or(vec![], |tensor| tensor.shape().to_vec()),

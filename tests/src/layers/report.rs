@@ -44,8 +44,10 @@ pub struct LayerEngine {
 /// A value of the graph: a layer's output, or a step within a layer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerRow {
-    /// Its name in the file, which is the layer's in files of Tallow's.
+    /// The name of the node that gives it; files of Tallow's call nodes as the network calls its layers.
     pub layer: String,
+    /// Its own name in the file.
+    pub value: String,
     /// The operator that gives it.
     pub op: String,
     /// The operator's attributes.
@@ -71,7 +73,7 @@ pub struct Culprit {
     /// The layer.
     #[serde(flatten)]
     pub row: LayerRow,
-    /// Its inputs with their own differences; the images have none.
+    /// The layers that it takes, with their own differences; the images have none.
     pub inputs_differences: Vec<(String, BTreeMap<String, f64>)>,
     /// Whether the difference comes into being in this layer: it is far larger than its inputs'.
     pub sudden: bool,
@@ -134,8 +136,10 @@ impl Culprit {
 
     fn new(row: LayerRow, layers: &[LayerRow]) -> Self {
         let before = |name: &String| {
-            let input = layers.iter().find(|row| row.layer == *name);
-            (name.clone(), input.map_or_else(BTreeMap::new, |input| input.differences.clone()))
+            match layers.iter().find(|row| row.value == *name) {
+                Some(input) => (input.layer.clone(), input.differences.clone()),
+                None => (name.clone(), BTreeMap::new()),
+            }
         };
         let inputs_differences: Vec<_> = row.inputs.iter().map(before).collect();
         let inputs = inputs_differences.iter().flat_map(|(_, differences)| differences.values());

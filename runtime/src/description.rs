@@ -84,7 +84,10 @@ impl Description {
         let certificate = Certified::read(&file, &bytes)?;
         let wrong = |reason: String| RuntimeError::Model { file: file.clone(), reason };
         let model = Model::decode(bytes.as_slice()).map_err(|e| {
-            wrong(format!("not an ONNX model, or damaged ({}): name another file", one_line(e)))
+            wrong(format!(
+                "not an ONNX model, or damaged ({}): name another file, or export it again",
+                one_line(e)
+            ))
         })?;
         let graph = model.graph.ok_or_else(|| wrong("not an ONNX model: it has no graph".into()))?;
         let props = model.metadata_props.into_iter().map(|entry| (entry.key, entry.value));

@@ -160,7 +160,14 @@ fn adapt(model: &mut ModelProto) -> Result<Vec<&'static str>, String> {
             "AveragePool" if !zero(attribute(&node, "pads")) => return Err("AveragePool pads".into()),
             "Conv" if !square(attribute(&node, "strides")) => return Err("Conv strides, unequal".into()),
             "Conv" if !square(attribute(&node, "dilations")) => return Err("Conv dilations, unequal".into()),
-            "ReduceMean" if node.input.len() > 1 => return Err("ReduceMean axes, as an input".into()),
+            "ReduceMean" if node.input.len() > 1 => {
+                let axes = constant(&node.input[1], &nodes, &graph.initializer);
+                let axes = axes.ok_or("ReduceMean axes, computed")?;
+                node.input.truncate(1);
+                node.attribute.retain(|attribute| attribute.name != "noop_with_empty_axes");
+                node.attribute.push(ints("axes", &axes));
+                Some("ReduceMean with its axes as an attribute")
+            }
             op if !KNOWN.contains(&op) => return Err(op.to_owned()),
             _ => None,
         };
@@ -169,6 +176,21 @@ fn adapt(model: &mut ModelProto) -> Result<Vec<&'static str>, String> {
     }
     graph.node = nodes;
     Ok(rewritten)
+}
+
+/// The integers that an initializer or a Constant node holds.
+fn constant(name: &str, nodes: &[NodeProto], initializers: &[TensorProto]) -> Option<Vec<i64>> {
+    let by_node = || {
+        let node =
+            nodes.iter().find(|node| node.op_type == "Constant" && node.output.iter().any(|o| o == name))?;
+        node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_ref()
+    };
+    let tensor = initializers.iter().find(|tensor| tensor.name == name).or_else(by_node)?;
+    if tensor.raw_data.is_empty() {
+        return Some(tensor.int64_data.clone());
+    }
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_le_bytes);
+    tensor.raw_data.chunks(8).map(number).collect()
 }
 
 /// Takes away a max pool's padding and returns a node that pads by reflection before it. That is the same as padding

@@ -19,7 +19,10 @@ mod verify;
 
 pub use certify::Certifier;
 pub use error::Error;
-pub use layers::{Culprit, LayerEngine, LayerOptions, LayerReport, LayerRow, verify_layers};
+pub use layers::{
+    Culprit, Differences, LayerDifference, LayerEngine, LayerOptions, LayerReport, LayerRow, Origin,
+    verify_layers,
+};
 pub use randomised::randomised;
 pub use report::{Outcome, OutputRow, Report, Row};
 pub use verify::{VerifyOptions, verify};

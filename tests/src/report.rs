@@ -148,7 +148,10 @@ impl fmt::Display for Report {
             let (tolerance, reference) = (self.tolerance, &self.reference);
             write!(f, "The engines {verdict} within {tolerance:.0e} of the largest output of {reference}.")?;
         } else {
-            write!(f, "Nothing was compared, so nothing is proved: that takes two engines that run the file.")?;
+            write!(
+                f,
+                "Nothing was compared, so nothing is proved: that takes two engines that run the file."
+            )?;
         }
         let absent = |row: &&Row| matches!(row.outcome, Outcome::NotRun { .. });
         let absent: Vec<&str> = self.engines.iter().filter(absent).map(|row| row.engine.as_str()).collect();
@@ -159,11 +162,13 @@ impl fmt::Display for Report {
     }
 }
 
+/// Up to how many times candle's distance to f64 rounding explains a difference: two engines that each round as candle
+/// does are at most twice as far apart, and another order of summation may round somewhat worse.
+pub(crate) const ROUNDING: f64 = 3.0;
+
 impl Report {
-    /// Where an engine differs: whether rounding explains it. Two engines whose rounding errors are each as large as
-    /// candle's are that far apart at most twice over; another summation order may round somewhat worse.
+    /// Where an engine differs: whether rounding explains it.
     fn noise_in_words(&self) -> Option<String> {
-        const WORSE: f64 = 3.0;
         let candle = self.row("candle")?.noise?;
         let differs = |row: &Row| match row.outcome {
             Outcome::Compared { max_rel, within: false, .. } => Some(max_rel),
@@ -174,7 +179,7 @@ impl Report {
             .iter()
             .filter_map(differs)
             .fold(None, |m: Option<f64>, v| Some(m.map_or(v, |m| m.max(v))))?;
-        Some(if furthest <= WORSE * candle {
+        Some(if furthest <= ROUNDING * candle {
             format!(
                 "Rounding alone does that: candle itself is {candle:.1e} away from the same network in f64, which \
                  amplifies rounding beyond the tolerance in any f32 engine."

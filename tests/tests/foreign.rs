@@ -108,7 +108,9 @@ fn agrees(path: &Path, options: &VerifyOptions) -> Report {
     let layers = verify_layers(path, None, options, &LayerOptions::default()).unwrap();
     println!("{}\n{layers}\n", layers.table(Some(5)));
     assert!(layers.first.is_none() && layers.layers.len() > 40, "{layers}");
-    assert!(layers.engines.iter().all(|e| e.engine == "candle-onnx" || e.problem.is_none() || e.engine == "ort"));
+    assert!(
+        layers.engines.iter().all(|e| e.engine == "candle-onnx" || e.problem.is_none() || e.engine == "ort")
+    );
     report
 }
 
@@ -170,9 +172,13 @@ fn weights_in_a_file_beside_are_found_and_are_not_certified() {
         for weight in &mut model.graph.as_mut().unwrap().initializer {
             let (start, length) = (data.len(), weight.raw_data.len());
             data.append(&mut weight.raw_data);
-            let entries =
-                [("location", "m.data".into()), ("offset", start.to_string()), ("length", length.to_string())];
-            weight.external_data = entries.map(|(key, value)| StringStringEntryProto { key: key.into(), value }).into();
+            let entries = [
+                ("location", "m.data".into()),
+                ("offset", start.to_string()),
+                ("length", length.to_string()),
+            ];
+            weight.external_data =
+                entries.map(|(key, value)| StringStringEntryProto { key: key.into(), value }).into();
             weight.data_location = DataLocation::External.into();
         }
     });
@@ -204,7 +210,9 @@ fn a_file_of_others_is_certified_and_stays_one_of_others() {
     assert!(std::fs::read(&path).unwrap() == certified, "the same run gives the same bytes");
     let description = Description::read(&path).unwrap();
     assert!(description.card.is_none());
-    let Certified::Valid(certificate) = description.certificate else { panic!("{:?}", description.certificate) };
+    let Certified::Valid(certificate) = description.certificate else {
+        panic!("{:?}", description.certificate)
+    };
     assert_eq!(certificate.reference, report.reference);
     assert!(certificate.engines.iter().all(|engine| engine.engine != "candle"));
 

@@ -24,7 +24,7 @@ use crate::verify::{VerifyOptions, sample_shape};
 use crate::{candle_side, double};
 use every_value::Value;
 use keep::Keeper;
-pub use report::{Culprit, LayerEngine, LayerReport, LayerRow};
+pub use report::{Culprit, Differences, LayerDifference, LayerEngine, LayerReport, LayerRow, Origin};
 
 /// What [`verify_layers`] does besides comparing.
 #[derive(Clone, Debug, Default)]
@@ -211,9 +211,9 @@ impl<'a> Comparison<'a> {
         for value in self.values {
             let Some((reference, tensors)) = self.references.get(&value.name) else { continue };
             let differences = self.differences.remove(&value.name).unwrap_or_default();
-            let relative = |difference: Difference| match difference.other_shape {
-                true => f64::INFINITY,
-                false => difference.distance.max_rel(),
+            let difference = |Difference { distance, other_shape }: Difference| match other_shape {
+                true => LayerDifference { max_abs: f64::INFINITY, max_rel: f64::INFINITY },
+                false => LayerDifference { max_abs: distance.max_abs, max_rel: distance.max_rel() },
             };
             rows.push(LayerRow {
                 layer: value.layer.clone(),
@@ -223,7 +223,7 @@ impl<'a> Comparison<'a> {
                 shape: tensors.first().map_or(vec![], |tensor| tensor.shape().to_vec()),
                 inputs: value.inputs.clone(),
                 reference: reference.clone(),
-                differences: differences.into_iter().map(|(engine, d)| (engine, relative(d))).collect(),
+                differences: differences.into_iter().map(|(engine, d)| (engine, difference(d))).collect(),
                 noise: self.noise.get(&value.name).map(Distance::max_rel),
             });
         }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::report::ROUNDING;
 use crate::verify::VerifyOptions;
 
 /// How the engines compare on every value of a graph.
@@ -58,13 +59,24 @@ pub struct LayerRow {
     pub inputs: Vec<String>,
     /// The engine that the others are compared with.
     pub reference: String,
-    /// The largest difference of each engine, relative to the reference's largest magnitude; infinite for another shape
-    /// or numbers that are not finite.
-    #[serde(serialize_with = "finite_or_null")]
-    pub differences: BTreeMap<String, f64>,
+    /// The largest difference of each engine.
+    pub differences: Differences,
     /// candle's distance to f64, relative in the same way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
+}
+
+/// How far each engine is from the reference.
+pub type Differences = BTreeMap<String, LayerDifference>;
+
+/// How far an engine is from the reference in one value. Infinite, which JSON has as null, for another shape or numbers
+/// that are not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LayerDifference {
+    /// The largest difference.
+    pub max_abs: f64,
+    /// The same, relative to the reference's largest magnitude of the value.
+    pub max_rel: f64,
 }
 
 /// The first layer that differs.
@@ -74,16 +86,35 @@ pub struct Culprit {
     #[serde(flatten)]
     pub row: LayerRow,
     /// The layers that it takes, with their own differences; the images have none.
-    pub inputs_differences: Vec<(String, BTreeMap<String, f64>)>,
-    /// Whether the difference comes into being in this layer: it is far larger than its inputs'.
-    pub sudden: bool,
+    pub inputs_differences: Vec<(String, Differences)>,
+    /// How the difference came about.
+    pub origin: Origin,
+}
+
+/// How a difference came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// candle is as far from f64 there.
+    Rounding,
+    /// It is far larger than the inputs' differences, so that it comes into being in this layer.
+    Layer,
+    /// The inputs differ nearly as much.
+    Inputs,
 }
 
 impl LayerRow {
     /// The largest difference of any engine.
     pub fn worst(&self) -> f64 {
-        self.differences.values().copied().fold(0.0, f64::max)
+        largest(self.differences.values(), |d| d.max_rel)
     }
+}
+
+fn largest<'a>(
+    differences: impl Iterator<Item = &'a LayerDifference>,
+    of: fn(&LayerDifference) -> f64,
+) -> f64 {
+    differences.map(of).fold(0.0, f64::max)
 }
 
 impl LayerReport {
@@ -122,7 +153,9 @@ impl LayerReport {
         let mut lines = vec![header.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>()];
         for row in rows {
             let mut line = vec![row.layer.clone(), row.op.clone(), shape(&row.shape)];
-            line.extend(compared.iter().map(|&engine| number(row.differences.get(engine).copied())));
+            line.extend(
+                compared.iter().map(|&engine| number(row.differences.get(engine).map(|d| d.max_rel))),
+            );
             line.extend(noisy.then(|| number(row.noise)));
             lines.push(line);
         }
@@ -135,16 +168,23 @@ impl Culprit {
     const SUDDEN: f64 = 10.0;
 
     fn new(row: LayerRow, layers: &[LayerRow]) -> Self {
-        let before = |name: &String| {
-            match layers.iter().find(|row| row.value == *name) {
-                Some(input) => (input.layer.clone(), input.differences.clone()),
-                None => (name.clone(), BTreeMap::new()),
-            }
+        let before = |name: &String| match layers.iter().find(|row| row.value == *name) {
+            Some(input) => (input.layer.clone(), input.differences.clone()),
+            None => (name.clone(), BTreeMap::new()),
         };
         let inputs_differences: Vec<_> = row.inputs.iter().map(before).collect();
-        let inputs = inputs_differences.iter().flat_map(|(_, differences)| differences.values());
-        let sudden = row.worst() > Self::SUDDEN * inputs.copied().fold(0.0, f64::max);
-        Self { row, inputs_differences, sudden }
+        // Relative alone would blame what clips large values to small ones; absolute alone, what scales values up.
+        let measures: [fn(&LayerDifference) -> f64; 2] = [|d| d.max_abs, |d| d.max_rel];
+        let sudden = measures.into_iter().all(|of| {
+            let inputs = inputs_differences.iter().flat_map(|(_, differences)| differences.values());
+            largest(row.differences.values(), of) > Self::SUDDEN * largest(inputs, of)
+        });
+        let origin = match row.noise {
+            Some(noise) if row.worst() <= ROUNDING * noise => Origin::Rounding,
+            _ if sudden => Origin::Layer,
+            _ => Origin::Inputs,
+        };
+        Self { row, inputs_differences, origin }
     }
 }
 
@@ -172,13 +212,13 @@ impl fmt::Display for Culprit {
             };
             write!(f, "\n  its input `{name}`: {text}")?;
         }
-        let verdict = if self.sudden {
-            "The difference comes into being in this layer: its inputs agree far better."
-        } else {
-            "It came in with the inputs, which differ nearly as much: rounding that grows from layer to layer, and no \
-             single layer."
-        };
-        write!(f, "\n{verdict}")
+        f.write_str(match self.origin {
+            Origin::Rounding => "\nRounding alone does that: candle itself is as far from f64 in this layer.",
+            Origin::Layer => "\nThe difference comes into being in this layer: its inputs agree far better.",
+            Origin::Inputs => {
+                "\nIt came in with the inputs, whose own difference explains it: it has grown from layer to layer."
+            }
+        })
     }
 }
 
@@ -210,8 +250,8 @@ impl fmt::Display for LayerReport {
     }
 }
 
-fn list(differences: &BTreeMap<String, f64>) -> String {
-    let each = differences.iter().map(|(engine, d)| format!("{engine} {}", number(Some(*d))));
+fn list(differences: &Differences) -> String {
+    let each = differences.iter().map(|(engine, d)| format!("{engine} {}", number(Some(d.max_rel))));
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -237,10 +277,67 @@ fn aligned(lines: &[Vec<String>]) -> String {
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// JSON has no infinity.
-fn finite_or_null<S: serde::Serializer>(
-    differences: &BTreeMap<String, f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(differences.iter().map(|(engine, d)| (engine, d.is_finite().then_some(d))))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: &str, inputs: &[&str], max_abs: f64, max_rel: f64, noise: Option<f64>) -> LayerRow {
+        LayerRow {
+            layer: format!("layer of {value}"),
+            value: value.into(),
+            op: "Conv".into(),
+            attributes: "group=1".into(),
+            shape: vec![1, 8, 4, 4],
+            inputs: inputs.iter().map(|&name| name.into()).collect(),
+            reference: "candle".into(),
+            differences: [("tract".to_owned(), LayerDifference { max_abs, max_rel })].into(),
+            noise,
+        }
+    }
+
+    fn report(rows: Vec<LayerRow>) -> LayerReport {
+        let engine = |name: &str| LayerEngine { engine: name.into(), problem: None, note: None };
+        let engines = vec![engine("candle"), engine("tract")];
+        LayerReport::new("m.onnx".into(), &VerifyOptions::default(), vec![1], engines, rows)
+    }
+
+    #[test]
+    fn a_layer_is_blamed_only_for_what_its_inputs_do_not_explain() {
+        let origin = |max_abs, max_rel, noise| {
+            let rows =
+                vec![row("a", &["images"], 1e-6, 1e-6, None), row("b", &["a"], max_abs, max_rel, noise)];
+            report(rows).first.expect("b differs").origin
+        };
+        assert_eq!(origin(1e-3, 1e-3, None), Origin::Layer);
+        assert_eq!(origin(1e-3, 1e-3, Some(1e-6)), Origin::Layer);
+        assert_eq!(origin(1e-3, 1e-3, Some(5e-4)), Origin::Rounding);
+        // What clips large values, and what scales all of them up.
+        assert_eq!(origin(1e-6, 1e-3, None), Origin::Inputs);
+        assert_eq!(origin(1e-3, 1.1e-5, None), Origin::Layer);
+        assert_eq!(origin(1e-5, 1.1e-5, None), Origin::Inputs);
+        assert_eq!(origin(f64::INFINITY, f64::INFINITY, Some(1e-3)), Origin::Layer);
+    }
+
+    #[test]
+    fn the_first_is_told_with_its_inputs_and_the_table_has_the_worst() {
+        let rows = vec![
+            row("a", &["images"], 1e-6, 1e-6, None),
+            row("b", &["a", "images"], 2e-3, 1e-3, None),
+            row("c", &["b"], 1e-2, 2e-3, None),
+        ];
+        let report = report(rows);
+        let text = report.to_string();
+        let expected = "\
+The first of 3 layers beyond 1e-5 is `layer of b`, Conv (group=1), 1×8×4×4: tract 1.00e-3
+  its input `layer of a`: tract 1.00e-6
+  its input `images`: the images, or only in one engine
+The difference comes into being in this layer: its inputs agree far better.";
+        assert_eq!(text, expected);
+        let table = report.table(Some(1));
+        assert_eq!(table, "layer       op      shape    tract\nlayer of c  Conv  1×8×4×4  2.00e-3");
+        assert_eq!(report.table(None).lines().count(), 4);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["first"]["layer"], "layer of b");
+        assert_eq!(json["first"]["origin"], "layer");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tallow_runtime::{CardDescription, Certificate, Certified, Description, ValueDescription};
+use tallow_runtime::{CardDescription, Certificate, Certified, Description, Preprocess, ValueDescription};
 
 use crate::model::onnx_file;
 use crate::output::{json, say, thousands};
@@ -76,7 +76,7 @@ fn print_card(card: &CardDescription) -> Result<()> {
     let shown: Vec<&str> = labels.iter().take(5).map(String::as_str).collect();
     let more = if labels.len() > shown.len() { ", …" } else { "" };
     line("labels", format!("{}: {}{more}", labels.len(), shown.join(", ")))?;
-    line("images", serde_json::to_string(preprocess)?)?;
+    line("images", prepared(preprocess)?)?;
     line("gives", serde_json::to_string(output)?.trim_matches('"'))?;
     metrics.iter().try_for_each(|(name, value)| line("metric", format!("{name} {value}")))
 }
@@ -103,6 +103,14 @@ fn print_certificate(verdict: &str, certificate: &Certificate) -> Result<()> {
         line("", format!("{} ({}): {result}", engine.engine, engine.version))?;
     }
     line("", format!("SHA-256 of the rest {}", certificate.sha256))
+}
+
+/// How images are prepared, in words.
+fn prepared(preprocess: &Preprocess) -> Result<String> {
+    let Preprocess { width, height, mean, std, interpolation, crop_fraction } = preprocess;
+    let filter = serde_json::to_string(interpolation)?;
+    let filter = filter.trim_matches('"');
+    Ok(format!("width {width}, height {height}, {filter}, crop {crop_fraction}, mean {mean:?}, std {std:?}"))
 }
 
 fn described(value: &ValueDescription) -> String {

@@ -9,7 +9,6 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::exec::Network;
 use crate::graph::{Graph, NodeId, Op, Shape};
-use crate::weights::Weights;
 
 /// The end of a network that class activation maps can be read off: feature map, global average pool, classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +40,13 @@ impl CamHead {
         }
     }
 
-    /// The classifier's weights as the filters `[classes, channels, 1, 1]` of a 1×1 convolution.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn filters(&self, graph: &Graph, weights: &Weights) -> Result<Tensor> {
-        let weight = weights.get(&format!("{}.weight", graph.node(self.classifier).name));
-        let (classes, channels) = weight.dims2()?;
-        Ok(weight.reshape((classes, channels, 1, 1))?)
+    /// The shape of one image's maps: classes × rows × columns.
+    pub fn shape(&self, graph: &Graph) -> Shape {
+        let classes = graph.node(self.classifier).shape.elements();
+        match graph.node(self.features).shape {
+            Shape::Map { height, width, .. } => Shape::map(classes, height, width),
+            Shape::Vector { .. } => unreachable!("a global average pool takes a map"),
+        }
     }
 }
 
@@ -70,7 +68,7 @@ pub fn class_activation_maps(network: &Network, images: &Tensor) -> Result<Optio
     })?;
     let (features, logits) = (features.expect("a layer of the graph"), logits.expect("a layer of the graph"));
     let (n, channels, height, width) = features.dims4()?;
-    let weight = head.filters(network.graph(), network.weights())?.flatten_from(1)?;
+    let weight = network.weights().get(&format!("{}.weight", network.graph().node(head.classifier).name));
     let maps = weight.broadcast_matmul(&features.reshape((n, channels, height * width))?.contiguous()?)?;
     Ok(Some((logits, maps.reshape((n, weight.dim(0)?, height, width))?)))
 }

@@ -16,11 +16,11 @@ pub fn explained(error: &io::Error) -> String {
         }
         ErrorKind::ReadOnlyFilesystem => "write to another disk, or make this one writable",
         ErrorKind::PermissionDenied => "change its permissions or its folder's, or choose another place",
+        ErrorKind::IsADirectory => "a folder has that name: name a file",
         ErrorKind::NotFound => "check the path",
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
-            "a file has the name of a folder on the way there, choose another path"
+            "a file is where the path needs a folder; choose another path"
         }
-        ErrorKind::IsADirectory => "a folder has that name, choose another",
         _ => return error.to_string(),
     };
     format!("{error}: {remedy}")

@@ -89,7 +89,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 cause.downcast_ref(),
                 Some(Hub::Network(_) | Hub::NoNetwork { .. } | Hub::Name { .. })
             )
-            || matches!(cause.downcast_ref(), Some(Export::Opset { .. } | Export::Option { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(Export::Opset { .. } | Export::Option { .. } | Export::Key { .. })
+            )
             || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
     })

@@ -59,14 +59,14 @@ impl Args {
     }
 
     /// What was said, for weights that are exported in passing.
-    pub fn said(&self) -> Result<Said> {
-        Ok(Said {
-            labels: self.labels.as_deref().map(read_labels).transpose()?,
+    pub fn said(&self) -> Said {
+        Said {
+            labels: self.labels.clone(),
             width: self.size.or(self.width),
             height: self.size.or(self.height),
             mean: self.mean,
             std: self.std,
-        })
+        }
     }
 
     /// Whether the output is said to be probabilities.

@@ -50,6 +50,8 @@ enum Command {
     Eval(commands::eval::Args),
     /// Label images with an .onnx file
     Predict(commands::predict::Args),
+    /// Show where in a photo a network sees its classes
+    Cam(commands::cam::Args),
     /// Write an .onnx file, a SavedModel or a TensorFlow checkpoint from a run or from weights
     Export(commands::export::Args),
     /// Turn weights of PyTorch or TensorFlow into a safetensors file that fits a network
@@ -86,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Data(args) => commands::data::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
+        Command::Cam(args) => done(commands::cam::run(&args, threads)),
         Command::Export(args) => done(commands::export::run(&args)),
         Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),

@@ -1,5 +1,7 @@
 //! Published weights where a command else takes a run: `--weights`, with `--model` where they do not describe themselves.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use candle_core::Device;
 use tallow_exporter::{Head, read_weights};
@@ -7,7 +9,7 @@ use tallow_hub::Pretrained;
 use tallow_input::{ModelCard, Preprocess};
 use tallow_models::{Options, imagenet_labels};
 
-use crate::model::Trained;
+use crate::model::{Trained, read_labels};
 
 const HEADING: &str = "Published weights instead of a run";
 
@@ -32,7 +34,8 @@ pub struct Args {
 /// What is said about the images and classes, in place of what came with the weights.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    pub labels: Option<Vec<String>>,
+    /// A text file with one class name a line.
+    pub labels: Option<PathBuf>,
     pub width: Option<u32>,
     pub height: Option<u32>,
     pub mean: Option<[f32; 3]>,
@@ -57,7 +60,8 @@ impl Args {
             std: said.std.unwrap_or(preprocess.std),
             ..preprocess
         };
-        let named = said.labels.as_ref().map(Vec::len);
+        let labels = said.labels.as_deref().map(read_labels).transpose()?;
+        let named = labels.as_ref().map(Vec::len);
         let classes = self.classes.or(found.classes).or(named).unwrap_or(network.classes);
         let graph = network.build(&Options {
             classes: Some(classes),
@@ -67,13 +71,13 @@ impl Args {
         })?;
         let weights =
             read_weights(&graph, &found.weights, self.key.as_deref(), Head::Kept, &Device::Cpu)?.weights;
-        let labels = said.labels.or(found.labels).unwrap_or_else(|| usual_labels(classes));
-        if labels.len() != classes {
+        if let (Some(file), Some(named)) = (&said.labels, named.filter(|&named| named != classes)) {
             bail!(
-                "--labels names {} classes, the network has {classes}: one name a line is needed",
-                labels.len()
+                "{} names {named} classes, the network has {classes}: one name a line is needed",
+                file.display()
             );
         }
+        let labels = labels.or(found.labels).unwrap_or_else(|| usual_labels(classes));
         let card = ModelCard::new(network.name, labels, preprocess);
         Ok(Some(Trained { graph, weights, card, steps: 0 }))
     }

@@ -20,17 +20,28 @@ pub enum Existing {
     Replace,
 }
 
+impl Existing {
+    /// Whether a file may be written at `path`, before the work that makes it.
+    ///
+    /// # Errors
+    /// Where its folder is not there, or something is in the way.
+    pub fn check_file(self, path: &Path) -> Result<()> {
+        check_place(path, self)?;
+        // A rename would put a file in the place of a device or of a link's target.
+        if path.exists() && !path.is_file() {
+            return Err(Error::NoFile { path: path.to_owned() });
+        }
+        Ok(())
+    }
+}
+
 /// Writes a file.
 pub(crate) fn write_file(
     path: &Path,
     existing: Existing,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<()> {
-    check_place(path, existing)?;
-    // A rename would put a file in the place of a device or of a link's target.
-    if path.exists() && !path.is_file() {
-        return Err(Error::NoFile { path: path.to_owned() });
-    }
+    existing.check_file(path)?;
     Ok(write_atomically_with(path, write)?)
 }
 
@@ -78,7 +89,7 @@ fn is_device(path: &Path) -> bool {
 }
 
 /// A hidden directory beside `path`, so that renaming stays within one file system; removed when dropped.
-fn temporary_directory(path: &Path) -> Result<TempDir> {
+pub(crate) fn temporary_directory(path: &Path) -> Result<TempDir> {
     let mut options = tempfile::Builder::new();
     #[cfg(unix)]
     options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));

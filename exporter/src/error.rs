@@ -64,6 +64,32 @@ pub enum Error {
         problem: String,
     },
 
+    /// A file or directory without weights that can be read.
+    #[error("{}: {problem}", path.display())]
+    NoWeights {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is and what to give instead.
+        problem: String,
+    },
+
+    /// A key for a file that is no checkpoint of PyTorch's.
+    #[error("{}: a key names the state dict in a checkpoint of PyTorch's, and this is none: leave --key out", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// Weights whose batch normalisation is gone, for a network that has it.
+    #[error("{}: batch normalisation is folded into the convolutions there, and network `{network}` has it as layers: \
+             export without --fold what this was made from; predict with it as it is", path.display())]
+    Folded {
+        /// The file.
+        path: PathBuf,
+        /// The network's name.
+        network: String,
+    },
+
     /// A layer whose numbers cannot be exported.
     #[error("layer `{layer}`: {problem}")]
     Layer {

@@ -6,6 +6,7 @@
 mod adopt;
 mod atomic;
 mod error;
+mod kind;
 pub mod onnx;
 pub mod passes;
 pub mod tensorflow;

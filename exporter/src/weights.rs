@@ -8,8 +8,9 @@ use tallow_builder::{Graph, Weights};
 
 use crate::adopt::{Head, adopt};
 use crate::error::{Error, Result};
-use crate::tensorflow::{bundle_at, read_variables};
-use crate::torch::{is_torch_file, read_state_dict};
+use crate::kind::{Kind, kind_of};
+use crate::tensorflow::{bundle_at, is_saved_model, read_variables};
+use crate::torch::read_state_dict;
 
 /// Weights and what came with them.
 #[derive(Clone, Debug)]
@@ -24,11 +25,12 @@ pub struct Imported {
 /// which network the file is of. Only the classifier may be another one, if `head` says so.
 ///
 /// `path` is a safetensors file or a `.pth` or `.pt` file of PyTorch's, in torchvision's, timm's or
-/// efficientnet-pytorch's names (`key` names the state dict in a checkpoint), a checkpoint of TensorFlow's (its prefix, its `.index` or its directory) or a SavedModel. The contents decide, not the
-/// name.
+/// efficientnet-pytorch's names (`key` says where the state dict is in a checkpoint, see [`read_state_dict`]), a
+/// checkpoint of TensorFlow's or a SavedModel (see [`bundle_at`]). The contents decide, not the name.
 ///
 /// # Errors
-/// Where the file is missing, damaged, of no known kind, or does not fit the network.
+/// Where the file is missing, damaged, of no kind that can be read, or does not fit the network; where there is a `key`
+/// and the file is not PyTorch's.
 pub fn read_weights(
     graph: &Graph,
     path: &Path,
@@ -36,15 +38,34 @@ pub fn read_weights(
     head: Head,
     device: &Device,
 ) -> Result<Imported> {
-    if let Some(prefix) = bundle_at(path) {
+    let bundle = bundle_at(path);
+    let kind = match &bundle {
+        None if path.is_dir() => return Err(no_weights_in(path)),
+        None => Some(kind_of(path).map_err(|source| Error::Io { path: path.to_owned(), source })?),
+        Some(_) => None,
+    };
+    if let Some(Kind::Other(problem)) = kind {
+        return Err(Error::NoWeights { path: path.to_owned(), problem });
+    }
+    if key.is_some() && !matches!(kind, Some(Kind::Torch)) {
+        return Err(Error::Key { path: path.to_owned() });
+    }
+    if let Some(prefix) = bundle {
         return read_variables(graph, &prefix, head, device);
     }
-    if path.is_dir() {
-        let problem = "holds neither a checkpoint nor a SavedModel: name a file".into();
-        return Err(Error::SavedModel { path: path.to_owned(), problem });
-    }
-    let tensors =
-        if is_torch_file(path) { read_state_dict(path, key)? } else { read_safetensors(path, device)? };
+    let tensors = match kind {
+        Some(Kind::Torch) => read_state_dict(path, key)?,
+        _ => read_safetensors(path, device)?,
+    };
     let weights = adopt(graph, tensors, &path.display().to_string(), head, device)?;
     Ok(Imported { weights, left_out: vec![] })
+}
+
+/// The error about a directory without a tensor bundle.
+fn no_weights_in(path: &Path) -> Error {
+    let problem = match is_saved_model(path) {
+        true => "is a SavedModel without its weights: copy its variables/ folder too",
+        false => "holds neither a checkpoint nor a SavedModel: name a file",
+    };
+    Error::NoWeights { path: path.to_owned(), problem: problem.into() }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{BatchNorm, ConvSpec, Linear, Shape};
-use tallow_builder::{Graph, GraphBuilder};
+use tallow_builder::{Graph, GraphBuilder, Weights};
 use tallow_exporter::torch::read_state_dict;
 use tallow_exporter::{Head, read_weights};
 
@@ -51,6 +51,31 @@ fn a_state_dict_loads_from_both_layouts_and_out_of_a_checkpoint() {
 }
 
 #[test]
+fn a_key_leads_into_dictionaries_within_dictionaries() {
+    for key in ["model.state_dict", "ema"] {
+        let tensors = read_state_dict(&fixture("nested.pth"), Some(key)).unwrap();
+        assert_eq!(floats(&tensors["conv.weight"]), counting(0..108), "{key}");
+    }
+    for (key, reason) in [
+        ("model", "`model`: no tensors where a state dict usually is, but under ema, model.state_dict"),
+        ("model.arch", "it has no dictionary `model.arch`; it has epoch, model, ema"),
+    ] {
+        let text = read_state_dict(&fixture("nested.pth"), Some(key)).unwrap_err().to_string();
+        assert!(text.contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn a_key_is_refused_where_it_would_be_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    Weights::init(&graph(), 1, &Device::Cpu).unwrap().save(&path).unwrap();
+    let text =
+        read_weights(&graph(), &path, Some("state_dict"), Head::Kept, &Device::Cpu).unwrap_err().to_string();
+    assert!(text.contains("w.safetensors: a key names") && text.contains("leave --key out"), "{text}");
+}
+
+#[test]
 fn views_and_every_type_are_read_as_pytorch_shows_them() {
     let tensors = read_state_dict(&fixture("odd.pth"), None).unwrap();
     let by_columns = (0..4).flat_map(|column| (0..6).map(move |row| 4 * row + column));
@@ -73,7 +98,12 @@ fn views_and_every_type_are_read_as_pytorch_shows_them() {
 fn what_is_no_state_dict_is_refused_with_a_reason() {
     for (name, reason) in [
         ("module.pth", "pickled module, which is code and is not executed: save its state_dict() instead"),
-        ("expanded.pth", "leads out of its storage of 2"),
+        ("expanded.pth", "it repeats its elements, as expand() does: save it with .contiguous()"),
+        ("list.pth", "it holds a list and no tensors by name: save the model's state_dict()"),
+        ("tensor.pth", "it holds a single tensor and no tensors by name"),
+        ("empty.pth", "there are no tensors by name in it: save the model's state_dict()"),
+        ("no_tensors.pth", "there are no tensors by name in it"),
+        ("nested.pth", "but under ema, model.state_dict: name the right one with --key"),
     ] {
         let text = read_state_dict(&fixture(name), None).unwrap_err().to_string();
         assert!(text.contains(name) && text.contains(reason) && !text.contains('\n'), "{text}");

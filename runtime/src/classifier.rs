@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use ndarray::{Array2, Array4, ArrayD, ArrayView4, Ix2};
+use ndarray::{Array2, Array4, ArrayD, Ix2};
 use tallow_input::{ModelCard, OutputKind, Preprocess, RgbImage, decode, decode_file};
 
+use crate::batch::{Batch, Element};
 use crate::engines::{EngineChoice, EngineOptions};
 use crate::error::RuntimeError;
 use crate::network::Network;
@@ -143,6 +144,11 @@ impl ClassifierBuilder {
             ..base
         };
         preprocess.validate()?;
+        if info.element == Element::Byte && (self.mean.is_some() || self.std.is_some()) {
+            return Err(wrong(
+                "its graph normalises the images itself: leave the mean and the deviation out".into(),
+            ));
+        }
         let kind = match (self.output, card.as_ref().map(|card| card.output)) {
             (Some(said), Some(known)) if said != known => {
                 return Err(RuntimeError::Output { file: info.file.clone(), said, known });
@@ -151,7 +157,11 @@ impl ClassifierBuilder {
         };
 
         if let Some(dims) = &info.input.dims {
-            let image = [3, preprocess.height as usize, preprocess.width as usize];
+            let (rows, columns) = (preprocess.height as usize, preprocess.width as usize);
+            let image = match info.element {
+                Element::Float => [3, rows, columns],
+                Element::Byte => [rows, columns, 3],
+            };
             if dims[1..]
                 .iter()
                 .zip(image)
@@ -256,18 +266,22 @@ impl Classifier {
     ) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
         let mut predictions = Vec::with_capacity(images.len());
         for batch in images.chunks(self.batch) {
-            predictions.extend(self.classify_tensor(self.prepare(batch)?.view(), k)?);
+            predictions.extend(match self.network.info().element {
+                Element::Float => self.classify_tensor(self.prepare(batch)?.view(), k)?,
+                Element::Byte => self.classify_tensor(self.pixels(batch)?.view(), k)?,
+            });
         }
         Ok(predictions)
     }
 
-    /// The k most probable classes of each image of a prepared batch `[N, 3, H, W]`.
+    /// The k most probable classes of each image of a prepared batch: `[N, 3, H, W]` floats as [`prepare`](Self::prepare)
+    /// makes them, or `[N, H, W, 3]` bytes for a graph that normalises them itself.
     ///
     /// # Errors
     /// As [`Network::run`].
-    pub fn classify_tensor(
+    pub fn classify_tensor<'a>(
         &self,
-        batch: ArrayView4<'_, f32>,
+        batch: impl Into<Batch<'a>>,
         k: usize,
     ) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
         let scores = self.scores(batch)?;
@@ -292,7 +306,8 @@ impl Classifier {
     ///
     /// # Errors
     /// As [`Network::run`]; [`RuntimeError::Model`] if they are not finite numbers, one for each label.
-    pub fn scores(&self, batch: ArrayView4<'_, f32>) -> Result<Array2<f32>, RuntimeError> {
+    pub fn scores<'a>(&self, batch: impl Into<Batch<'a>>) -> Result<Array2<f32>, RuntimeError> {
+        let batch = batch.into();
         let rows = batch.shape()[0];
         let mut outputs = self.network.run(batch)?;
         let scores: ArrayD<f32> = outputs.swap_remove(self.scores);
@@ -314,7 +329,7 @@ impl Classifier {
         scores.into_dimensionality::<Ix2>().map_err(|e| wrong(e.to_string()))
     }
 
-    /// Images as the network's input `[N, 3, H, W]`.
+    /// Images as the network's input `[N, 3, H, W]`, normalised.
     ///
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
@@ -322,6 +337,26 @@ impl Classifier {
         let Preprocess { width, height, .. } = self.preprocess;
         let values = self.preprocess.apply_batch(images)?;
         Array4::from_shape_vec((images.len(), 3, height as usize, width as usize), values).map_err(|e| {
+            RuntimeError::Model { file: self.network.info().file.clone(), reason: e.to_string() }
+        })
+    }
+
+    /// The index of the scores among the network's outputs.
+    pub fn scores_index(&self) -> usize {
+        self.scores
+    }
+
+    /// Images at the network's size `[N, H, W, 3]`, for a graph that normalises them itself.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Input`] for an image without pixels.
+    pub fn pixels(&self, images: &[RgbImage]) -> Result<Array4<u8>, RuntimeError> {
+        let Preprocess { width, height, .. } = self.preprocess;
+        let mut values = Vec::with_capacity(images.len() * self.preprocess.len());
+        for image in images {
+            values.extend_from_slice(self.preprocess.pixels(image)?.as_raw());
+        }
+        Array4::from_shape_vec((images.len(), height as usize, width as usize, 3), values).map_err(|e| {
             RuntimeError::Model { file: self.network.info().file.clone(), reason: e.to_string() }
         })
     }

@@ -48,7 +48,7 @@ pub enum RuntimeError {
         known: OutputKind,
     },
     /// A tensor does not have the shape the network takes.
-    #[error("{file}: the input `{input}` takes a tensor of shape {expected}, not {actual}")]
+    #[error("{file}: the input `{input}` takes {expected}, not {actual}")]
     Shape {
         /// The model's file.
         file: String,

@@ -2,6 +2,7 @@
 //! ONNX Runtime on the CPU, tract). A file that Tallow exported says itself how its images are prepared and what
 //! its classes are called; the libonnxruntime that `ort` needs is found, or installed, here.
 
+mod batch;
 pub mod certificate;
 mod classifier;
 mod description;
@@ -15,6 +16,7 @@ mod prediction;
 mod report;
 mod select;
 
+pub use batch::{Batch, Element};
 pub use certificate::{Certificate, Certified, CertifiedEngine};
 pub use classifier::{Classifier, ClassifierBuilder};
 pub use description::{CardDescription, Description, ValueDescription};

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array4, ArrayD, ArrayView4, Axis, Slice, s};
+use ndarray::{ArrayD, Axis, Slice};
 
+use crate::batch::Batch;
 use crate::engines::{Engine, EngineChoice, EngineOptions};
 use crate::error::RuntimeError;
 use crate::onnx::ModelInfo;
@@ -85,64 +86,58 @@ impl Network {
         self.info.outputs.iter().position(|output| output.name == name)
     }
 
-    /// Runs a batch `[N, C, H, W]`; returns the outputs in the order of [`ModelInfo::outputs`], N rows each.
+    /// Runs a batch: floats `[N, C, H, W]`, or bytes `[N, H, W, 3]` where [`ModelInfo::element`] says so. Returns the outputs
+    /// in the order of [`ModelInfo::outputs`], N rows each.
     ///
     /// A graph whose batch is fixed runs in pieces of that size, the last one filled up with zeros.
     ///
     /// # Errors
     /// [`RuntimeError::Shape`] for an input the graph does not take, [`RuntimeError::Engine`] if the run fails.
-    pub fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
-        self.check_shape(input.shape())?;
+    pub fn run<'a>(&self, input: impl Into<Batch<'a>>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+        let input = input.into();
+        self.check(input)?;
         match self.info.fixed_batch() {
             Some(batch) if batch != input.shape()[0] => self.run_in_pieces(input, batch),
             _ => self.engine.run(input),
         }
     }
 
-    fn check_shape(&self, actual: &[usize]) -> Result<(), RuntimeError> {
+    fn check(&self, input: Batch<'_>) -> Result<(), RuntimeError> {
+        let actual = input.shape();
         let free = |at: usize| at == 0; // any number of images can be run
         let fits = match &self.info.input.dims {
             Some(dims) => dims
                 .iter()
-                .zip(actual)
+                .zip(&actual)
                 .enumerate()
                 .all(|(at, (dim, length))| free(at) || dim.fixed().is_none_or(|fixed| fixed == *length)),
             None => true,
         };
-        if fits && !actual.contains(&0) {
+        let same = input.element() == self.info.element;
+        if fits && same && !actual.contains(&0) {
             return Ok(());
         }
         Err(RuntimeError::Shape {
             file: self.info.file.clone(),
             input: self.info.input.name.clone(),
-            expected: self.info.input.shape_text(),
-            actual: format!("{actual:?}"),
+            expected: format!("{} {}", self.info.element, self.info.input.shape_text()),
+            actual: format!("{} {actual:?}", input.element()),
         })
     }
 
-    fn run_in_pieces(
-        &self,
-        input: ArrayView4<'_, f32>,
-        batch: usize,
-    ) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+    fn run_in_pieces(&self, input: Batch<'_>, batch: usize) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
         let mut pieces: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); self.info.outputs.len()];
-        for piece in input.axis_chunks_iter(Axis(0), batch) {
-            let rows = piece.shape()[0];
-            let results = if rows == batch {
-                self.engine.run(piece)?
-            } else {
-                let (_, channels, height, width) = piece.dim();
-                let mut full = Array4::zeros((batch, channels, height, width));
-                full.slice_mut(s![..rows, .., .., ..]).assign(&piece);
-                self.engine.run(full.view())?
-            };
-            for ((kept, result), output) in pieces.iter_mut().zip(results).zip(&self.info.outputs) {
+        input.in_pieces(batch, |piece, rows| {
+            for ((kept, result), output) in
+                pieces.iter_mut().zip(self.engine.run(piece)?).zip(&self.info.outputs)
+            {
                 if result.ndim() == 0 || result.shape()[0] != batch {
                     return Err(self.bad_output(&output.name, result.shape(), batch));
                 }
                 kept.push(result.slice_axis(Axis(0), Slice::from(..rows)).to_owned());
             }
-        }
+            Ok(())
+        })?;
         let join = |(kept, output): (Vec<ArrayD<f32>>, &crate::onnx::TensorInfo)| {
             let views: Vec<_> = kept.iter().map(|piece| piece.view()).collect();
             ndarray::concatenate(Axis(0), &views).map_err(|_| self.bad_output(&output.name, &[], batch))

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use prost::Message;
 
+use crate::batch::Element;
 use crate::error::{RuntimeError, one_line};
 
 /// Field numbers of the ONNX messages. Everything else in a file is skipped.
@@ -92,8 +93,9 @@ pub(crate) mod proto {
     }
 }
 
-/// ONNX's code for 32-bit floats.
+/// ONNX's codes for 32-bit floats and for bytes.
 const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
 
 /// The length of one axis of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,8 +155,10 @@ pub struct ModelInfo {
     pub opset: i64,
     /// The program that wrote the file, with its version.
     pub producer: String,
-    /// The image input, float32 `[N, C, H, W]`.
+    /// The image input: `[N, C, H, W]` of floats, or `[N, H, W, 3]` of bytes.
     pub input: TensorInfo,
+    /// What the input is made of.
+    pub element: Element,
     /// The float32 outputs. Outputs of other types are not served.
     pub outputs: Vec<TensorInfo>,
     /// The metadata entries, in the file's order.
@@ -166,7 +170,7 @@ impl ModelInfo {
     ///
     /// # Errors
     /// [`RuntimeError::Read`] if it cannot be read, [`RuntimeError::Model`] if it is empty, damaged, or has not
-    /// one float32 image input and a float32 output.
+    /// one image input and a float32 output.
     pub fn read(path: impl AsRef<Path>) -> Result<ModelInfo, RuntimeError> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| RuntimeError::Read { file: path.into(), source })?;
@@ -196,15 +200,18 @@ impl ModelInfo {
             return Err(wrong(format!("the graph has {} inputs, expected one of images", inputs.len())));
         };
         let info = tensor_info(input);
-        let rank = info.dims.as_ref().map(Vec::len);
-        if value_type(input) != FLOAT || rank.is_some_and(|rank| rank != 4) {
-            return Err(wrong(format!(
-                "the input `{}` is {} {}, expected float32 [N, C, H, W]",
-                info.name,
-                type_name(value_type(input)),
-                info.shape_text()
-            )));
-        }
+        let element = match (value_type(input), info.dims.as_deref()) {
+            (FLOAT, None | Some([_, _, _, _])) => Element::Float,
+            (UINT8, Some([_, _, _, Dim::Fixed(3)])) => Element::Byte,
+            (code, _) => {
+                return Err(wrong(format!(
+                    "the input `{}` is {} {}, expected float32 [N, C, H, W] or uint8 [N, H, W, 3]",
+                    info.name,
+                    type_name(code),
+                    info.shape_text()
+                )));
+            }
+        };
         let outputs: Vec<TensorInfo> =
             graph.output.iter().filter(|value| value_type(value) == FLOAT).map(tensor_info).collect();
         if outputs.is_empty() {
@@ -217,6 +224,7 @@ impl ModelInfo {
             opset: standard.map_or(0, |set| set.version),
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             input: info,
+            element,
             outputs,
             props: model.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         })

@@ -1,25 +1,18 @@
 //! candle's side of a comparison: the layer graph, ending as the file ends, and which of its values are the file's.
 
 use tallow_builder::graph::{Op, Shape};
-use tallow_builder::{CamHead, Network, NodeId};
+use tallow_builder::{Network, NodeId};
 use tallow_exporter::onnx::PROBABILITIES;
-use tallow_exporter::passes::{append_cam, append_softmax, fold_batch_norm, inference};
+use tallow_exporter::passes::{append_softmax, fold_batch_norm, inference};
 
 use crate::error::Error;
 use crate::file::OnnxFile;
 
-/// The network as it was trained, with what the export put at its end: all else that the export does is under test.
+/// The network as it was trained, with the softmax that the export put at its end: all else that the export does is
+/// under test.
 pub(crate) fn as_trained(file: &OnnxFile, network: &Network) -> Result<Network, Error> {
     let (mut graph, mut weights) = (network.graph().clone(), network.weights().clone());
-    let several = file.info.outputs.len() > 1;
-    if several && graph.side_outputs().is_empty() && CamHead::of(&graph).is_some() {
-        let (with_maps, filters) = append_cam(&graph, &weights)?;
-        let maps = with_maps.side_outputs()[0];
-        if file.value_of(&with_maps.node(maps).name).is_some() {
-            (graph, weights) = (with_maps, filters);
-        }
-    }
-    if ends_in_softmax(file) {
+    if file.info.outputs.iter().any(|output| output.name == PROBABILITIES) {
         (graph, weights) = append_softmax(&graph, &weights)?;
     }
     Ok(Network::new(graph, weights))
@@ -38,18 +31,6 @@ pub(crate) fn as_exported(file: &OnnxFile, network: &Network) -> Result<Network,
     });
     let (graph, weights) = inference(graph, weights, !unfolded, false)?;
     Ok(Network::new(graph, weights))
-}
-
-fn ends_in_softmax(file: &OnnxFile) -> bool {
-    file.info.outputs.iter().any(|output| output.name == PROBABILITIES)
-}
-
-/// What the file calls the network's output and side outputs.
-pub(crate) fn outputs(file: &OnnxFile, network: &Network) -> Vec<(NodeId, String)> {
-    let graph = network.graph();
-    let first = file.info.outputs.first().map(|output| (graph.output(), output.name.clone()));
-    let name = |&id: &NodeId| Some((id, file.value_of(&graph.node(id).name)?.to_owned()));
-    first.into_iter().chain(graph.side_outputs().iter().filter_map(name)).collect()
 }
 
 /// What the file calls each layer's value; `None` where it does not have the layer.

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use candle_onnx::onnx::ModelProto;
-use ndarray::{Array4, ArrayD};
+use ndarray::ArrayD;
 use tallow_runtime::{EngineChoice, EngineKind, EngineOptions, ModelInfo, Network, RuntimeError};
 
 use crate::candle_onnx_engine::CandleOnnx;
+use crate::images::Images;
 use crate::report::Outcome;
 
 /// The version that `Cargo.lock` has of candle and candle-onnx.
@@ -19,7 +20,7 @@ pub(crate) enum Source<'a> {
     Bytes(&'a [u8]),
 }
 
-type Run = Box<dyn Fn(&Array4<f32>) -> Result<Vec<ArrayD<f32>>, Outcome>>;
+type Run = Box<dyn Fn(&Images) -> Result<Vec<ArrayD<f32>>, Outcome>>;
 
 /// An engine that has loaded a model, or the reason why not.
 pub(crate) struct Engine {
@@ -33,7 +34,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// The float32 outputs for a batch, in the order of [`ModelInfo::outputs`].
-    pub(crate) fn run(&self, images: &Array4<f32>) -> Result<Vec<ArrayD<f32>>, Outcome> {
+    pub(crate) fn run(&self, images: &Images) -> Result<Vec<ArrayD<f32>>, Outcome> {
         self.run.as_ref().map_err(Clone::clone)?(images)
     }
 }
@@ -66,7 +67,13 @@ fn serving(source: Source<'_>, kind: EngineKind, options: &EngineOptions) -> Eng
             name,
             version: Some(network.selection().version.clone()),
             note: Some(network.selection().description.clone()),
-            run: Ok(Box::new(move |images| network.run(images.view()).map_err(outcome))),
+            run: Ok(Box::new(move |images| {
+                let outputs = match &images.pixels {
+                    Some(pixels) => network.run(pixels.view()),
+                    None => network.run(images.floats.view()),
+                };
+                outputs.map_err(outcome)
+            })),
         },
         Err(error) => Engine { name, version: None, note: None, run: Err(outcome(error)) },
     }
@@ -76,7 +83,7 @@ fn evaluator(info: &ModelInfo, model: &ModelProto) -> Engine {
     let (run, note): (Result<Run, Outcome>, _) = match CandleOnnx::new(info, model) {
         Ok(evaluator) => {
             let note = evaluator.rewritten();
-            (Ok(Box::new(move |images| evaluator.run(images))), note)
+            (Ok(Box::new(move |images| evaluator.run(&images.floats))), note)
         }
         Err(missing) => (Err(Outcome::NotRunnable { missing }), None),
     };

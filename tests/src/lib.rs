@@ -10,6 +10,7 @@ mod double;
 mod engines;
 mod error;
 mod file;
+mod images;
 mod layers;
 mod outputs;
 mod randomised;

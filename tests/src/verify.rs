@@ -3,14 +3,18 @@
 
 use std::path::Path;
 
-use ndarray::{Array4, ArrayD};
-use tallow_builder::{Network, NodeId};
-use tallow_runtime::{Dim, EngineOptions, ModelInfo};
+use candle_core::Tensor;
+use ndarray::ArrayD;
+use tallow_builder::Network;
+use tallow_builder::cam::class_activation_maps;
+use tallow_exporter::onnx::CAM;
+use tallow_runtime::EngineOptions;
 
 use crate::engines::{CANDLE_VERSION, Source, engines};
 use crate::error::Error;
 use crate::file::OnnxFile;
-use crate::outputs::{Distance, Outputs, compare, random_images};
+use crate::images::{Images, sample_shape};
+use crate::outputs::{Distance, Outputs, compare};
 use crate::report::{Outcome, OutputRow, Report, Row};
 use crate::tensors::{to_array, to_tensor};
 use crate::{candle_side, double};
@@ -57,7 +61,7 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
     }
     let file = OnnxFile::read(path)?;
     let sample = sample_shape(&file.info, options.size)?;
-    let images = random_images(options.seed, &options.batches, sample);
+    let images = Images::random(&file.info, options.seed, &options.batches, sample);
     let network = match network {
         Some(network) => {
             candle_side::check(&file, sample, network)?;
@@ -79,7 +83,7 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
     let mut rows = compare_all(&runs, options.tolerance);
     let differs = rows.iter().any(|row| matches!(row.outcome, Outcome::Compared { within: false, .. }));
     if let Some(network) = network.as_ref().filter(|_| options.noise || differs) {
-        let exact = in_double(&file, network, &images)?;
+        let exact = in_double(network, &images)?;
         for (row, run) in rows.iter_mut().zip(&runs) {
             row.noise = run.result.as_ref().ok().and_then(|outputs| noise(&exact, outputs));
         }
@@ -149,28 +153,7 @@ fn compare_all(runs: &[Run], tolerance: f64) -> Vec<Row> {
     runs.iter().enumerate().map(row).collect()
 }
 
-/// Channels, rows and columns of the images that a file takes; three channels where it does not say.
-pub(crate) fn sample_shape(info: &ModelInfo, said: Option<[usize; 2]>) -> Result<[usize; 3], Error> {
-    let dims = info.input.dims.as_deref();
-    let fixed = |axis: usize| dims.and_then(|dims| dims.get(axis)).and_then(Dim::fixed);
-    let side = |axis: usize, said: Option<usize>| match (fixed(axis), said) {
-        (Some(fixed), Some(said)) if fixed != said => Err(Error::OtherSize {
-            file: info.file.clone(),
-            input: info.input.name.clone(),
-            shape: info.input.shape_text(),
-        }),
-        (fixed, said) => fixed.or(said).filter(|&length| length > 0).ok_or_else(|| Error::FreeSize {
-            file: info.file.clone(),
-            input: info.input.name.clone(),
-            shape: info.input.shape_text(),
-        }),
-    };
-    let rows = side(2, said.map(|[rows, _]| rows))?;
-    let columns = side(3, said.map(|[_, columns]| columns))?;
-    Ok([fixed(1).unwrap_or(3), rows, columns])
-}
-
-fn in_candle(file: &OnnxFile, network: Option<&Network>, images: &[Array4<f32>]) -> Run {
+fn in_candle(file: &OnnxFile, network: Option<&Network>, images: &[Images]) -> Run {
     let result = match network {
         Some(network) => candle_outputs(file, network, images)
             .map_err(|error| Outcome::Failed { reason: error.to_string() }),
@@ -182,64 +165,50 @@ fn in_candle(file: &OnnxFile, network: Option<&Network>, images: &[Array4<f32>])
     Run { engine: "candle", result, version: Some(format!("candle {CANDLE_VERSION}")), note: None }
 }
 
+/// The output under the file's name, and class activation maps where the file has them.
 fn candle_outputs(
     file: &OnnxFile,
     network: &Network,
-    images: &[Array4<f32>],
+    images: &[Images],
 ) -> Result<Outputs, Box<tallow_builder::Error>> {
-    let (ids, mut outputs) = slots(file, network);
+    let outputs = file.output_names();
+    let has_maps = outputs.iter().any(|name| name == CAM);
+    let (mut series, mut maps) = (vec![], vec![]);
     for batch in images {
-        let images = to_tensor(batch).map_err(tallow_builder::Error::from)?;
-        let mut problem = None;
-        network.forward_watched(&images, |id, value| {
-            for (slot, _) in outputs.iter_mut().zip(&ids).filter(|(_, wanted)| **wanted == id) {
-                match to_array(value) {
-                    Ok(value) => slot.1.push(value),
-                    Err(error) => problem = Some(error),
-                }
-            }
-        })?;
-        if let Some(error) = problem {
-            return Err(Box::new(error.into()));
+        let images = to_tensor(&batch.floats).map_err(tallow_builder::Error::from)?;
+        let array = |tensor: &Tensor| to_array(tensor).map_err(tallow_builder::Error::from);
+        series.push(array(&network.forward(&images)?)?);
+        if has_maps && let Some((_, of_batch)) = class_activation_maps(network, &images)? {
+            maps.push(array(&of_batch)?);
         }
     }
-    Ok(outputs)
+    let maps = (!maps.is_empty()).then(|| (CAM.to_owned(), maps));
+    Ok(outputs.into_iter().take(1).map(|name| (name, series.clone())).chain(maps).collect())
 }
 
-/// The layers whose values are outputs, and a place for each under the file's name.
-fn slots<T>(file: &OnnxFile, network: &Network) -> (Vec<NodeId>, Vec<(String, Vec<T>)>) {
-    candle_side::outputs(file, network).into_iter().map(|(id, name)| (id, (name, vec![]))).unzip()
-}
-
-/// The outputs in f64.
-type Exact = Vec<(String, Vec<ArrayD<f64>>)>;
-
-fn in_double(file: &OnnxFile, network: &Network, images: &[Array4<f32>]) -> Result<Exact, Error> {
-    let (ids, mut outputs) = slots(file, network);
+/// The output in f64 for each batch.
+fn in_double(network: &Network, images: &[Images]) -> Result<Vec<ArrayD<f64>>, Error> {
+    let mut series = vec![];
     for batch in images {
-        double::forward(network, batch, |id, value| {
-            for (slot, _) in outputs.iter_mut().zip(&ids).filter(|(_, wanted)| **wanted == id) {
-                slot.1.push(value.clone());
+        double::forward(network, &batch.floats, |id, value| {
+            if id == network.graph().output() {
+                series.push(value.clone());
             }
         })
         .map_err(tallow_exporter::Error::from)?;
     }
-    Ok(outputs)
+    Ok(series)
 }
 
-/// The distance to the outputs in f64, relative to their largest; `None` where there is nothing to compare.
-fn noise(exact: &Exact, outputs: &Outputs) -> Option<f64> {
-    let mut largest = None;
-    for (name, exact) in exact {
-        let (_, series) = outputs.iter().find(|(other, _)| other == name)?;
-        let mut distance = Distance::default();
-        for (exact, value) in exact.iter().zip(series) {
-            if exact.shape() != value.shape() {
-                return None;
-            }
-            distance.add_all(exact, value);
+/// The distance of the first output to f64, relative to its largest; `None` where shapes differ.
+fn noise(exact: &[ArrayD<f64>], outputs: &Outputs) -> Option<f64> {
+    let (_, series) = outputs.first()?;
+    let mut distance = Distance::default();
+    for (exact, value) in exact.iter().zip(series) {
+        if exact.shape() != value.shape() {
+            return None;
         }
-        largest = Some(distance.max_rel().max(largest.unwrap_or(0.0)));
+        distance.add_all(exact, value);
     }
-    largest
+    Some(distance.max_rel())
 }

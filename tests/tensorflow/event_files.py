@@ -10,11 +10,8 @@ import csv
 import json
 import re
 import struct
-import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 from tensorboard.backend.event_processing import event_accumulator
@@ -22,6 +19,8 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.compat.proto import graph_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
+
+from server import Server
 
 TENSORS = {event_accumulator.TENSORS: 0}
 EPOCH = {"epoch/loss": "loss", "epoch/top1": "top1", "epoch/top5": "top5"}
@@ -113,7 +112,7 @@ def check_pictures(part, tags):
 
 
 def check_texts(run, train):
-    (_, settings), = train.values("settings")
+    _, settings = train.values("settings")[-1]
     shown = re.sub(r"(?m)^    ", "", settings.item().decode())
     check(shown == (run / "config.toml").read_text(encoding="utf-8"), "the settings are not config.toml")
 
@@ -143,45 +142,15 @@ def check_curves(validation):
             check(right.all(), f"{tag}: precision is not tp / (tp + fp)")
 
 
-def check_hparams(root):
+def check_hparams(root, epochs):
     contents = {tag: root.events.SummaryMetadata(tag).plugin_data.content for tag in plugin_tags(root, "hparams")}
     read = plugin_data_pb2.HParamsPluginData.FromString
     start = read(contents["_hparams_/session_start_info"]).session_start_info
     check(start.hparams["optimizer.kind"].string_value == "sgd", f"hyperparameters: {start}")
     check(start.hparams["schedule.learning_rate"].number_value > 0, f"hyperparameters: {start}")
+    check(start.hparams["epochs"].number_value == epochs, f"the run has {epochs} epochs, but {start}")
     check(read(contents["_hparams_/session_end_info"]).session_end_info.status == 1, "the run has not ended well")
     return len(start.hparams)
-
-
-class Server:
-    """TensorBoard itself on a free port of this machine."""
-
-    def __init__(self, logdir, *flags):
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
-        self.process = subprocess.Popen(
-            [*command, "--port", "0", *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        self.said = []
-        for line in self.process.stderr:
-            self.said.append(line)
-            if found := re.search(r"at (http://\S+?)/? \(", line):
-                self.url = found.group(1)
-                return
-        sys.exit(f"wrong: TensorBoard does not start: {''.join(self.said)}")
-
-    def get(self, path, body=None, **query):
-        url = f"{self.url}/data/{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"} if data else {})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.read()
-
-    def json(self, path, body=None, **query):
-        return json.loads(self.get(path, body, **query))
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
 
 
 def check_server(run, best, *flags):
@@ -247,7 +216,7 @@ def main():
     check_texts(run, train)
     nodes = check_graph(run, train)
     check_curves(validation)
-    hparams = check_hparams(root)
+    hparams = check_hparams(root, epochs)
     # With TensorBoard's reader in Python, and with the faster one where it is installed.
     best = max(value for _, value in scalars(validation, "epoch/top1"))
     check(scalars(root, "best/top1")[-1][1] == best, "the best validation is not the best")

@@ -46,6 +46,8 @@ class Case:
         self.compare("probabilities", outputs["probabilities"], exponential / exponential.sum(1, keepdims=True))
         classes = np.asarray(outputs["classes"])
         assert classes.dtype == np.int64 and (classes == logits.argmax(1)).all(), f"{self.name}: classes {classes}"
+        if self.cam:
+            self.compare("cam", outputs["cam"], self.floats("cam.f32", self.cam))
         return self.compare("logits", logits)
 
 

@@ -12,6 +12,7 @@ use tallow_conformance::{
     LayerOptions, LayerReport, Origin, VerifyOptions, randomised, verify, verify_layers,
 };
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
+use tallow_input::{ModelCard, Preprocess};
 use tallow_models::Options;
 use tempfile::TempDir;
 
@@ -217,4 +218,31 @@ fn rounding_that_a_network_amplifies_is_called_that_and_does_not_pass() {
     println!("{layers}");
     let first = layers.first.as_ref().unwrap();
     assert_eq!((first.row.layer.as_str(), first.origin), ("difference", Origin::Rounding), "{layers}");
+}
+
+#[test]
+fn files_that_give_maps_or_take_bytes_are_compared_too() {
+    let graph = tallow_models::build("efficientnet_lite0", &Options::new(7, 64)).unwrap();
+    let network = Network::new(graph.clone(), randomised(&graph, 1).unwrap());
+    let labels = (0..7).map(|class| format!("class {class}")).collect();
+    let card = ModelCard::new("efficientnet_lite0", labels, Preprocess::imagenet(64, 64));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, options) in [
+        ("maps.onnx", OnnxOptions { cam: true, ..Default::default() }),
+        ("bytes.onnx", OnnxOptions { embed_preprocessing: true, cam: true, ..Default::default() }),
+    ] {
+        let path = folder.path().join(name);
+        write_onnx(&path, &graph, network.weights(), Some(&card), &options, Existing::Keep).unwrap();
+        let report =
+            verify(&path, Some(&network), &VerifyOptions { noise: true, ..Default::default() }).unwrap();
+        println!("{report}");
+        assert!(report.agrees, "{report}");
+        let tract = report.row("tract").unwrap();
+        let compared: Vec<&str> = tract.outputs.iter().map(|output| output.name.as_str()).collect();
+        assert_eq!(compared[1..], ["cam"], "{report}");
+        assert!(tract.noise.is_some_and(|noise| noise < 1e-5), "{report}");
+        let layers = compare(&path, Some(&network));
+        assert!(layers.first.is_none(), "{layers}");
+        assert!(layers.layers.iter().filter(|row| row.reference == "candle").count() > 80, "{layers}");
+    }
 }

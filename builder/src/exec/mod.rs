@@ -53,23 +53,6 @@ impl Network {
         self.forward_watched(images, |_, _| {})
     }
 
-    /// As [`Self::forward`], with the side outputs after the output.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn forward_all(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        let mut side = vec![None; self.graph.side_outputs().len()];
-        let output = self.forward_watched(images, |id, value| {
-            for (slot, _) in
-                side.iter_mut().zip(self.graph.side_outputs()).filter(|(_, wanted)| **wanted == id)
-            {
-                *slot = Some(value.clone());
-            }
-        })?;
-        let side = side.into_iter().map(|value| value.expect("every node is computed"));
-        Ok(std::iter::once(output).chain(side).collect())
-    }
-
     /// As [`Self::forward`], and shows `watch` the output of every layer, in order. A tensor is dropped once the last
     /// layer that takes it has run.
     ///

@@ -189,18 +189,10 @@ impl GraphBuilder {
     /// # Errors
     /// Where `output` does not exist, or a layer leads nowhere.
     pub fn finish(self, output: NodeId) -> Result<Graph> {
-        self.finish_with(output, vec![])
-    }
-
-    /// As [`Self::finish`], with other values that the network gives besides.
-    ///
-    /// # Errors
-    /// As [`Self::finish`].
-    pub fn finish_with(self, output: NodeId, side_outputs: Vec<NodeId>) -> Result<Graph> {
-        if let Some(absent) = side_outputs.iter().chain([&output]).find(|id| id.0 >= self.nodes.len()) {
-            return Err(self.error(format!("its output is node {}, which does not exist", absent.0)));
+        if output.0 >= self.nodes.len() {
+            return Err(self.error(format!("its output is node {}, which does not exist", output.0)));
         }
-        let graph = Graph { name: self.name, nodes: self.nodes, output, side_outputs };
+        let graph = Graph { name: self.name, nodes: self.nodes, output };
         if let Some(unused) = graph.consumers().iter().position(|&count| count == 0) {
             let problem = format!("nothing takes the output of layer `{}`", graph.nodes[unused].name);
             return Err(Error::Graph { network: graph.name, problem });

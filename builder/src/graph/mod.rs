@@ -59,7 +59,6 @@ pub struct Graph {
     name: String,
     nodes: Vec<Node>,
     output: NodeId,
-    side_outputs: Vec<NodeId>,
 }
 
 impl Graph {
@@ -93,11 +92,6 @@ impl Graph {
         self.output
     }
 
-    /// Nodes whose values the network gives besides its output, such as class activation maps.
-    pub fn side_outputs(&self) -> &[NodeId] {
-        &self.side_outputs
-    }
-
     /// The shape of one image.
     pub fn input_shape(&self) -> Shape {
         self.nodes[0].shape
@@ -114,15 +108,13 @@ impl Graph {
         last.map(NodeId)
     }
 
-    /// How many nodes take each node's output; each output of the network counts once more.
+    /// How many nodes take each node's output; the network's output counts once more.
     pub fn consumers(&self) -> Vec<usize> {
         let mut counts = vec![0; self.nodes.len()];
         for input in self.nodes.iter().flat_map(|node| &node.inputs) {
             counts[input.0] += 1;
         }
-        for output in std::iter::once(&self.output).chain(&self.side_outputs) {
-            counts[output.0] += 1;
-        }
+        counts[self.output.0] += 1;
         counts
     }
 }
@@ -134,8 +126,6 @@ struct Description {
     input: Shape,
     layers: Vec<Layer>,
     output: NodeId,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    side_outputs: Vec<NodeId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,7 +141,7 @@ impl From<Graph> for Description {
         let input = graph.input_shape();
         let layers = graph.nodes.into_iter().skip(1);
         let layers = layers.map(|Node { name, op, inputs, .. }| Layer { name, op, inputs }).collect();
-        Self { name: graph.name, input, layers, output: graph.output, side_outputs: graph.side_outputs }
+        Self { name: graph.name, input, layers, output: graph.output }
     }
 }
 
@@ -163,6 +153,6 @@ impl TryFrom<Description> for Graph {
         for layer in description.layers {
             builder.add(&layer.name, layer.op, &layer.inputs)?;
         }
-        builder.finish_with(description.output, description.side_outputs)
+        builder.finish(description.output)
     }
 }

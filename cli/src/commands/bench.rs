@@ -10,7 +10,7 @@ use serde::Serialize;
 use tallow_builder::kernels::CrossEntropy;
 use tallow_builder::{Network, Rng, Weights};
 use tallow_models::Options;
-use tallow_runtime::{Dim, EngineChoice, EngineKind, EngineOptions, ModelInfo};
+use tallow_runtime::{Batch, Dim, Element, EngineChoice, EngineKind, EngineOptions, ModelInfo};
 use tallow_trainer::optim::{Optimizer, OptimizerKind};
 
 use crate::failure::usage;
@@ -113,7 +113,7 @@ fn measure(engine: &str, batch: usize, seconds: f64, mut work: impl FnMut() -> R
 
 fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Timing>> {
     let info = ModelInfo::read(file)?;
-    let Some([batch, Dim::Fixed(c), Dim::Fixed(h), Dim::Fixed(w)]) = info.input.dims.as_deref() else {
+    let Some([batch, Dim::Fixed(a), Dim::Fixed(b), Dim::Fixed(c)]) = info.input.dims.as_deref() else {
         bail!(
             "{}: its input `{}` is no batch of images of a fixed size, so it cannot be timed",
             file.display(),
@@ -144,9 +144,19 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
         };
         for &n in &batches {
             let mut rng = Rng::new(1);
-            let images = Array4::from_shape_fn((n, *c, *h, *w), |_| rng.normal() as f32);
+            let (floats, bytes);
+            let images: Batch<'_> = match info.element {
+                Element::Float => {
+                    floats = Array4::from_shape_fn((n, *a, *b, *c), |_| rng.normal() as f32);
+                    floats.view().into()
+                }
+                Element::Byte => {
+                    bytes = Array4::from_shape_fn((n, *a, *b, *c), |_| (256.0 * rng.uniform()) as u8);
+                    bytes.view().into()
+                }
+            };
             let name = choice.to_string();
-            timings.push(measure(&name, n, args.seconds, || Ok(network.run(images.view()).map(drop)?))?);
+            timings.push(measure(&name, n, args.seconds, || Ok(network.run(images).map(drop)?))?);
         }
     }
     Ok(timings)

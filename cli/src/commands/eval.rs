@@ -10,7 +10,7 @@ use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Preprocess};
-use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
+use tallow_runtime::{Classifier, Element, EngineChoice, EngineOptions};
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
     Batch, Dataset, Known, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
@@ -71,7 +71,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
             .batch(args.batch_size);
         let classifier = args.foreign.apply(builder)?.open(&file)?;
         note!("{}", classifier.selection());
-        let loader = loader(args, classifier.labels(), classifier.preprocess())?;
+        let loader = loader(args, classifier.labels(), &prepared_outside(&classifier))?;
         let forward = |batch: &Batch| logits(&classifier, batch);
         let classes = classifier.labels().len();
         let found = evaluate_with(classes, forward, &loader, &mut progress, pass(&loader), &NEVER)?;
@@ -89,10 +89,26 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     report(args, &found, &loader, &engine, start.elapsed().as_secs_f64())
 }
 
+/// What is left to do to an image outside the graph: of a graph that normalises, resizing and cropping.
+fn prepared_outside(classifier: &Classifier) -> Preprocess {
+    match classifier.network().info().element {
+        Element::Float => *classifier.preprocess(),
+        Element::Byte => Preprocess { mean: [0.0; 3], std: [1.0; 3], ..*classifier.preprocess() },
+    }
+}
+
 /// The engine's logits; the logarithm stands in for them where a model ends in softmax.
 fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
     let shape = (batch.len(), 3, batch.height, batch.width);
-    let scores = classifier.scores(ArrayView4::from_shape(shape, &batch.images)?)?;
+    let images = ArrayView4::from_shape(shape, &batch.images)?;
+    let scores = match classifier.network().info().element {
+        Element::Float => classifier.scores(images)?,
+        Element::Byte => {
+            // Shares of 255, back to the whole numbers they came from.
+            let pixels = images.permuted_axes([0, 2, 3, 1]).mapv(|share| (255.0 * share).round() as u8);
+            classifier.scores(pixels.view())?
+        }
+    };
     let ends_in_softmax = classifier.output() == OutputKind::Probabilities;
     // A probability that has vanished to 0 has no logarithm.
     let logit = |&score: &f32| if ends_in_softmax { score.max(f32::MIN_POSITIVE).ln() } else { score };

@@ -10,7 +10,7 @@ use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_che
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 
 use crate::failure::usage;
-use crate::model::{Trained, open_trained, read_labels};
+use crate::model::{Trained, open_trained};
 use crate::output::{json, say};
 use crate::pretrained::{self, Said};
 
@@ -39,24 +39,32 @@ pub struct Args {
     /// Where to [default: model.onnx, saved_model/ or tf_checkpoint/ in the run directory]
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// Version of ONNX's operator set, 15 to 21
-    #[arg(long, default_value_t = OnnxOptions::default().opset)]
-    opset: u32,
-    /// End in softmax: the output is `probabilities` instead of `logits`
+    /// Version of ONNX's operator set, 15 to 21 [default: 17]
+    #[arg(long)]
+    opset: Option<u32>,
+    /// End in softmax: the .onnx file's output is `probabilities` instead of `logits`; a SavedModel has both
     #[arg(long)]
     softmax: bool,
+    /// Add class activation maps as a second output, `cam`: where in the image the network sees each class
+    #[arg(long)]
+    cam: bool,
+    /// Put the normalisation into the .onnx graph: it takes uint8 pixels [N, H, W, 3] at the network's size and gives
+    /// probabilities
+    #[arg(long)]
+    embed_preprocessing: bool,
     /// Fix the number of images a run takes
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Keep batch normalisation as layers of its own in the .onnx file
-    #[arg(long)]
+    #[arg(long, conflicts_with = "fold")]
     no_fold: bool,
     /// Fold batch normalisation in TensorFlow's graph, which keeps it by default so that it can be trained there
     #[arg(long)]
     fold: bool,
-    /// Version of the SavedModel: the directory in it
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    model_version: u64,
+    /// Version of the SavedModel: the directory in it [default: 1]
+    // Servers read it as a signed number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    model_version: Option<u64>,
     /// Replace what is there
     #[arg(long)]
     force: bool,
@@ -78,9 +86,15 @@ pub enum Format {
 pub fn run(args: &Args) -> Result<()> {
     check(args)?;
     let trained = trained(args)?;
-    let onnx =
-        OnnxOptions { opset: args.opset, fold: !args.no_fold, softmax: args.softmax, batch: args.batch };
-    let options = SavedModelOptions { version: args.model_version, fold: args.fold, onnx };
+    let onnx = OnnxOptions {
+        opset: args.opset.unwrap_or(OnnxOptions::default().opset),
+        fold: !args.no_fold,
+        softmax: args.softmax,
+        cam: args.cam,
+        embed_preprocessing: args.embed_preprocessing,
+        batch: args.batch,
+    };
+    let options = SavedModelOptions { version: args.model_version.unwrap_or(1), fold: args.fold, onnx };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let output = match (&args.output, &args.from, args.format) {
         (Some(path), ..) => path.clone(),
@@ -95,13 +109,26 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Refuses flags that the format has no use for.
 fn check(args: &Args) -> Result<()> {
-    let of_onnx = args.no_fold || args.softmax || args.batch.is_some();
+    let of_onnx = args.no_fold
+        || args.softmax
+        || args.cam
+        || args.embed_preprocessing
+        || args.batch.is_some()
+        || args.opset.is_some();
     match args.format {
         Format::Onnx if args.fold => Err(usage("an .onnx file is folded unless --no-fold says otherwise")),
-        Format::Onnx if args.model_version != 1 => Err(usage("--model-version is for --format saved-model")),
-        Format::TfCheckpoint if of_onnx || args.fold || args.model_version != 1 => Err(usage(
-            "a checkpoint holds the weights as they are: --fold, --no-fold, --softmax, --batch and \
-             --model-version are not for it",
+        Format::Onnx if args.model_version.is_some() => {
+            Err(usage("--model-version is for --format saved-model"))
+        }
+        Format::SavedModel if args.embed_preprocessing => {
+            Err(usage("a SavedModel takes normalised images: --embed-preprocessing is for --format onnx"))
+        }
+        Format::SavedModel if args.softmax => Err(usage(
+            "a SavedModel gives logits, probabilities and classes in any case: --softmax is for --format onnx",
+        )),
+        Format::TfCheckpoint if of_onnx || args.fold || args.model_version.is_some() => Err(usage(
+            "a checkpoint holds the weights as they are: --opset, --fold, --no-fold, --softmax, --cam, \
+             --embed-preprocessing, --batch and --model-version are not for it",
         )),
         _ => Ok(()),
     }
@@ -159,7 +186,7 @@ pub fn write(
 
 fn trained(args: &Args) -> Result<Trained> {
     let said = Said {
-        labels: args.labels.as_deref().map(read_labels).transpose()?,
+        labels: args.labels.clone(),
         width: args.size.or(args.width),
         height: args.size.or(args.height),
         ..Said::default()

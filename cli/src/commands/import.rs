@@ -7,10 +7,12 @@ use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Graph;
 use tallow_exporter::tensorflow::SavedModel;
-use tallow_exporter::{Head, Imported, read_weights};
+use tallow_exporter::{Existing, Head, Imported, read_weights};
 use tallow_models::Options;
+use tallow_trainer::RunDir;
 
 use crate::failure::usage;
+use crate::model::is_run;
 use crate::output::{json, note, say, thousands};
 
 /// Names shown of what was left out.
@@ -18,7 +20,7 @@ const SHOWN: usize = 5;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A .pth or .pt file of PyTorch's, a safetensors file, a checkpoint of TensorFlow's (its prefix, its .index file or
+    /// A .pth or .pt file of PyTorch's, a safetensors file, a checkpoint of TensorFlow's (its prefix, one of its files or
     /// its directory), or a SavedModel
     file: PathBuf,
     /// The network of the zoo that the weights are of [default: that of a SavedModel of Tallow's]
@@ -30,7 +32,8 @@ pub struct Args {
     /// Side of its square images, pixels: only of networks whose weights depend on it
     #[arg(long, value_name = "PIXELS", requires = "model")]
     size: Option<usize>,
-    /// Where the state dict is in a checkpoint of PyTorch's [default: state_dict, model_state_dict, model or weights]
+    /// Where the state dict is in a checkpoint of PyTorch's, such as ema or model.state_dict [default: state_dict,
+    /// model_state_dict, model or weights]
     #[arg(long)]
     key: Option<String>,
     /// The safetensors file to write
@@ -48,12 +51,12 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.file.exists() && tallow_exporter::tensorflow::bundle_at(&args.file).is_none() {
         bail!("{} does not exist: name a file, a checkpoint's prefix or a directory", args.file.display());
     }
-    if args.output.exists() && !args.force {
-        bail!(
-            "{}: already exists; choose another path, or pass --force to replace it",
-            args.output.display()
-        );
+    if is_run(&args.file) {
+        let weights = RunDir::open(&args.file)?.best().join("weights.safetensors");
+        bail!("{} is a run, whose weights need no import: give {}", args.file.display(), weights.display());
     }
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    existing.check_file(&args.output)?;
     let graph = network(args)?;
     let Imported { weights, left_out } =
         read_weights(&graph, &args.file, args.key.as_deref(), Head::Kept, &Device::Cpu)?;
@@ -90,5 +93,16 @@ fn of_saved_model(path: &Path) -> Result<Graph> {
     if !SavedModel::is_at(path) {
         return Err(usage("say with --model which network the weights are of; `tallow summary` lists them"));
     }
-    Ok(SavedModel::open(path)?.graph().clone())
+    let model = SavedModel::open(path)?;
+    let graph = model.graph();
+    let Ok(architecture) = tallow_models::find(graph.name()) else { return Ok(graph.clone()) };
+    // What the zoo makes is what the file has to fit: a SavedModel's own graph may have lost its batch norms by --fold.
+    let [_, height, width] = graph.input_shape().dims()[..] else { return Ok(graph.clone()) };
+    let options = Options {
+        classes: Some(graph.output_shape().elements()),
+        width: Some(width),
+        height: Some(height),
+        ..Options::default()
+    };
+    Ok(architecture.build(&options)?)
 }

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod bench;
+pub mod cam;
 pub mod data;
 pub mod eval;
 pub mod export;

@@ -96,7 +96,7 @@ fn open_weights(args: &Args, builder: ClassifierBuilder) -> Result<Classifier> {
     if args.foreign.probabilities() {
         return Err(usage("--probabilities is for .onnx files that others made; weights give logits"));
     }
-    let trained = args.pretrained.open(args.foreign.said()?)?.context("no weights are named")?;
+    let trained = args.pretrained.open(args.foreign.said())?.context("no weights are named")?;
     let Trained { graph, weights, card, .. } = &trained;
     Ok(builder.from_bytes(export_onnx(graph, weights, Some(card), &OnnxOptions::default())?)?)
 }

@@ -69,7 +69,7 @@ fn weights_of_another_network() {
     let parts = ["2 wrong shape: fc.weight (needs [10, 128], has [3, 128])", "fc.bias"];
     typed(at, &format!("export --model plain_cnn {weights} -o new.onnx")).fails(1, &parts);
     typed(at, "export --model plain_cnn --weights data/train/red/0.png -o new.onnx")
-        .fails(1, &["data/train/red/0.png", "safetensors", "take another copy"]);
+        .fails(1, &["data/train/red/0.png", "no file of weights that is known here", "take another copy"]);
     typed(at, "export --model plain_cnn --weights nowhere -o new.onnx")
         .fails(1, &["nowhere", "No such file"]);
     assert!(!at.join("new.onnx").exists() && !at.join("new").exists());
@@ -124,6 +124,7 @@ fn a_disk_without_room_keeps_the_older_checkpoint() {
     );
     limited("export run -o new.onnx").fails(1, &["new.onnx", "make room"]);
     limited("export run -o new --format saved-model").fails(1, &["new/1/", "make room"]);
+    limited("export run -o new --format tf-checkpoint").fails(1, &["new/model.ckpt-", "make room"]);
     let parts = ["cannot write the checkpoint first/checkpoints/", "room", "there is no earlier one"];
     limited("train --model plain_cnn --size 8 --batch-size 8 --epochs 1 --data data --run first")
         .fails(1, &parts);

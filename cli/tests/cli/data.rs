@@ -269,3 +269,17 @@ fn a_folder_is_inspected_with_its_broken_and_empty_parts() {
     let digits = typed(Path::new("."), "data inspect digits --json").json();
     assert_eq!((&digits[0]["images"], &digits[0]["height"]["max"]), (&1797.into(), &8.into()));
 }
+
+#[test]
+fn flags_that_would_be_ignored_in_making_shards_are_refused() {
+    let folder = workplace();
+    let at = folder.path();
+    let refused = |flags: &str, parts: &[&str]| {
+        typed(at, &format!("data prepare {flags} shards")).fails(2, parts);
+        assert!(!at.join("shards").exists(), "{flags}");
+    };
+    refused("data --name pets", &["name = pets", "--schema tfds"]);
+    refused("data --validation-share 0.2", &["validation-share = 0.2", "validation images already"]);
+    refused("data/train --validation-shards 2", &["validation-shards = 2", "no validation images"]);
+    typed(at, "data prepare data/train shards --validation-share 0.2 --validation-shards 2").ok();
+}

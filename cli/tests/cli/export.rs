@@ -99,3 +99,26 @@ fn what_is_no_model_is_said_to_be_none() {
     typed(at, "export data -o new.onnx").fails(1, &["data is neither a run directory nor a SavedModel"]);
     typed(at, "export run/model.onnx -o new.onnx").fails(1, &["run/model.onnx is a file"]);
 }
+
+#[test]
+fn a_file_that_normalises_itself_labels_and_measures_as_the_other_does() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "export run --embed-preprocessing -o pixels.onnx").ok();
+    typed(at, "predict pixels.onnx data/validation/red --engine tract").ok();
+    let line = "data/validation/red/0.png --engine tract --json";
+    let [inside, outside] =
+        ["pixels.onnx", "run/model.onnx"].map(|model| typed(at, &format!("predict {model} {line}")).json());
+    let probability = |json: &serde_json::Value| json[0]["predictions"][0]["probability"].as_f64().unwrap();
+    assert!((probability(&inside) - probability(&outside)).abs() < 1e-5);
+    let [inside, outside] = ["pixels.onnx", "run/model.onnx"]
+        .map(|model| typed(at, &format!("eval {model} --data data --engine tract --json")).json());
+    assert_eq!(inside["top1"], outside["top1"]);
+    assert!((inside["loss"].as_f64().unwrap() - outside["loss"].as_f64().unwrap()).abs() < 1e-5);
+    typed(at, &format!("predict pixels.onnx {line} --mean 0,0,0"))
+        .fails(1, &["normalises the images itself"]);
+    for format in ["saved-model", "tf-checkpoint"] {
+        typed(at, &format!("export run --embed-preprocessing --format {format} -o x"))
+            .fails(2, &["--embed-preprocessing"]);
+    }
+}

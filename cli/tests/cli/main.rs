@@ -7,6 +7,7 @@
 mod bad_data;
 mod bad_files;
 mod bad_settings;
+mod cam;
 mod data;
 mod engines;
 mod export;

@@ -1,13 +1,13 @@
-//! The bytes of a model file. Weights are streamed from their tensors behind the rest of the graph:
+//! The bytes of a model file. Tensors (f32, or 64-bit integers) are streamed behind the rest of the graph:
 //! protocol buffers leave the order of fields open, and every length is known beforehand.
 
 use std::io::{self, Write};
 
-use candle_core::{Device, Storage, Tensor};
+use candle_core::{DType, Device, Storage, Tensor};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::proto::{FLOAT, GraphProto, ModelProto, TensorProto};
+use super::proto::{FLOAT, GraphProto, INT64, ModelProto, TensorProto};
 use crate::error::Result;
 
 /// `ModelProto.graph`, `GraphProto.initializer`, `TensorProto.raw_data`.
@@ -63,14 +63,22 @@ impl Encoding {
             out.write_all(prefix)?;
             let (storage, layout) = tensor.storage_and_layout();
             let Storage::Cpu(storage) = &*storage else { unreachable!("`new` moved it to the CPU") };
-            let values = storage.as_slice::<f32>().map_err(io::Error::other)?;
-            let values = &values[layout.start_offset()..][..layout.shape().elem_count()];
-            for chunk in values.chunks(CHUNK) {
-                let buffer = &mut buffer[..4 * chunk.len()];
-                for (bytes, value) in buffer.chunks_exact_mut(4).zip(chunk) {
-                    bytes.copy_from_slice(&value.to_le_bytes());
+            let place = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
+            match tensor.dtype() {
+                DType::I64 => {
+                    let values = &storage.as_slice::<i64>().map_err(io::Error::other)?[place];
+                    out.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
                 }
-                out.write_all(buffer)?;
+                _ => {
+                    let values = &storage.as_slice::<f32>().map_err(io::Error::other)?[place];
+                    for chunk in values.chunks(CHUNK) {
+                        let buffer = &mut buffer[..4 * chunk.len()];
+                        for (bytes, value) in buffer.chunks_exact_mut(4).zip(chunk) {
+                            bytes.copy_from_slice(&value.to_le_bytes());
+                        }
+                        out.write_all(buffer)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -78,13 +86,14 @@ impl Encoding {
 }
 
 fn bytes(tensor: &Tensor) -> usize {
-    4 * tensor.elem_count()
+    tensor.dtype().size_in_bytes() * tensor.elem_count()
 }
 
 /// Keys and lengths of the initializer, its fields but the values, and key and length of these.
 fn prefix(name: String, tensor: &Tensor) -> Vec<u8> {
     let dims = tensor.dims().iter().map(|&d| d as i64).collect();
-    let fields = TensorProto { dims, data_type: FLOAT, name, raw_data: vec![] };
+    let data_type = if tensor.dtype() == DType::I64 { INT64 } else { FLOAT };
+    let fields = TensorProto { dims, data_type, name, raw_data: vec![] };
     let values = bytes(tensor);
     let length = fields.encoded_len() + key_len(RAW_DATA) + encoded_len_varint(values as u64) + values;
     let mut prefix = Vec::new();

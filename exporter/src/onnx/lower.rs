@@ -5,22 +5,35 @@
 use std::collections::HashSet;
 
 use candle_core::{Device, Tensor};
-use tallow_builder::graph::{Activation, Node, Op, Pads, Pool};
-use tallow_builder::{Graph, NodeId, Weights};
+use tallow_builder::graph::{Activation, Node, Op, Pads, Pool, Shape};
+use tallow_builder::{CamHead, Graph, NodeId, Weights};
+use tallow_input::Preprocess;
 
-use super::INPUT;
 use super::proto::{
     AttributeProto, AttributeType, Dimension, DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto,
-    TensorType, TypeProto, ValueInfoProto,
+    TensorType, TypeProto, UINT8, ValueInfoProto,
 };
+use super::{CAM, INPUT, PIXELS};
+
+/// What comes before the layers and after them.
+pub(super) struct Ends<'a> {
+    /// The name of the network's output.
+    pub output: &'a str,
+    /// Where class activation maps, the second output, are read off.
+    pub cam: Option<CamHead>,
+    /// How bytes become the network's input, where the graph does that itself.
+    pub pixels: Option<&'a Preprocess>,
+    /// The number of images in a run, where it is fixed.
+    pub batch: Option<usize>,
+}
 
 /// The graph without its initializers, and these in the order of their first use.
 pub(super) fn lower(
     graph: &Graph,
     weights: &Weights,
-    output: &str,
-    batch: Option<usize>,
+    ends: &Ends<'_>,
 ) -> (GraphProto, Vec<(String, Tensor)>) {
+    let output = ends.output;
     let mut lowering = Lowering {
         graph,
         weights,
@@ -29,7 +42,10 @@ pub(super) fn lower(
         names: graph.parameters().into_iter().map(|parameter| parameter.name).collect(),
         values: vec![INPUT.into()],
     };
-    lowering.names.extend([INPUT.to_owned(), output.to_owned()]);
+    lowering.names.extend([INPUT, PIXELS, output, CAM].map(str::to_owned));
+    if let Some(preprocess) = ends.pixels {
+        lowering.normalise(preprocess);
+    }
     for (id, node) in graph.iter().skip(1) {
         let value = if id == graph.output() { output.to_owned() } else { lowering.unique(&node.name) };
         lowering.layer(id, node, &value);
@@ -38,13 +54,24 @@ pub(super) fn lower(
     if graph.output().index() == 0 {
         lowering.node("Identity", "identity", &[INPUT], output, vec![]);
     }
-    let info = |name: &str, id: NodeId| value_info(name, graph.node(id).shape.dims(), batch);
+    let floats = |name: &str, shape: Shape| value_info(name, FLOAT, shape.dims(), ends.batch);
+    let mut outputs = vec![floats(output, graph.output_shape())];
+    if let Some(head) = ends.cam {
+        lowering.cam(head);
+        outputs.push(floats(CAM, head.shape(graph)));
+    }
+    let input = match (ends.pixels, graph.input_shape()) {
+        (Some(_), Shape::Map { channels, height, width }) => {
+            value_info(PIXELS, UINT8, vec![height, width, channels], ends.batch)
+        }
+        (_, shape) => floats(INPUT, shape),
+    };
     let proto = GraphProto {
         node: lowering.nodes,
         name: graph.name().into(),
         initializer: vec![],
-        input: graph.iter().take(1).map(|(id, _)| info(INPUT, id)).collect(),
-        output: vec![info(output, graph.output())],
+        input: vec![input],
+        output: outputs,
     };
     (proto, lowering.initializers)
 }
@@ -125,6 +152,42 @@ impl Lowering<'_> {
             }
             Activation::HardSwish => self.node("HardSwish", name, &[x], output, vec![]),
         }
+    }
+
+    /// Bytes [N, H, W, 3] to what the network takes, [N, 3, H, W]: (x / 255 − mean) / std as one product and one sum.
+    fn normalise(&mut self, preprocess: &Preprocess) {
+        let cast = self.unique("pixels/float");
+        self.node("Cast", &cast, &[PIXELS], &cast, vec![int("to", FLOAT as usize)]);
+        let planes = self.unique("pixels/planes");
+        self.node("Transpose", &planes, &[&cast], &planes, vec![ints("perm", &[0, 3, 1, 2])]);
+        let channels = |value: &dyn Fn(f64, f64) -> f64| {
+            let values = preprocess.mean.iter().zip(&preprocess.std);
+            let values = values.map(|(&mean, &std)| value(f64::from(mean), f64::from(std)) as f32);
+            Tensor::from_vec(values.collect::<Vec<_>>(), (1, 3, 1, 1), &Device::Cpu)
+                .expect("numbers on the CPU need no device")
+        };
+        let (scale, shift) = (self.unique("pixels/scale"), self.unique("pixels/shift"));
+        self.initializers.push((scale.clone(), channels(&|_, std| 1.0 / (255.0 * std))));
+        self.initializers.push((shift.clone(), channels(&|mean, std| -mean / std)));
+        let scaled = self.unique("pixels/scaled");
+        self.node("Mul", &scaled, &[&planes, &scale], &scaled, vec![]);
+        self.node("Add", "pixels/normalised", &[&scaled, &shift], INPUT, vec![]);
+    }
+
+    /// A 1×1 convolution of the features with the classifier's weights, which are in the file once.
+    fn cam(&mut self, head: CamHead) {
+        let classifier = self.graph.node(head.classifier);
+        let channels = self.graph.node(head.features).shape.channels();
+        let (classes, channels) = (classifier.shape.elements() as i64, channels as i64);
+        let shape = self.unique("cam/shape");
+        let dims =
+            Tensor::new(&[classes, channels, 1, 1], &Device::Cpu).expect("numbers on the CPU need no device");
+        self.initializers.push((shape.clone(), dims));
+        let filters = self.unique("cam/filters");
+        let weight = format!("{}.weight", classifier.name);
+        self.node("Reshape", &filters, &[&weight, &shape], &filters, vec![]);
+        let features = self.values[head.features.index()].clone();
+        self.node("Conv", CAM, &[&features, &filters], CAM, vec![ints("kernel_shape", &[1, 1])]);
     }
 
     /// A node that takes its layer's tensors after `x`, in the order of [`Graph::layer_parameters`], which is ONNX's.
@@ -209,11 +272,11 @@ fn float(name: &str, value: f64) -> AttributeProto {
     AttributeProto { f: Some(value as f32), ..attribute(name, AttributeType::Float) }
 }
 
-fn value_info(name: &str, sample: Vec<usize>, batch: Option<usize>) -> ValueInfoProto {
+fn value_info(name: &str, elem_type: i32, sample: Vec<usize>, batch: Option<usize>) -> ValueInfoProto {
     let fixed = |size: usize| DimensionValue::Fixed(size as i64);
     let batch = batch.map_or(DimensionValue::Symbol("N".into()), fixed);
     let values = std::iter::once(batch).chain(sample.into_iter().map(fixed));
     let shape = TensorShapeProto { dim: values.map(|value| Dimension { value: Some(value) }).collect() };
-    let tensor = TensorType { elem_type: FLOAT, shape: Some(shape) };
+    let tensor = TensorType { elem_type, shape: Some(shape) };
     ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
 }

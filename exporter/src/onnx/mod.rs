@@ -10,13 +10,14 @@ use std::path::Path;
 
 use prost::Message;
 use tallow_builder::graph::{Op, Shape};
-use tallow_builder::{Graph, Weights};
+use tallow_builder::{CamHead, Graph, Weights};
 use tallow_input::{ModelCard, OutputKind};
 
 use crate::atomic::{Existing, write_file};
 use crate::error::{Error, Result};
 use crate::passes;
 use encode::Encoding;
+use lower::Ends;
 use proto::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
 /// The oldest operator set that is written.
@@ -26,10 +27,14 @@ pub const NEWEST_OPSET: u32 = 21;
 
 /// The name of the network's input in the file.
 pub const INPUT: &str = "images";
+/// The name of the input of a file that normalises images itself.
+pub const PIXELS: &str = "pixels";
 /// The name of the output that holds scores before softmax.
 pub const LOGITS: &str = "logits";
 /// The name of the output that holds softmax's.
 pub const PROBABILITIES: &str = "probabilities";
+/// The name of the output that holds class activation maps.
+pub const CAM: &str = "cam";
 
 /// What the file is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +45,19 @@ pub struct OnnxOptions {
     pub fold: bool,
     /// Ends the network in softmax: the output is `probabilities` instead of `logits`.
     pub softmax: bool,
+    /// Adds the class activation maps as a second output, [`CAM`]: `[N, classes, rows, columns]` at the resolution of the
+    /// last feature map. A map's mean plus the classifier's bias is the logit (Zhou et al. 2016, section 2).
+    pub cam: bool,
+    /// Puts the normalisation into the graph, which then takes [`PIXELS`], bytes `[N, H, W, 3]` at the network's size, and
+    /// ends in softmax. Resizing and cropping stay outside: they depend on each image's size.
+    pub embed_preprocessing: bool,
     /// Fixes the batch; `None` leaves it symbolic, as `N`.
     pub batch: Option<usize>,
 }
 
 impl Default for OnnxOptions {
     fn default() -> Self {
-        Self { opset: 17, fold: true, softmax: false, batch: None }
+        Self { opset: 17, fold: true, softmax: false, cam: false, embed_preprocessing: false, batch: None }
     }
 }
 
@@ -118,7 +129,15 @@ fn encode(
     if options.batch == Some(0) {
         return Err(refuse("a batch of 0 images is no batch"));
     }
-    let (inference, weights) = passes::inference(graph, weights, options.fold, options.softmax)?;
+    let pixels = match (options.embed_preprocessing, card) {
+        (false, _) => None,
+        (true, Some(card)) => Some(&card.preprocess),
+        (true, None) => {
+            return Err(refuse("nothing says how its images are normalised: give it a model card"));
+        }
+    };
+    let softmax = options.softmax || options.embed_preprocessing;
+    let (inference, weights) = passes::inference(graph, weights, options.fold, softmax)?;
     let kind = match inference.node(inference.output()).op {
         Op::Softmax => OutputKind::Probabilities,
         _ => OutputKind::Logits,
@@ -131,7 +150,9 @@ fn encode(
         OutputKind::Logits => LOGITS,
         OutputKind::Probabilities => PROBABILITIES,
     };
-    let (proto, initializers) = lower::lower(&inference, &weights, output, options.batch);
+    let cam = if options.cam { Some(cam_head(&inference)?) } else { None };
+    let ends = Ends { output, cam, pixels, batch: options.batch };
+    let (proto, initializers) = lower::lower(&inference, &weights, &ends);
     let head = ModelProto {
         ir_version,
         producer_name: "tallow".into(),
@@ -146,6 +167,16 @@ fn encode(
         return Err(refuse("its weights do not fit into an ONNX file, which ends at 2 GiB"));
     }
     Ok(encoding)
+}
+
+/// Where class activation maps are read off.
+pub(crate) fn cam_head(graph: &Graph) -> Result<CamHead> {
+    CamHead::of(graph).ok_or_else(|| Error::Option {
+        network: graph.name().to_owned(),
+        problem: "class activation maps need a network that ends in global average pooling and one fully connected \
+                  layer; `tallow cam` shows Grad-CAM for others"
+            .into(),
+    })
 }
 
 /// The IR version that came with an operator set (ONNX's versioning table), or `None` where it is not written here.

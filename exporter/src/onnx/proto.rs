@@ -6,6 +6,10 @@ use prost::{Message, Oneof};
 
 /// `TensorProto.DataType.FLOAT`.
 pub(crate) const FLOAT: i32 = 1;
+/// `TensorProto.DataType.UINT8`.
+pub(crate) const UINT8: i32 = 2;
+/// `TensorProto.DataType.INT64`.
+pub(crate) const INT64: i32 = 7;
 
 /// A whole model file.
 #[derive(Clone, PartialEq, Message)]

@@ -3,7 +3,7 @@
 use tallow_builder::graph::{Op, Shape};
 use tallow_builder::{Graph, Weights};
 
-use super::{free_name, rewrite_open, select};
+use super::{rewrite_open, select};
 use crate::error::{Error, Result};
 
 /// The network with a softmax over its logits; a network that ends in softmax already stays as it is.
@@ -18,12 +18,15 @@ pub fn append_softmax(graph: &Graph, weights: &Weights) -> Result<(Graph, Weight
         let problem = format!("softmax needs a vector of logits, the output is a feature map {shape}");
         return Err(Error::Option { network: graph.name().to_owned(), problem });
     }
-    let mut rewritten = rewrite_open(graph, |builder, _, node, inputs| {
+    let mut name = String::from("softmax");
+    while graph.find(&name).is_some() {
+        name.push('_');
+    }
+    let (mut builder, logits) = rewrite_open(graph, |builder, _, node, inputs| {
         Ok(builder.add(&node.name, node.op.clone(), inputs)?)
     })?;
-    let name = free_name(graph, "softmax");
-    let probabilities = rewritten.builder.add(&name, Op::Softmax, &[rewritten.output])?;
-    let graph = rewritten.builder.finish_with(probabilities, rewritten.side_outputs)?;
+    let probabilities = builder.add(&name, Op::Softmax, &[logits])?;
+    let graph = builder.finish(probabilities)?;
     let weights = select(&graph, weights, [].into())?;
     Ok((graph, weights))
 }

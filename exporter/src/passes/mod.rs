@@ -2,7 +2,6 @@
 //! Every export format runs the same passes, so that all of them lower the same inference graph.
 //! A pass keeps the names of the layers and tensors that it does not remove.
 
-mod append_cam;
 mod append_softmax;
 mod fold_batch_norm;
 mod remove_training;
@@ -13,7 +12,6 @@ use candle_core::Tensor;
 use tallow_builder::graph::Node;
 use tallow_builder::{Graph, GraphBuilder, NodeId, Weights};
 
-pub use append_cam::append_cam;
 pub use append_softmax::append_softmax;
 pub use fold_batch_norm::fold_batch_norm;
 pub use remove_training::remove_training;
@@ -42,42 +40,22 @@ fn rewrite(
     graph: &Graph,
     each: impl FnMut(&mut GraphBuilder, NodeId, &Node, &[NodeId]) -> Result<NodeId>,
 ) -> Result<Graph> {
-    let rewritten = rewrite_open(graph, each)?;
-    Ok(rewritten.builder.finish_with(rewritten.output, rewritten.side_outputs)?)
+    let (builder, output) = rewrite_open(graph, each)?;
+    Ok(builder.finish(output)?)
 }
 
-/// A graph that is not finished, so that layers can be added to it.
-struct Rewritten {
-    builder: GraphBuilder,
-    /// The place of each node of the old graph.
-    renewed: Vec<NodeId>,
-    output: NodeId,
-    side_outputs: Vec<NodeId>,
-}
-
-/// As [`rewrite`], but the builder comes back.
+/// As [`rewrite`], but the builder comes back with the output's id, so that layers can be added after it.
 fn rewrite_open(
     graph: &Graph,
     mut each: impl FnMut(&mut GraphBuilder, NodeId, &Node, &[NodeId]) -> Result<NodeId>,
-) -> Result<Rewritten> {
+) -> Result<(GraphBuilder, NodeId)> {
     let mut builder = GraphBuilder::new(graph.name(), graph.input_shape());
     let mut renewed = vec![builder.input()];
     for (id, node) in graph.iter().skip(1) {
         let inputs: Vec<NodeId> = node.inputs.iter().map(|input| renewed[input.index()]).collect();
         renewed.push(each(&mut builder, id, node, &inputs)?);
     }
-    let output = renewed[graph.output().index()];
-    let side_outputs = graph.side_outputs().iter().map(|id| renewed[id.index()]).collect();
-    Ok(Rewritten { builder, renewed, output, side_outputs })
-}
-
-/// A name like `wanted` that no layer of `graph` has.
-fn free_name(graph: &Graph, wanted: &str) -> String {
-    let mut name = wanted.to_owned();
-    while graph.find(&name).is_some() {
-        name.push('_');
-    }
-    name
+    Ok((builder, renewed[graph.output().index()]))
 }
 
 /// The weights that `graph` needs, taken from `weights` except where `changed` has a tensor of that name.

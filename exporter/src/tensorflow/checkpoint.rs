@@ -12,7 +12,7 @@ use tallow_tensorflow::proto::{DataType, TensorShape};
 use super::meta_graph::meta_graph;
 use super::saver::Stored;
 use super::variables::variables;
-use crate::atomic::{Existing, write_file};
+use crate::atomic::{Existing, temporary_directory, write_file};
 use crate::error::{Error, Result};
 use crate::passes;
 
@@ -52,17 +52,32 @@ pub fn write_checkpoint(
     step: Step,
     existing: Existing,
 ) -> Result<Checkpoint> {
-    let failed = |source| Error::Io { path: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(failed)?;
+    let made = !directory.exists();
+    fs::create_dir_all(directory).map_err(|source| Error::Io { path: directory.to_owned(), source })?;
+    let written = write_into(directory, graph, weights, step, existing);
+    if written.is_err() && made {
+        // Empty, unless the state file alone could not be written; where it is not, it stays.
+        let _ = fs::remove_dir(directory);
+    }
+    written
+}
+
+fn write_into(
+    directory: &Path,
+    graph: &Graph,
+    weights: &Weights,
+    step: Step,
+    existing: Existing,
+) -> Result<Checkpoint> {
     let name = format!("model.ckpt-{}", step.0);
     let prefix = directory.join(&name);
     if existing == Existing::Keep && index_path(&prefix).exists() {
         return Err(Error::Exists { path: prefix });
     }
     // In a directory of its own first: the three files belong together.
-    let work = tempfile::Builder::new().prefix(".tallow-").tempdir_in(directory).map_err(failed)?;
+    let work = temporary_directory(&prefix)?;
     let fresh = work.path().join(&name);
-    write_files(&fresh, graph, weights, step)?;
+    write_files(&fresh, graph, weights, step).map_err(|error| error.moved(work.path(), directory))?;
     let written = Checkpoint { prefix };
     // The index comes last: without it the others are no checkpoint.
     for (from, to) in (Checkpoint { prefix: fresh }).files().iter().zip(written.files()) {
@@ -90,7 +105,7 @@ fn write_files(prefix: &Path, graph: &Graph, weights: &Weights, step: Step) -> R
     }
     bundle.finish()?;
     let meta = meta_path(prefix);
-    let bytes = meta_graph(&inference, &stored, None, false).encode_to_vec();
+    let bytes = meta_graph(&inference, &stored, None, None, false).encode_to_vec();
     fs::write(&meta, bytes).map_err(|source| Error::Io { path: meta, source })
 }
 

@@ -1,12 +1,12 @@
 //! The functions that `tf.saved_model.load` offers: the network called as a function, for inference and for training,
 //! and the serving signature. Variables are passed as arguments after the images.
 
-use tallow_builder::Graph;
-use tallow_tensorflow::proto::{ArgDef, DataType, FunctionDef, OpDef};
+use tallow_builder::{CamHead, Graph};
+use tallow_tensorflow::proto::{ArgDef, DataType, FunctionDef, OpDef, TensorShape};
 
 use super::attributes::{dtype, t};
 use super::body::{Body, Finished, Place, Value, argument};
-use super::lower::lower;
+use super::lower::{Scores, lower};
 use super::variables::Variable;
 
 /// What the input of every function is called.
@@ -27,31 +27,57 @@ impl Function {
 /// The network as a function from images to logits.
 pub(super) fn call(name: &str, graph: &Graph, training: bool) -> Function {
     let mut body = Body::new(Place::Function);
-    let logits = lower(&mut body, graph, IMAGES.into(), training);
-    function(name, body, vec![("logits", DataType::Float, logits)])
+    let scores = lower(&mut body, graph, IMAGES.into(), training, None);
+    function(name, body, vec![("logits", DataType::Float, scores.logits)])
 }
 
 /// The serving signature's function: every output by name.
-pub(super) fn signature(name: &str, graph: &Graph) -> Function {
+pub(super) fn signature(name: &str, graph: &Graph, cam: Option<CamHead>) -> Function {
     let mut body = Body::new(Place::Function);
-    let logits = lower(&mut body, graph, IMAGES.into(), false);
-    let outputs = outputs(&mut body, &logits);
-    function(name, body, outputs.into())
+    let scores = lower(&mut body, graph, IMAGES.into(), false, cam);
+    let outputs = outputs(&mut body, &scores);
+    function(name, body, outputs)
 }
 
-/// What a server may ask for, sorted by name: classes [N], logits and probabilities [N, classes].
-pub(super) fn outputs(body: &mut Body, logits: &str) -> [(&'static str, DataType, Value); 3] {
+/// An output of the serving signature.
+pub(super) struct Output {
+    pub name: &'static str,
+    pub dtype: DataType,
+    pub shape: TensorShape,
+}
+
+/// What a server may ask for, sorted by name: class activation maps [N, rows, columns, classes] if there are any,
+/// classes [N], logits and probabilities [N, classes].
+pub(super) fn signature_outputs(graph: &Graph, batch: Option<usize>, cam: Option<CamHead>) -> Vec<Output> {
+    let batch = batch.map_or(-1, |batch| batch as i64);
+    let classes = graph.output_shape().elements() as i64;
+    let output =
+        |name, dtype, shape: &[i64]| Output { name, dtype, shape: TensorShape::of(shape.iter().copied()) };
+    let scores = |name| output(name, DataType::Float, &[batch, classes]);
+    let maps = cam.map(|head| {
+        let [_, height, width] = head.shape(graph).dims()[..] else { unreachable!("maps have three axes") };
+        output("cam", DataType::Float, &[batch, height as i64, width as i64, classes])
+    });
+    let rest = [output("classes", DataType::Int64, &[batch]), scores("logits"), scores("probabilities")];
+    maps.into_iter().chain(rest).collect()
+}
+
+/// The values of [`signature_outputs`].
+pub(super) fn outputs(body: &mut Body, scores: &Scores) -> Vec<(&'static str, DataType, Value)> {
+    let logits = scores.logits.as_str();
     let float = DataType::Float;
     let axis = body.constant("classes/axis", super::attributes::integers(&[], &[1]));
     let attributes = vec![t(float), dtype("Tidx", DataType::Int32), dtype("output_type", DataType::Int64)];
     let classes = body.node("ArgMax", "classes", &[logits, &axis], attributes);
     let probabilities = body.node("Softmax", "probabilities", &[logits], vec![t(float)]);
     let logits = body.node("Identity", "logits", &[logits], vec![t(float)]);
-    [
+    let maps = scores.maps.clone().map(|maps| ("cam", float, maps));
+    let rest = [
         ("classes", DataType::Int64, classes),
         ("logits", float, logits),
         ("probabilities", float, probabilities),
-    ]
+    ];
+    maps.into_iter().chain(rest).collect()
 }
 
 fn function(name: &str, body: Body, outputs: Vec<(&str, DataType, Value)>) -> Function {

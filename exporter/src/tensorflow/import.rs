@@ -2,6 +2,7 @@
 //! as long as the variables are called as Tallow calls them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -13,9 +14,10 @@ use tallow_tensorflow::bundle::{BundleReader, index_path};
 use tallow_tensorflow::proto::TrackableObjectGraph;
 
 use super::checkpoint::latest;
+use super::saved_model::{VARIABLES, version_at};
 use super::variables::variables;
 use crate::adopt::Head;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::Imported;
 
 /// The objects that an object-based checkpoint holds values of.
@@ -23,15 +25,19 @@ const OBJECTS: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
 /// What ends the key of an object's value.
 const VALUE: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
 
-/// The prefix of the tensor bundle at `path`, if there is one: `path` may be the prefix itself, its `.index` file, a
-/// directory with checkpoints (the newest is taken), a SavedModel or a version of one.
+/// The prefix of the tensor bundle at `path`, if there is one: `path` may be the prefix itself or one of its files, a
+/// directory with checkpoints (the newest is taken), a SavedModel, a version of one, or the `variables/` or the
+/// `saved_model.pb` in that.
 pub fn bundle_at(path: &Path) -> Option<PathBuf> {
-    if path.extension().is_some_and(|extension| extension == "index") && path.is_file() {
-        return Some(path.with_extension(""));
+    let mut candidates = vec![path.to_owned()];
+    let is_of_bundle = |end: &str| end == "index" || end == "meta" || end.starts_with("data-");
+    if path.is_file() && path.extension().and_then(OsStr::to_str).is_some_and(is_of_bundle) {
+        candidates.push(path.with_extension(""));
     }
-    let mut candidates = vec![path.to_owned(), path.join("variables/variables")];
+    // A SavedModel without its graph, and its variables' folder alone.
+    candidates.extend([path.join(VARIABLES), path.join("variables")]);
     candidates.extend(latest(path));
-    candidates.extend(super::saved_model::newest_version(path).map(|path| path.join("variables/variables")));
+    candidates.extend(version_at(path).map(|version| version.join(VARIABLES)));
     candidates.into_iter().find(|prefix| index_path(prefix).is_file())
 }
 
@@ -45,12 +51,14 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
     let bundle = BundleReader::open(prefix)?;
     let keys = keys_by_name(&bundle)?;
     let mut differences = Differences::default();
+    let mut batch_norms_missing = true;
     let mut tensors = BTreeMap::new();
     let mut used = BTreeSet::new();
     let replaced = if head == Head::Kept { None } else { graph.classifier() };
     let mut new_head = false;
     for variable in variables(graph) {
         let Some(data) = keys.get(&variable.name).map(|key| bundle.read(key)).transpose()?.flatten() else {
+            batch_norms_missing &= variable.is_of_batch_norm();
             differences.missing.push(variable.name);
             continue;
         };
@@ -75,6 +83,11 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
     let extra: Vec<String> = keys.into_keys().filter(|name| !used.contains(name)).collect();
     let (left_out, unexpected) = extra.into_iter().partition(|name| is_of_training(name, &used));
     differences.unexpected = unexpected;
+    let Differences { missing, unexpected, mismatched } = &differences;
+    let biases = !unexpected.is_empty() && unexpected.iter().all(|name| name.ends_with("/bias"));
+    if biases && !missing.is_empty() && batch_norms_missing && mismatched.is_empty() {
+        return Err(Error::Folded { path: prefix.to_owned(), network: graph.name().to_owned() });
+    }
     if !differences.is_empty() {
         let error = tallow_builder::Error::Weights {
             origin: prefix.display().to_string(),

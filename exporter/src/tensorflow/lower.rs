@@ -2,7 +2,7 @@
 //! The nodes of the layer `layer1.0.conv1` lie in the scope `layer1/0/conv1`.
 
 use tallow_builder::graph::{Activation, Conv2d, Node, Op, Padding, Pool, Shape, Window};
-use tallow_builder::{Graph, NodeId};
+use tallow_builder::{CamHead, Graph, NodeId};
 use tallow_tensorflow::proto::DataType;
 
 use super::attributes::{boolean, dtype, float, int, integers, scalar, spatial, string, t};
@@ -14,9 +14,23 @@ const FLOAT: DataType = DataType::Float;
 /// The channels' axis.
 const CHANNELS: i32 = 3;
 
-/// Adds the layers of `graph` to `body` and returns the logits; `images` is the value of the input. With `training`,
-/// batch norms use and track the batch's moments, and dropout and stochastic depth drop.
-pub(super) fn lower(body: &mut Body, graph: &Graph, images: Value, training: bool) -> Value {
+/// What a lowered network gives.
+pub(super) struct Scores {
+    pub logits: Value,
+    /// Class activation maps [N, rows, columns, classes], where they were asked for.
+    pub maps: Option<Value>,
+}
+
+/// Adds the layers of `graph` to `body`; `images` is the value of the input. With `training`, batch norms use and track
+/// the batch's moments, and dropout and stochastic depth drop. Class activation maps are read off at `cam`; they share
+/// the classifier's variable, so that they stay right while it is trained.
+pub(super) fn lower(
+    body: &mut Body,
+    graph: &Graph,
+    images: Value,
+    training: bool,
+    cam: Option<CamHead>,
+) -> Scores {
     let mut lowering = Lowering { body, graph, training, scopes: scopes(graph), values: vec![images] };
     for (id, node) in graph.iter().skip(1) {
         let value = lowering.layer(id, node);
@@ -25,7 +39,8 @@ pub(super) fn lower(body: &mut Body, graph: &Graph, images: Value, training: boo
     // Softmax is added after the logits by who asks for it.
     let output = graph.node(graph.output());
     let logits = if output.op == Op::Softmax { output.inputs[0] } else { graph.output() };
-    lowering.values.swap_remove(logits.index())
+    let maps = cam.map(|head| lowering.cam(head));
+    Scores { logits: lowering.values.swap_remove(logits.index()), maps }
 }
 
 struct Lowering<'a> {
@@ -38,6 +53,25 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
+    /// A 1×1 convolution of the features with the classifier's kernel [channels, classes].
+    fn cam(&mut self, head: CamHead) -> Value {
+        let scope = self.scopes[head.classifier.index()].clone();
+        let kernel = self.body.read(&layer_variables(self.graph, head.classifier, &scope)[0]);
+        let channels = self.graph.node(head.features).shape.channels() as i32;
+        let classes = self.graph.node(head.classifier).shape.elements() as i32;
+        let shape = self.body.constant("cam/shape", integers(&[4], &[1, 1, channels, classes]));
+        let attributes = vec![t(FLOAT), dtype("Tshape", DataType::Int32)];
+        let filters = self.body.node("Reshape", "cam/filters", &[&kernel, &shape], attributes);
+        let features = self.values[head.features.index()].clone();
+        let attributes = vec![
+            t(FLOAT),
+            spatial("strides", [1, 1]),
+            spatial("dilations", [1, 1]),
+            string("padding", "VALID"),
+        ];
+        self.body.node("Conv2D", "cam", &[&features, &filters], attributes)
+    }
+
     fn layer(&mut self, id: NodeId, node: &Node) -> Value {
         let inputs: Vec<Value> = node.inputs.iter().map(|id| self.values[id.index()].clone()).collect();
         let shape = self.graph.node(node.inputs[0]).shape;

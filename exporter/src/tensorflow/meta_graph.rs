@@ -1,7 +1,7 @@
 //! The graph that servers and sessions run, with its signature, its saver and its collections.
 
-use tallow_builder::Graph;
 use tallow_builder::graph::Shape;
+use tallow_builder::{CamHead, Graph};
 use tallow_tensorflow::proto::tensor_info::Encoding;
 use tallow_tensorflow::proto::{
     AssetFileDef, DataType, GraphDef, MetaGraphDef, MetaInfoDef, SignatureDef, TensorInfo, TensorShape,
@@ -10,7 +10,7 @@ use tallow_tensorflow::proto::{
 
 use super::attributes::{dtype, shape, strings};
 use super::body::{Body, Place};
-use super::functions::{IMAGES, outputs};
+use super::functions::{IMAGES, outputs, signature_outputs};
 use super::lower::lower;
 use super::saver::{self, Stored};
 
@@ -27,11 +27,8 @@ pub(super) fn images_shape(graph: &Graph, batch: Option<usize>) -> TensorShape {
         Shape::Map { channels, height, width } => vec![height, width, channels],
         Shape::Vector { features } => vec![features],
     };
-    TensorShape::of(std::iter::once(size(batch)).chain(dims.into_iter().map(|dim| dim as i64)))
-}
-
-fn size(batch: Option<usize>) -> i64 {
-    batch.map_or(-1, |batch| batch as i64)
+    let batch = batch.map_or(-1, |batch| batch as i64);
+    TensorShape::of(std::iter::once(batch).chain(dims.into_iter().map(|dim| dim as i64)))
 }
 
 /// The inference graph. A loader fills `variables` from the bundle; `labels` adds the asset.
@@ -39,19 +36,21 @@ pub(super) fn meta_graph(
     graph: &Graph,
     variables: &[Stored],
     batch: Option<usize>,
+    cam: Option<CamHead>,
     labels: bool,
 ) -> MetaGraphDef {
     let images = images_shape(graph, batch);
-    let classes = graph.output_shape().elements() as i64;
     let mut body = Body::new(Place::Graph);
     let float = DataType::Float;
     let attributes = vec![dtype("dtype", float), shape("shape", images.clone())];
     let input = body.node("Placeholder", IMAGES, &[], attributes);
-    let logits = lower(&mut body, graph, input.clone(), false);
-    let outputs = outputs(&mut body, &logits).map(|(name, dtype, value)| {
-        let dims = if dtype == float { vec![size(batch), classes] } else { vec![size(batch)] };
-        (name.to_owned(), tensor_info(&value, dtype, TensorShape::of(dims)))
-    });
+    let scores = lower(&mut body, graph, input.clone(), false, cam);
+    let values = outputs(&mut body, &scores).into_iter().map(|(_, _, value)| value);
+    let outputs = signature_outputs(graph, batch, cam)
+        .into_iter()
+        .zip(values)
+        .map(|(output, value)| (output.name.to_owned(), tensor_info(&value, output.dtype, output.shape)));
+    let outputs = outputs.collect();
     let saver = saver::add(&mut body, variables);
     let mut assets = vec![];
     if labels {
@@ -61,7 +60,7 @@ pub(super) fn meta_graph(
     }
     let signature = SignatureDef {
         inputs: [(IMAGES.to_owned(), tensor_info(&input, float, images))].into(),
-        outputs: outputs.into(),
+        outputs,
         method_name: "tensorflow/serving/predict".into(),
     };
     let collections = [

@@ -20,4 +20,5 @@ mod variables;
 
 pub use checkpoint::{Checkpoint, Step, write_checkpoint};
 pub use import::{bundle_at, read_variables};
+pub(crate) use saved_model::is_saved_model;
 pub use saved_model::{SavedModel, SavedModelOptions};

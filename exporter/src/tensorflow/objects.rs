@@ -15,7 +15,7 @@ use tallow_tensorflow::proto::{
     TrackableObject, TrackableObjectGraph, Values, VersionDef,
 };
 
-use super::functions::{Function, IMAGES};
+use super::functions::{Function, IMAGES, Output};
 use super::saver::Stored;
 
 /// The functions that the objects offer.
@@ -45,7 +45,7 @@ pub(super) fn object_graph(
     variables: &[Stored],
     offered: &Offered<'_>,
     images: &TensorShape,
-    classes: usize,
+    outputs: &[Output],
 ) -> SavedObjectGraph {
     let mut objects = Objects::default();
     let root = objects.add(user("_generic_user_object"));
@@ -94,7 +94,8 @@ pub(super) fn object_graph(
 
     let bound = |function: &Function| function.variables.iter().map(|v| ids[v.name.as_str()]).collect();
     let images = || spec(IMAGES, images.clone(), DataType::Float);
-    let scores = |name: &str| spec(name, TensorShape::of([-1, classes as i64]), DataType::Float);
+    let described = |output: &Output| spec(output.name, output.shape.clone(), output.dtype);
+    let logits = outputs.iter().find(|output| output.name == "logits").map(described);
     let mut concrete_functions = BTreeMap::new();
     let modes = [(inference, Some(false)), (training, Some(true)), (serve, None), (train, None)];
     for (function, mode) in modes {
@@ -103,16 +104,12 @@ pub(super) fn object_graph(
         let trace = SavedConcreteFunction {
             bound_inputs: bound(function),
             canonicalized_input_signature: Some(tuple(vec![positional, dictionary([])])),
-            output_signature: Some(scores("logits")),
+            output_signature: logits.clone(),
         };
         concrete_functions.insert(function.name().to_owned(), trace);
     }
     let named = dictionary([(IMAGES, images())]);
-    let outputs = dictionary([
-        ("classes", spec("classes", TensorShape::of([-1]), DataType::Int64)),
-        ("logits", scores("logits")),
-        ("probabilities", scores("probabilities")),
-    ]);
+    let outputs = dictionary(outputs.iter().map(|output| (output.name, described(output))));
     let trace = SavedConcreteFunction {
         bound_inputs: bound(serving),
         canonicalized_input_signature: Some(tuple(vec![tuple(vec![]), named])),
@@ -199,7 +196,7 @@ fn tuple(values: Vec<StructuredValue>) -> StructuredValue {
     value(ValueKind::Tuple(Values { values }))
 }
 
-fn dictionary<const N: usize>(fields: [(&str, StructuredValue); N]) -> StructuredValue {
+fn dictionary<'a>(fields: impl IntoIterator<Item = (&'a str, StructuredValue)>) -> StructuredValue {
     let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     value(ValueKind::Dict(DictValue { fields }))
 }

@@ -4,6 +4,7 @@
 //! `assets.extra/` what only Tallow and `.onnx` engines read: `model.onnx`, `network.json` (the layer graph) and
 //! `preprocess.json`. It appears whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use tallow_input::ModelCard;
 use tallow_tensorflow::bundle::{BundleWriter, data_path, index_path};
 use tallow_tensorflow::proto::{self, FunctionDefLibrary};
 
-use super::functions::{call, signature};
+use super::functions::{call, signature, signature_outputs};
 use super::import::read_variables;
 use super::meta_graph::{LABELS, images_shape, meta_graph};
 use super::objects::{Offered, key, object_graph, trackable_objects};
@@ -23,11 +24,12 @@ use super::variables::variables;
 use crate::adopt::Head;
 use crate::atomic::{Existing, write_directory};
 use crate::error::{Error, Result};
-use crate::onnx::{OnnxOptions, read_card, write_onnx};
+use crate::onnx::{OnnxOptions, cam_head, read_card, write_onnx};
 use crate::passes;
 
 const GRAPH: &str = "saved_model.pb";
-const VARIABLES: &str = "variables/variables";
+/// The prefix of its tensor bundle.
+pub(super) const VARIABLES: &str = "variables/variables";
 const ASSETS: &str = "assets";
 const EXTRA: &str = "assets.extra";
 const ONNX: &str = "assets.extra/model.onnx";
@@ -41,7 +43,8 @@ pub struct SavedModelOptions {
     pub version: u64,
     /// Folds batch norms into the convolutions before them. They are gone then, and fine-tuning cannot train them.
     pub fold: bool,
-    /// The `.onnx` file in `assets.extra/`. Its fixed batch is that of the signature too.
+    /// The `.onnx` file in `assets.extra/`. Its fixed batch and its class activation maps are those of the signature too,
+    /// where the maps are [N, rows, columns, classes].
     pub onnx: OnnxOptions,
 }
 
@@ -84,14 +87,7 @@ impl SavedModel {
             let problem = "is no SavedModel of Tallow's, so it is not replaced; choose another path".into();
             return Err(Error::SavedModel { path: directory, problem });
         }
-        if path.exists() && !path.is_dir() {
-            let problem = "is a file, and a SavedModel is a directory; choose another path".into();
-            return Err(Error::SavedModel { path: path.to_owned(), problem });
-        }
-        if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
-            let problem = "holds something else than versions of a SavedModel; choose another path".into();
-            return Err(Error::SavedModel { path: path.to_owned(), problem });
-        }
+        check_place(path)?;
         let made = !path.exists();
         if made {
             fs::create_dir(path).map_err(|source| match source.kind() {
@@ -107,7 +103,7 @@ impl SavedModel {
                 fs::create_dir(dir.join(folder)).map_err(|source| io(&dir.join(folder), source))?;
             }
             write_onnx(&dir.join(ONNX), &graph, &weights, Some(card), &options.onnx, Existing::Keep)?;
-            write_model(dir, &graph, &weights, options.onnx.batch)?;
+            write_model(dir, &graph, &weights, options)?;
             write_text(&dir.join(NETWORK), &json(&graph)?)?;
             write_text(&dir.join(ASSETS).join(LABELS), &labels)?;
             write_text(&dir.join(PREPROCESS), &json(&card.preprocess)?)
@@ -120,13 +116,13 @@ impl SavedModel {
         Self::open(&directory)
     }
 
-    /// Opens a SavedModel of Tallow's, the newest version where `path` has several: reads its layer graph and its
-    /// card. The weights are left on disk.
+    /// Opens a SavedModel of Tallow's, the newest version where `path` has several, or the version that `path` is the
+    /// `variables/` or the `saved_model.pb` of: reads its layer graph and its card. The weights are left on disk.
     ///
     /// # Errors
     /// Where a file is missing or damaged, or `assets/` says something else than `model.onnx` does.
     pub fn open(path: &Path) -> Result<Self> {
-        let Some(path) = newest_version(path).filter(|path| is_version(path)) else {
+        let Some(path) = version_at(path).filter(|path| is_version(path)) else {
             let problem = format!("is no SavedModel of Tallow's: it has no {NETWORK} beside a {GRAPH}");
             return Err(Error::SavedModel { path: path.to_owned(), problem });
         };
@@ -148,7 +144,7 @@ impl SavedModel {
 
     /// Whether `path` looks like a SavedModel of Tallow's, or like a version of one.
     pub fn is_at(path: &Path) -> bool {
-        newest_version(path).is_some_and(|path| is_version(&path))
+        version_at(path).is_some_and(|path| is_version(&path))
     }
 
     /// The SavedModel that the `.onnx` file lies in, if it does.
@@ -198,24 +194,50 @@ impl SavedModel {
     }
 }
 
+/// Whether versions of a SavedModel may stand in `path`.
+fn check_place(path: &Path) -> Result<()> {
+    let refused = |problem: &str| Err(Error::SavedModel { path: path.to_owned(), problem: problem.into() });
+    let number = path.file_name().and_then(OsStr::to_str).filter(|name| name.parse::<u64>().is_ok());
+    if let Some(number) = number {
+        // A server would take it for a version of the folder above, and that for the model.
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = above.display();
+        return refused(&format!(
+            "looks like a version: name the model's folder, {above}, and --model-version {number}"
+        ));
+    }
+    if path.join(GRAPH).is_file() {
+        return refused("is a version of a SavedModel and takes none: name the folder above or another");
+    }
+    if path.exists() && !path.is_dir() {
+        return refused("is a file, and a SavedModel is a directory; choose another path");
+    }
+    if path.is_dir() && newest_version(path).is_none() && !is_empty(path) {
+        return refused("holds something else than versions of a SavedModel; choose another path");
+    }
+    Ok(())
+}
+
 /// `saved_model.pb` and `variables/`.
-fn write_model(dir: &Path, graph: &Graph, weights: &Weights, batch: Option<usize>) -> Result<()> {
+fn write_model(dir: &Path, graph: &Graph, weights: &Weights, options: &SavedModelOptions) -> Result<()> {
     let variables = variables(graph);
     let stored: Vec<Stored> = variables.iter().map(|v| Stored::new(v, key(&v.name))).collect();
     // Training runs the network as it is, with dropout; inference runs it without what only training needs.
     let (inference, _) = passes::remove_training(graph, weights)?;
+    let cam = if options.onnx.cam { Some(cam_head(&inference)?) } else { None };
+    let batch = options.onnx.batch;
+    let outputs = signature_outputs(&inference, None, cam);
     let functions = [
         call("__inference_call_0", &inference, false),
         call("__inference_call_training_1", graph, true),
         call("__inference_serve_2", &inference, false),
         call("__inference_train_3", graph, true),
-        signature("__inference_serving_default_4", &inference),
+        signature("__inference_serving_default_4", &inference, cam),
     ];
-    let mut meta_graph = meta_graph(&inference, &stored, batch, true);
+    let mut meta_graph = meta_graph(&inference, &stored, batch, cam, true);
     let [inference, training, serve, train, serving] = &functions;
     let offered = Offered { inference, training, serve, train, serving };
-    let classes = graph.output_shape().elements();
-    let objects = object_graph(&stored, &offered, &images_shape(graph, batch), classes);
+    let objects = object_graph(&stored, &offered, &images_shape(graph, batch), &outputs);
     let trackable = trackable_objects(&objects, &stored).encode_to_vec();
     meta_graph.object_graph_def = Some(objects);
     if let Some(graph) = &mut meta_graph.graph_def {
@@ -233,8 +255,20 @@ fn write_model(dir: &Path, graph: &Graph, weights: &Weights, batch: Option<usize
     Ok(bundle.finish()?)
 }
 
+/// The version of a SavedModel, anybody's, at `path`: [`newest_version`], or the one that `path` is a part of.
+pub(super) fn version_at(path: &Path) -> Option<PathBuf> {
+    let is_part = path.ends_with("variables") || path.ends_with(GRAPH);
+    let whole = path.parent().filter(|whole| is_part && whole.join(GRAPH).is_file());
+    whole.map(Path::to_owned).or_else(|| newest_version(path))
+}
+
+/// Whether `path` is a SavedModel, anybody's, or in one.
+pub(crate) fn is_saved_model(path: &Path) -> bool {
+    version_at(path).is_some()
+}
+
 /// `path` if it is a version of a SavedModel, or the newest version in it; anybody's.
-pub(super) fn newest_version(path: &Path) -> Option<PathBuf> {
+fn newest_version(path: &Path) -> Option<PathBuf> {
     let has_graph = |path: &Path| path.join(GRAPH).is_file();
     if has_graph(path) {
         return Some(path.to_owned());

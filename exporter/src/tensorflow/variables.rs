@@ -47,7 +47,8 @@ pub(super) fn is_depthwise(conv: &Conv2d, in_channels: usize) -> bool {
 /// The scope of every node of a graph: its name with `/` for `.`, and only characters that TensorFlow takes.
 pub(super) fn scopes(graph: &Graph) -> Vec<String> {
     // The names that the graph around the layers uses.
-    let reserved = ["images", "logits", "probabilities", "classes", "save", "asset_path", "global_step"];
+    let reserved =
+        ["images", "logits", "probabilities", "classes", "cam", "save", "asset_path", "global_step"];
     let mut taken: HashSet<String> = reserved.map(String::from).into();
     let scope = |name: &str| -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_-/".contains(c);
@@ -113,6 +114,12 @@ impl Variable {
     /// Whether an optimiser changes it.
     pub(super) fn trainable(&self) -> bool {
         self.parameter.role.is_trainable()
+    }
+
+    /// Whether a batch norm has it.
+    pub(super) fn is_of_batch_norm(&self) -> bool {
+        use Role::{RunningMean, RunningVar, Scale, Shift};
+        matches!(self.parameter.role, Scale | Shift | RunningMean | RunningVar)
     }
 
     /// Its value in TensorFlow's order.

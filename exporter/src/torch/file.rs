@@ -9,11 +9,10 @@ use std::path::Path;
 use zip::ZipArchive;
 
 use super::pickle::{Node, Pickle};
+use crate::kind::ZIP;
 
-/// What a zip archive begins with.
-const ZIP: &[u8] = b"PK\x03\x04";
 /// What the older layout begins with: a pickle of its magic number, 0x1950a86a20f9469cfc6c.
-const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+pub(crate) const LEGACY: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 /// A pickle of names and shapes is never as large; one that claims to be is no state dict.
 const LARGEST_PICKLE: u64 = 1 << 28;
 
@@ -28,13 +27,6 @@ enum Storages {
     Zip { archive: Box<ZipArchive<BufReader<File>>>, folder: String },
     /// The file's bytes, and the place of each storage's.
     Legacy { bytes: Vec<u8>, places: BTreeMap<String, std::ops::Range<usize>> },
-}
-
-/// Whether a file begins as `torch.save` lets it.
-pub(crate) fn is_torch_file(path: &Path) -> bool {
-    let mut start = vec![];
-    let read = File::open(path).and_then(|file| file.take(LEGACY.len() as u64).read_to_end(&mut start));
-    read.is_ok() && (start.starts_with(ZIP) || start == LEGACY)
 }
 
 impl TorchFile {

@@ -7,5 +7,5 @@ mod file;
 mod pickle;
 mod state_dict;
 
-pub(crate) use file::is_torch_file;
+pub(crate) use file::LEGACY;
 pub use state_dict::read_state_dict;

@@ -1,6 +1,6 @@
 //! A state dict's tensors by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 
 /// Under what training scripts keep the state dict in a checkpoint; the first that is there is taken.
 const KEYS: [&str; 4] = ["state_dict", "model_state_dict", "model", "weights"];
-/// Calls within calls around a tensor: a parameter, a subclass.
+/// Calls within calls around a tensor (a parameter, a subclass), and dictionaries within dictionaries around tensors.
 const DEEPEST: usize = 8;
 
 /// Reads the tensors of a `.pth` or `.pt` file: floating-point ones as 32-bit, integers as 64-bit. The file holds a
-/// state dict, or a checkpoint with one under `key`, or else under the usual names. A leading `module.` that every
-/// name has (`DataParallel`'s) is taken off.
+/// state dict, or a checkpoint with one under `key` (`a.b` for dictionaries in each other), or else under the usual
+/// names. A leading `module.` that every name has (`DataParallel`'s) is taken off.
 ///
 /// # Errors
 /// Where the file is damaged, or holds something else than tensors by name; a pickled module is code and is refused.
@@ -33,9 +33,6 @@ pub fn read_state_dict(path: &Path, key: Option<&str>) -> Result<BTreeMap<String
             found.push((name, view));
         }
     }
-    if found.is_empty() {
-        return Err(failed("there are no tensors in it".into()));
-    }
     let parallel = found.iter().all(|(name, _)| name.starts_with("module."));
     let mut tensors = BTreeMap::new();
     for (name, view) in found {
@@ -46,32 +43,91 @@ pub fn read_state_dict(path: &Path, key: Option<&str>) -> Result<BTreeMap<String
     Ok(tensors)
 }
 
-/// The entries of the state dict that have text for a name.
-fn state_dict(pickle: &Pickle, key: Option<&str>) -> Result<Vec<(String, Ref)>, String> {
-    let module =
-        "it holds a pickled module, which is code and is not executed: save its state_dict() instead";
-    let root = pickle.dict(pickle.root).ok_or(module)?;
-    let named = |entries: &[(Ref, Ref)]| -> Vec<(String, Ref)> {
-        entries.iter().filter_map(|&(key, value)| Some((pickle.text(key)?.to_owned(), value))).collect()
+/// Names and values of a dictionary; what has no text for a name is passed over.
+type Entries = Vec<(String, Ref)>;
+
+/// The entries of the state dict.
+fn state_dict(pickle: &Pickle, key: Option<&str>) -> Result<Entries, String> {
+    let root = entries(pickle, pickle.root).ok_or_else(|| no_dictionary(pickle))?;
+    let Some(key) = key else {
+        if has_tensors(pickle, &root) {
+            return Ok(root);
+        }
+        let mut usual = KEYS.iter().filter_map(|key| entries(pickle, at(pickle, pickle.root, key)?));
+        return usual.find(|found| has_tensors(pickle, found)).ok_or_else(|| no_tensors(pickle));
     };
-    let root = named(root);
-    let under = |key: &str| {
-        let (_, value) = root.iter().find(|(name, _)| name == key)?;
-        pickle.dict(*value).map(named)
+    let Some(found) = at(pickle, pickle.root, key).and_then(|value| entries(pickle, value)) else {
+        return Err(format!("it has no dictionary `{key}`; it has {}", names(&root)));
     };
-    if let Some(key) = key {
-        let keys: Vec<&str> = root.iter().map(|(name, _)| name.as_str()).collect();
-        return under(key).ok_or_else(|| format!("it has no dictionary `{key}`; it has {}", keys.join(", ")));
-    }
+    if has_tensors(pickle, &found) { Ok(found) } else { Err(format!("`{key}`: {}", no_tensors(pickle))) }
+}
+
+fn entries(pickle: &Pickle, value: Ref) -> Option<Entries> {
+    let named = |&(key, value): &(Ref, Ref)| Some((pickle.text(key)?.to_owned(), value));
+    Some(pickle.dict(value)?.iter().filter_map(named).collect())
+}
+
+fn names(entries: &Entries) -> String {
+    entries.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn has_tensors(pickle: &Pickle, entries: &Entries) -> bool {
     // A tensor that cannot be read is one all the same, and says why later.
-    let is_tensor = |value: Ref| !matches!(View::of(pickle, value), Ok(None));
-    if root.iter().any(|&(_, value)| is_tensor(value)) {
-        return Ok(root);
+    entries.iter().any(|&(_, value)| !matches!(View::of(pickle, value), Ok(None)))
+}
+
+/// What stands in a dictionary under `key`, or under the parts of `key` in dictionaries within dictionaries: names may
+/// have dots of their own.
+fn at(pickle: &Pickle, dict: Ref, key: &str) -> Option<Ref> {
+    let entries = pickle.dict(dict)?;
+    let under =
+        |key: &str| entries.iter().find(|&&(name, _)| pickle.text(name) == Some(key)).map(|entry| entry.1);
+    let nested = |(dot, _)| at(pickle, under(&key[..dot])?, &key[dot + 1..]);
+    under(key).or_else(|| key.match_indices('.').find_map(nested))
+}
+
+/// What the file holds in place of a dictionary.
+fn no_dictionary(pickle: &Pickle) -> String {
+    let what = match (pickle.node(pickle.root), View::of(pickle, pickle.root)) {
+        (_, Ok(Some(_)) | Err(_)) => "a single tensor",
+        (Node::List(_) | Node::Tuple(_), _) => "a list",
+        (Node::Call { .. }, _) => {
+            return "it holds a pickled module, which is code and is not executed: save its state_dict() instead".into();
+        }
+        _ => "a single value",
+    };
+    format!("it holds {what} and no tensors by name: save the model's state_dict()")
+}
+
+/// Why no state dict was found, with the keys of dictionaries that have tensors.
+fn no_tensors(pickle: &Pickle) -> String {
+    let (mut keys, mut seen) = (vec![], HashSet::from([pickle.root]));
+    let mut level = vec![(String::new(), pickle.root)];
+    for _ in 0..DEEPEST {
+        let mut next = vec![];
+        for (path, dict) in level {
+            let found = entries(pickle, dict).unwrap_or_default();
+            for (name, value) in &found {
+                if pickle.dict(*value).is_some() && seen.insert(*value) {
+                    next.push((
+                        if path.is_empty() { name.clone() } else { format!("{path}.{name}") },
+                        *value,
+                    ));
+                }
+            }
+            if has_tensors(pickle, &found) {
+                keys.push(path);
+            }
+        }
+        level = next;
     }
-    let keys: Vec<&str> = root.iter().map(|(name, _)| name.as_str()).collect();
-    KEYS.iter().find_map(|key| under(key)).ok_or_else(|| {
-        format!("no tensors and no state dict in it, but {}: name the right one with --key", keys.join(", "))
-    })
+    if keys.is_empty() {
+        return "there are no tensors by name in it: save the model's state_dict()".into();
+    }
+    format!(
+        "no tensors where a state dict usually is, but under {}: name the right one with --key",
+        keys.join(", ")
+    )
 }
 
 /// A tensor as the pickle describes it: a view of a storage.
@@ -128,8 +184,10 @@ impl View {
         let last = shape.iter().zip(&strides).try_fold(offset, |last, (&dim, &stride)| {
             last.checked_add(dim.saturating_sub(1).checked_mul(stride)?)
         });
-        let inside = elements.is_some_and(|elements| elements <= count)
-            && (elements == Some(0) || last.is_some_and(|last| last < count));
+        let inside = elements == Some(0) || last.is_some_and(|last| last < count);
+        if inside && elements.is_none_or(|elements| elements > count) {
+            return Err("it repeats its elements, as expand() does: save it with .contiguous()".into());
+        }
         if !inside || shape.len() != strides.len() {
             return Err(format!(
                 "its shape {shape:?} with strides {strides:?} leads out of its storage of {count}"

@@ -55,3 +55,10 @@ odd = {
 }
 torch.save(odd, HERE / "odd.pth")
 torch.save({"a": torch.zeros(2).expand(1000000, 2)}, HERE / "expanded.pth")
+
+nested = {"epoch": 3, "model": {"state_dict": net.state_dict(), "arch": "net"}, "ema": net.state_dict()}
+torch.save(nested, HERE / "nested.pth")
+torch.save({}, HERE / "empty.pth")
+torch.save({"epoch": 3, "state_dict": {}}, HERE / "no_tensors.pth")
+torch.save([torch.zeros(2)], HERE / "list.pth")
+torch.save(torch.zeros(2), HERE / "tensor.pth")

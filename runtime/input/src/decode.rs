@@ -24,7 +24,7 @@ pub(crate) const MAX_ALLOC: u64 = 1 << 30;
 ///
 /// Grey becomes R = G = B. Of 16-bit samples the high byte is kept (for 16-bit grey Pillow clips to 255
 /// instead, which turns such images white). Alpha is dropped, not composited. CMYK and YCCK JPEGs are read as
-/// Adobe writes them (inverted). Of an animation the first frame is taken. Colour profiles are not applied.
+/// Adobe writes them (inverted). An animation is an error, as nobody says which frame is meant. Colour profiles are not applied.
 ///
 /// # Errors
 /// [`InputError::Image`], its file given as `image data`.
@@ -69,10 +69,56 @@ fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     if format == ImageFormat::WebP && !riff_is_whole(bytes) {
         return Err(ImageFault::Truncated);
     }
+    if is_animated(bytes) {
+        return Err(ImageFault::Animated);
+    }
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut picture = DynamicImage::ImageRgb8(to_rgb(DynamicImage::from_decoder(decoder).map_err(fault)?));
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
+}
+
+/// Whether a WebP file has the flag of an animation, or a PNG file its control chunk before its pixels.
+fn is_animated(bytes: &[u8]) -> bool {
+    if let [
+        b'R',
+        b'I',
+        b'F',
+        b'F',
+        _,
+        _,
+        _,
+        _,
+        b'W',
+        b'E',
+        b'B',
+        b'P',
+        b'V',
+        b'P',
+        b'8',
+        b'X',
+        _,
+        _,
+        _,
+        _,
+        flags,
+        ..,
+    ] = *bytes
+    {
+        return flags & 0x02 != 0;
+    }
+    let mut rest = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n").unwrap_or_default();
+    // Chunks: length, type, data, checksum.
+    while let [a, b, c, d, kind @ ..] = rest {
+        match kind.get(..4) {
+            Some(b"acTL") => return true,
+            Some(b"IDAT") | None => return false,
+            Some(_) => {}
+        }
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        rest = rest.get(length.saturating_add(12)..).unwrap_or_default();
+    }
+    false
 }
 
 /// A WebP file says its length; its EXIF orientation comes last, and a cut must not lose it unseen.

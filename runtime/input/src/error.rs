@@ -16,6 +16,9 @@ pub enum ImageFault {
     /// The data end before the picture does.
     #[error("the image is cut short")]
     Truncated,
+    /// The file has several frames.
+    #[error("an animation, not a photo: save the frame that is meant as a file of its own")]
+    Animated,
     /// Decoding it would take more memory than the limits allow.
     #[error("the image is too large: {0}")]
     TooLarge(String),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::InputError;
 use crate::normalize::Normalizer;
-use crate::resize::{Interpolation, resize_and_crop};
+use crate::resize::{Interpolation, half_rounded_to_even, resize_and_crop};
 
 /// The way from RGB pixels to a network's input `[3, height, width]`.
 ///
@@ -109,6 +109,24 @@ impl Preprocess {
         ((f64::from(side) / self.crop_fraction + 1e-6).floor() as u64).max(1)
     }
 
+    /// The part of an image of that size that the network sees, in the image's pixels: left, top, width, height. It
+    /// reaches beyond the image where the crop pads.
+    pub fn seen(&self, width: u32, height: u32) -> [f64; 4] {
+        let (resized_width, resized_height) = self.resized_size(width, height);
+        let axis = |side: u32, resized: u32, crop: u32| {
+            let scale = f64::from(side) / f64::from(resized.max(1));
+            let start = if resized >= crop {
+                f64::from(half_rounded_to_even(resized - crop))
+            } else {
+                -f64::from((crop - resized) / 2)
+            };
+            (start * scale, f64::from(crop) * scale)
+        };
+        let (left, seen_width) = axis(width, resized_width, self.width);
+        let (top, seen_height) = axis(height, resized_height, self.height);
+        [left, top, seen_width, seen_height]
+    }
+
     /// Resizes and crops to `width` x `height`, still 8-bit RGB.
     ///
     /// # Errors
@@ -179,6 +197,16 @@ mod tests {
         assert_eq!(preprocess.resized_size(300, 100), (96, 32));
         assert_eq!(preprocess.resized_size(200, 100), (64, 32));
         assert_eq!(preprocess.pixels(&RgbImage::new(31, 77)).unwrap().dimensions(), (64, 32));
+    }
+
+    #[test]
+    fn what_is_seen_is_the_crop_in_the_images_own_pixels() {
+        let preprocess = Preprocess { crop_fraction: 0.875, ..Preprocess::imagenet(224, 224) };
+        // 512×256 is resized to itself; the crop is its middle.
+        assert_eq!(preprocess.seen(512, 256), [144.0, 16.0, 224.0, 224.0]);
+        assert_eq!(preprocess.seen(1024, 512), [288.0, 32.0, 448.0, 448.0]);
+        let beyond = Preprocess { crop_fraction: 2.0, ..Preprocess::imagenet(224, 224) };
+        assert_eq!(beyond.seen(112, 112), [-56.0, -56.0, 224.0, 224.0]);
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub fn center_crop(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 }
 
 /// `round(n / 2)` as Python rounds: 0.5 -> 0, 1.5 -> 2, 2.5 -> 2.
-fn half_rounded_to_even(n: u32) -> u32 {
+pub(crate) fn half_rounded_to_even(n: u32) -> u32 {
     let half = n / 2;
     half + (n % 2) * (half % 2)
 }

@@ -10,11 +10,13 @@ use reference::{bytes, cases, difference, number};
 use tallow_input::{ImageFault, InputError, decode, decode_file};
 
 fn files() -> Vec<(String, Vec<u8>)> {
-    cases(include_str!("fixtures/decode.json"))
-        .iter()
-        .map(|case| (case["name"].as_str().unwrap().to_owned(), bytes(&case["file"])))
-        .collect()
+    let cases = cases(include_str!("fixtures/decode.json"));
+    let files = cases.iter().map(|case| (case["name"].as_str().unwrap().to_owned(), bytes(&case["file"])));
+    files.filter(|(name, _)| name != ANIMATION).collect()
 }
+
+/// A file of which Pillow takes the first frame; here it is refused.
+const ANIMATION: &str = "animated.webp";
 
 fn fault(data: &[u8]) -> ImageFault {
     match decode(data) {
@@ -28,6 +30,10 @@ fn decoded_pixels_equal_pillows() {
     let mut wrong = Vec::new();
     for case in cases(include_str!("fixtures/decode.json")) {
         let name = case["name"].as_str().unwrap();
+        if name == ANIMATION {
+            assert_eq!(fault(&bytes(&case["file"])), ImageFault::Animated);
+            continue;
+        }
         let image = decode(&bytes(&case["file"])).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(image.dimensions(), (number(&case["width"]), number(&case["height"])), "{name}");
         let (max, mean) = difference(image.as_raw(), &bytes(&case["rgb"]));
@@ -115,6 +121,17 @@ fn errors_name_the_file_and_a_wrong_extension_does_not_matter() {
     std::fs::write(&mislabelled, &png).unwrap();
     assert_eq!(decode_file(&mislabelled).unwrap(), decode(&png).unwrap());
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn an_animated_png_is_refused() {
+    let mut png = files().into_iter().find(|(name, _)| name == "rgb.png").unwrap().1;
+    let header = 8 + 12 + 13;
+    let mut control = b"\0\0\0\x08acTL\0\0\0\x02\0\0\0\0".to_vec();
+    let crc = crc32(&control[4..]);
+    control.extend(crc.to_be_bytes());
+    png.splice(header..header, control);
+    assert_eq!(fault(&png), ImageFault::Animated);
 }
 
 /// The checksum of PNG chunks, bit by bit.

@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ndarray::{ArrayD, ArrayView4};
+use ndarray::ArrayD;
 
+use crate::batch::Batch;
 use crate::error::RuntimeError;
 
 /// A loaded network that can be run from several threads at a time.
@@ -23,14 +24,14 @@ pub trait Engine: Send + Sync {
     /// What runs the network, in words: library, version, device.
     fn description(&self) -> String;
 
-    /// Runs a batch `[N, C, H, W]` and returns every float32 output, in the order of
+    /// Runs a batch and returns every float32 output, in the order of
     /// [`ModelInfo::outputs`](crate::ModelInfo).
     ///
-    /// The shape was checked against the graph before.
+    /// The elements and the shape were checked against the graph before.
     ///
     /// # Errors
     /// [`RuntimeError::Engine`] with the engine's reason.
-    fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError>;
+    fn run(&self, input: Batch<'_>) -> Result<Vec<ArrayD<f32>>, RuntimeError>;
 }
 
 /// The engines.

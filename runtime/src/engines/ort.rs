@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use ndarray::{ArrayD, ArrayView4};
+use ndarray::ArrayD;
 use ort::environment::Environment;
 use ort::ep::{CPU, CUDA, ExecutionProvider};
 use ort::session::Session;
 use ort::value::TensorRef;
 
 use super::{Engine, EngineKind, EngineOptions};
+use crate::batch::Batch;
 use crate::error::{RuntimeError, one_line};
 use crate::network::ModelSource;
 use crate::onnx::ModelInfo;
@@ -206,11 +207,22 @@ impl Engine for OrtEngine {
         self.description.clone()
     }
 
-    fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
-        let input = input.as_standard_layout();
-        let tensor = TensorRef::from_array_view(input.view()).map_err(|e| self.failed(e))?;
+    fn run(&self, input: Batch<'_>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+        let (floats, pixels);
+        let inputs = match &input {
+            Batch::Floats(images) => {
+                floats = images.as_standard_layout();
+                let tensor = TensorRef::from_array_view(floats.view()).map_err(|e| self.failed(e))?;
+                ort::inputs![self.input.as_str() => tensor]
+            }
+            Batch::Pixels(images) => {
+                pixels = images.as_standard_layout();
+                let tensor = TensorRef::from_array_view(pixels.view()).map_err(|e| self.failed(e))?;
+                ort::inputs![self.input.as_str() => tensor]
+            }
+        };
         let mut session = self.session();
-        let results = session.run(ort::inputs![self.input.as_str() => tensor]).map_err(|e| self.failed(e))?;
+        let results = session.run(inputs).map_err(|e| self.failed(e))?;
         let output = |name: &String| {
             let value =
                 results.get(name).ok_or_else(|| self.failed(format!("no output `{name}` came back")))?;

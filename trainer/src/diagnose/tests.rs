@@ -16,10 +16,17 @@ fn flow(gradients: impl IntoIterator<Item = f64>) -> GradientFlow {
         layer: format!("conv{i}"),
         gradient_norm,
         weight_norm: 1.0,
-        update_ratio: gradient_norm * 0.1,
+        update_ratio: 1e-3,
         activation: activation(),
     };
-    GradientFlow { layers: gradients.into_iter().enumerate().map(layer).collect() }
+    GradientFlow { layers: gradients.into_iter().enumerate().map(layer).collect(), rate_share: 1.0 }
+}
+
+/// Layers with sound gradients and these updates.
+fn updates<const N: usize>(ratios: [f64; N]) -> GradientFlow {
+    let mut flow = flow([0.1; N]);
+    flow.layers.iter_mut().zip(ratios).for_each(|(layer, ratio)| layer.update_ratio = ratio);
+    flow
 }
 
 #[test]
@@ -35,7 +42,28 @@ fn verdicts_on_known_flows() {
     dead.layers[2].activation.dead = Some(0.9);
     let text = dead.verdict().to_string();
     assert!(text.starts_with("dead units: in 1 layer, most of all in `conv2` (90 %)"), "{text}");
+    let mut saturated = flow([0.1; 4]);
+    saturated.layers[1].activation.saturated = Some(1.0);
+    assert_eq!(words(saturated), "saturated");
     assert!(flow([]).verdict().is_healthy());
+}
+
+#[test]
+fn verdicts_on_the_size_of_steps() {
+    let words = |flow: GradientFlow| flow.verdict().words();
+    // A last layer of small weights takes larger steps than the others while all learn well.
+    assert_eq!(words(updates([2e-3, 5e-4, 1e-3, 0.15])), "healthy");
+    assert_eq!(words(updates([1e-3, 1e-3, 1e-3, 40.0])), "steps too large");
+    let absurd = updates([6e4, 7e3, 1.5e7, 2e6]).verdict().to_string();
+    assert!(
+        absurd.starts_with("steps too large: in 4 layers, most of all in `conv2` (1.5e7 times"),
+        "{absurd}"
+    );
+    assert!(absurd.contains("a lower learning rate"), "{absurd}");
+    assert_eq!(words(updates([1e-3, f64::INFINITY, 1e-3])), "not finite, steps too large");
+    assert_eq!(words(updates([1e-9; 4])), "steps too small");
+    // The first step of a warm-up of 10,000.
+    assert_eq!(words(GradientFlow { rate_share: 1e-4, ..updates([1e-7; 4]) }), "healthy");
 }
 
 #[test]

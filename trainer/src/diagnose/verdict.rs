@@ -12,16 +12,24 @@ const RATIO: f64 = 1e-3;
 const TINY: f64 = 1e-7;
 /// A gradient so many times its weight: at a rate of 0.1 a step replaces the weight.
 const HUGE: f64 = 10.0;
+/// A typical layer whose step is more than this share of its weights loses what it has learned within ten steps.
+const LARGE_STEP: f64 = 0.1;
+/// A step of this share of its weights replaces any one layer, however soundly the others learn.
+const REPLACED: f64 = 1.0;
+/// A typical layer would need a million such steps, at the full learning rate, to move as far as its weights are long.
+const SMALL_STEP: f64 = 1e-6;
 /// From this share of dead units or saturated values on, a layer hardly passes anything.
 const MOST: f64 = 0.5;
 
-/// Everything that is wrong with the flow of gradients; nothing if it is healthy.
+/// Everything that is wrong with the flow of gradients or the size of the steps; nothing if it is healthy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// Each thing that is wrong.
     pub findings: Vec<Finding>,
     /// Relative gradient of the first layers over that of the last.
     pub ratio: f64,
+    /// A typical layer's update over its weights.
+    pub update: f64,
     /// Layers.
     pub depth: usize,
 }
@@ -34,7 +42,18 @@ pub enum Finding {
     Vanishing,
     /// Gradients grow on the way from the output to the input, or are huge everywhere.
     Exploding,
-    /// A gradient or an activation is no finite number.
+    /// Steps change a typical layer's weights, or replace one layer's, so much that what was learned is lost.
+    LargeSteps {
+        /// How many layers have large steps.
+        layers: usize,
+        /// The worst one.
+        worst: String,
+        /// Its update over its weights.
+        ratio: f64,
+    },
+    /// Steps are so small, even at the schedule's full learning rate, that nothing is learned.
+    SmallSteps,
+    /// A gradient, a weight, an update or an activation is no finite number.
     NotFinite {
         /// The first layer with one.
         layer: String,
@@ -66,6 +85,7 @@ impl Verdict {
         let finite = |layer: &LayerFlow| {
             layer.gradient_norm.is_finite()
                 && layer.weight_norm.is_finite()
+                && layer.update_ratio.is_finite()
                 && layer.activation.variance.is_finite()
         };
         if let Some(layer) = layers.iter().find(|layer| !finite(layer)) {
@@ -81,6 +101,10 @@ impl Verdict {
         if ratio > 1.0 / RATIO || typical > HUGE {
             findings.push(Finding::Exploding);
         }
+        // A weight of zeros has no size to compare a step with.
+        let moved: Vec<&LayerFlow> = layers.iter().filter(|layer| layer.weight_norm > 0.0).collect();
+        let update = median(&moved.iter().map(|layer| layer.update_ratio).collect::<Vec<_>>());
+        findings.extend(step_size(&moved, update, flow.rate_share));
         let share = |find: &dyn Fn(&LayerFlow) -> Option<f64>| {
             let shares = layers.iter().filter_map(|layer| Some((layer, find(layer)?)));
             let bad: Vec<_> = shares.filter(|(_, share)| *share > MOST).collect();
@@ -93,7 +117,7 @@ impl Verdict {
         if let Some((layers, worst, share)) = share(&|layer| layer.activation.saturated) {
             findings.push(Finding::Saturated { layers, worst, share });
         }
-        Self { findings, ratio, depth: layers.len() }
+        Self { findings, ratio, update, depth: layers.len() }
     }
 
     /// Whether nothing is wrong.
@@ -134,6 +158,18 @@ impl Verdict {
                                    so that a step throws them away. What helps: He or Xavier initialisation, batch \
                                    normalisation, a lower learning rate, --clip-norm 1."
                 .into(),
+            Finding::LargeSteps { layers, worst, ratio } => format!(
+                "steps too large: in {}, most of all in `{worst}` ({} times its weights), a single step changes more \
+                 than a tenth of the weights, where a thousandth is usual, so what was learned is lost. What helps: a \
+                 lower learning rate, a longer warm-up, --clip-norm 1.",
+                plural(*layers),
+                number(*ratio)
+            ),
+            Finding::SmallSteps => format!(
+                "steps too small: a typical layer's step is {} of its weights, where a thousandth is usual, so nothing \
+                 is learned. What helps: a higher learning rate, --clip-norm higher or left out.",
+                number(self.update)
+            ),
             Finding::NotFinite { layer } => format!(
                 "no longer finite: layer `{layer}` has an infinity or NaN. What helps: a lower learning rate, a smaller \
                  initialisation, --clip-norm 1."
@@ -154,11 +190,13 @@ impl Verdict {
         }
     }
 
-    /// One word for each finding, such as `vanishing`.
+    /// A word or two for each finding, such as `vanishing`.
     pub fn words(&self) -> String {
         let word = |finding: &Finding| match finding {
             Finding::Vanishing => "vanishing",
             Finding::Exploding => "exploding",
+            Finding::LargeSteps { .. } => "steps too large",
+            Finding::SmallSteps => "steps too small",
             Finding::NotFinite { .. } => "not finite",
             Finding::Dead { .. } => "dead units",
             Finding::Saturated { .. } => "saturated",
@@ -176,15 +214,29 @@ impl fmt::Display for Verdict {
         if self.is_healthy() {
             return write!(
                 f,
-                "healthy: gradients keep their size over {} layers (first over last: {}, a factor of {:.2} a layer).",
+                "healthy: gradients keep their size over {} layers (first over last: {}, a factor of {:.2} a layer), a \
+                 typical step is {} of the weights.",
                 self.depth,
                 number(self.ratio),
-                self.factor()
+                self.factor(),
+                number(self.update)
             );
         }
         let lines: Vec<String> = self.findings.iter().map(|finding| self.describe(finding)).collect();
         f.write_str(&lines.join("\n"))
     }
+}
+
+/// What is wrong with steps whose typical size is `update`. During a warm-up, and at the end of a schedule, small ones
+/// are meant to be: they are judged as they would be at the full rate, large ones as they are.
+fn step_size(layers: &[&LayerFlow], update: f64, rate_share: f64) -> Option<Finding> {
+    let worst = layers.iter().max_by(|a, b| a.update_ratio.total_cmp(&b.update_ratio))?;
+    if update > LARGE_STEP || worst.update_ratio > REPLACED {
+        let large = layers.iter().filter(|layer| layer.update_ratio > LARGE_STEP).count();
+        let (worst, ratio) = (worst.layer.clone(), worst.update_ratio);
+        return Some(Finding::LargeSteps { layers: large, worst, ratio });
+    }
+    (update < SMALL_STEP * rate_share).then_some(Finding::SmallSteps)
 }
 
 fn plural(layers: usize) -> String {

@@ -1,5 +1,5 @@
-//! A colour map for shares: white to dark blue, its lightness falling evenly, so that equal steps look equal and
-//! a grey print keeps the order.
+//! Colour maps whose lightness changes evenly, so that equal steps look equal and a grey print keeps the order: white
+//! to dark blue for shares, dark violet over red to light yellow for heat.
 //! Colours are chosen in OKLCH (Ottosson 2020, "A perceptual color space for image processing").
 
 use super::canvas::{Color, INK, PAPER};
@@ -11,6 +11,16 @@ pub(super) fn blues(share: f64) -> Color {
     // No chroma at white, most at two thirds, less again where dark blue leaves the sRGB gamut.
     let chroma = 0.155 * (t * 0.78 * std::f64::consts::PI).sin();
     let hue = (235.0 + 30.0 * t).to_radians();
+    srgb(lightness, chroma * hue.cos(), chroma * hue.sin())
+}
+
+/// The colour of `heat`, 0 (dark violet) to 1 (light yellow).
+pub(super) fn heat(heat: f64) -> Color {
+    let t = if heat.is_nan() { 0.0 } else { heat.clamp(0.0, 1.0) };
+    let lightness = 0.18 + 0.76 * t;
+    let chroma = 0.05 + 0.13 * (t * std::f64::consts::PI).sin();
+    // Violet (300°) through red (30°) to yellow (105°).
+    let hue = (300.0 + 165.0 * t).to_radians();
     srgb(lightness, chroma * hue.cos(), chroma * hue.sin())
 }
 
@@ -43,13 +53,22 @@ fn srgb(l: f64, a: f64, b: f64) -> Color {
 mod tests {
     use super::*;
 
+    fn luminance(c: Color) -> f64 {
+        let linear = |v: u8| (f64::from(v) / 255.0).powf(2.2);
+        0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2)
+    }
+
+    #[test]
+    fn heat_grows_lighter_evenly() {
+        let steps: Vec<f64> = (0..=20).map(|i| luminance(heat(f64::from(i) / 20.0)).cbrt()).collect();
+        for pair in steps.windows(2) {
+            assert!((0.015..0.065).contains(&(pair[1] - pair[0])), "{steps:?}");
+        }
+    }
+
     #[test]
     fn lightness_falls_evenly_from_white() {
         assert_eq!(blues(0.0), PAPER);
-        let luminance = |c: Color| {
-            let linear = |v: u8| (f64::from(v) / 255.0).powf(2.2);
-            0.2126 * linear(c.0) + 0.7152 * linear(c.1) + 0.0722 * linear(c.2)
-        };
         let steps: Vec<f64> = (0..=20).map(|i| luminance(blues(f64::from(i) / 20.0)).cbrt()).collect();
         for pair in steps.windows(2) {
             assert!((0.01..0.06).contains(&(pair[0] - pair[1])), "{steps:?}");

@@ -1,8 +1,10 @@
 //! The pictures of a run: learning curves ([`curves()`]), the confusion matrix ([`confusion()`]), images as the network
-//! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]); and of a data set: [`contact_sheet()`].
+//! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]); of a data set: [`contact_sheet()`]; of what a
+//! network sees in a photo: [`activation_maps()`].
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
+mod activation_maps;
 mod axis;
 mod canvas;
 mod colormap;
@@ -20,6 +22,7 @@ use tallow_builder::files::write_atomically;
 
 use crate::error::{Error, Result};
 
+pub use activation_maps::{ActivationMap, activation_maps};
 pub use confusion::confusion;
 pub use contact_sheet::{SheetRow, THUMBNAIL, contact_sheet};
 pub use curves::curves;

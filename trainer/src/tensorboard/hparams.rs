@@ -1,16 +1,21 @@
 //! A run's settings as hyperparameters.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
-use tallow_tensorflow::event::hparams::{Metric, Value};
+use tallow_tensorflow::event::hparams::{Metric, SESSION_START, Value, experiment, session_start};
+use tallow_tensorflow::event::{EventReader, EventWriter, Summary, SummaryValue};
+use tallow_tensorflow::{Error, Result};
 
+use super::purge::event_files;
 use crate::config::Config;
 
 /// Settings that do not change what a network learns.
 const IDLE: [&str; 5] = ["tensorboard", "diagnose", "workers", "checkpoint_minutes", "strict"];
 
 /// Every setting by its place in the file, such as `optimizer.momentum`.
-pub(super) fn of(config: &Config) -> BTreeMap<String, Value> {
+fn of(config: &Config) -> BTreeMap<String, Value> {
     let mut table = toml::Table::try_from(config).expect("every setting is plain data that TOML can hold");
     IDLE.iter().for_each(|name| drop(table.remove(*name)));
     let mut found = BTreeMap::new();
@@ -36,9 +41,39 @@ fn collect(prefix: &str, table: toml::Table, found: &mut BTreeMap<String, Value>
     }
 }
 
+/// What a run that started at `seconds` since 1970 begins its own event file with.
+pub(super) fn summary(config: &Config, seconds: f64) -> Vec<SummaryValue> {
+    let values = of(config);
+    vec![experiment(&values, &metrics()), session_start(&values, seconds)]
+}
+
+/// Puts the settings that a run goes on with in the place of those it started with: of several in a run's files
+/// TensorBoard shows the first. The event files of `folder` must be sound.
+///
+/// # Errors
+/// Where a file cannot be read or written.
+pub(super) fn update(folder: &Path, config: &Config) -> Result<()> {
+    for path in event_files(folder)? {
+        let mut events = EventReader::open(&path)?.collect::<Result<Vec<_>>>()?;
+        let starts = |summary: &Summary| summary.value.iter().any(|value| value.tag == SESSION_START);
+        let Some(start) = events.iter_mut().find(|event| event.summary.as_ref().is_some_and(starts)) else {
+            continue;
+        };
+        start.summary = Some(Summary { value: summary(config, start.wall_time) });
+        // Not a name that TensorBoard reads.
+        let new = folder.join("hparams.new");
+        let mut writer = EventWriter::new(&new, File::create(&new).map_err(Error::io(&new))?)?;
+        // The writer has written the first one, the version, itself.
+        events.iter().skip(1).try_for_each(|event| writer.write(event))?;
+        writer.flush()?;
+        std::fs::rename(&new, &path).map_err(Error::io(&path))?;
+    }
+    Ok(())
+}
+
 /// The scalars that tell how good a run is: the best validation so far, which is what is exported. They are the run's
 /// own, because TensorBoard does not find those of folders in it where the run itself is its `--logdir`.
-pub(super) fn metrics() -> Vec<Metric> {
+fn metrics() -> Vec<Metric> {
     let metric = |(tag, name): &(&str, &str)| Metric {
         group: String::new(),
         tag: (*tag).into(),

@@ -18,4 +18,5 @@ mod tests;
 
 pub use config::TensorboardConfig;
 pub use graph::graph_def;
+pub use purge::CutShort;
 pub(crate) use recorder::{EpochRecord, Recorder, Setting, StepRecord};

@@ -6,10 +6,10 @@ use image::RgbImage;
 use tallow_builder::exec::Gradients;
 use tallow_builder::{Graph, Weights};
 use tallow_input::Preprocess;
-use tallow_tensorflow::event::hparams::{SESSION_END, Status, experiment, session_end, session_start};
+use tallow_tensorflow::event::hparams::{SESSION_END, Status, session_end};
 use tallow_tensorflow::event::{self, Event, EventWriter, Histogram, SummaryValue};
 
-use super::purge::{purge, remove};
+use super::purge::{CutShort, purge, remove};
 use super::{graph_def, hparams};
 use crate::checkpoint::{Best, Position};
 use crate::config::Config;
@@ -56,6 +56,7 @@ pub(crate) struct EpochRecord<'a> {
 /// The event files of a run; without any, every method does nothing.
 pub(crate) struct Recorder {
     files: Option<Files>,
+    cut_short: Vec<CutShort>,
     config: Config,
     labels: Vec<String>,
     preprocess: Preprocess,
@@ -97,47 +98,57 @@ impl Recorder {
         else {
             return Ok(Self::assemble(setting, None));
         };
-        let values = hparams::of(setting.config);
-        let start = session_start(&values, now());
-        files.run.summary(0, vec![experiment(&values, &hparams::metrics()), start]).map_err(events)?;
+        files.run.summary(0, hparams::summary(setting.config, now())).map_err(events)?;
         files.train.graph(&graph_def(setting.graph)).map_err(events)?;
-        files
-            .train
-            .summary(0, vec![event::text("settings", &preformatted(&setting.config.to_toml()))])
-            .map_err(events)?;
+        files.train.summary(0, vec![settings(setting.config)]).map_err(events)?;
         let mut recorder = Self::assemble(setting, Some(files));
         recorder.flush()?;
         Ok(recorder)
     }
 
     /// Goes on from a checkpoint: what earlier event files say of later steps is cut off, and a new file says so to a
-    /// TensorBoard that has read it already. A run that is done is left as it is.
-    pub fn resume(setting: &Setting<'_>, position: &Position) -> Result<Self> {
-        if !setting.config.tensorboard.enabled || position.epoch >= setting.config.epochs {
+    /// TensorBoard that has read it already. `changed` says whether the settings are others than before; where they
+    /// are not, a run that is done is left as it is.
+    pub fn resume(setting: &Setting<'_>, position: &Position, changed: bool) -> Result<Self> {
+        let Setting { run, config, .. } = setting;
+        let done = position.epoch >= config.epochs;
+        if !config.tensorboard.enabled || (done && !changed) {
             return Ok(Self::assemble(setting, None));
         }
         let (step, within) = (position.steps as i64, position.batch > 0);
         // The checkpoint of an epoch's last batch may be older than what was written at the epoch's end.
-        purge(setting.run.path(), |event| event.step < step + i64::from(!within) && !ends_run(event))
-            .map_err(events)?;
-        purge(&setting.run.file("train"), |event| {
+        let of_run = |event: &Event| event.step < step + i64::from(!within) && !ends_run(event);
+        let of_training = |event: &Event| {
             event.step < step + i64::from(!within || !tags(event).any(|tag| tag.starts_with(EPOCH)))
-        })
-        .map_err(events)?;
-        purge(&setting.run.file("validation"), |event| event.step < step + i64::from(!within))
-            .map_err(events)?;
-        let mut files = Files::create(setting.run)?;
+        };
+        let of_validation = |event: &Event| event.step < step + i64::from(!within);
+        let cut_short = [
+            purge(run.path(), position.steps, of_run).map_err(events)?,
+            purge(&run.file("train"), position.steps, of_training).map_err(events)?,
+            purge(&run.file("validation"), position.steps, of_validation).map_err(events)?,
+        ];
+        let mut files = Files::create(run)?;
+        if changed {
+            hparams::update(run.path(), config).map_err(events)?;
+            files.train.summary(position.steps, vec![settings(config)]).map_err(events)?;
+        }
         for file in files.all() {
             file.restart(position.steps + 1).map_err(events)?;
         }
-        let mut recorder = Self::assemble(setting, Some(files));
+        let mut recorder = Self { cut_short: cut_short.concat(), ..Self::assemble(setting, Some(files)) };
         recorder.flush()?;
         Ok(recorder)
+    }
+
+    /// The earlier event files that were found cut short.
+    pub fn cut_short(&self) -> &[CutShort] {
+        &self.cut_short
     }
 
     fn assemble(setting: &Setting<'_>, files: Option<Files>) -> Self {
         Self {
             files,
+            cut_short: vec![],
             config: setting.config.clone(),
             labels: setting.labels.to_vec(),
             preprocess: setting.preprocess,
@@ -319,6 +330,10 @@ fn scalars<S: Into<String>>(values: impl IntoIterator<Item = (S, f64)>) -> Vec<S
 
 fn picture(tag: &str, picture: &RgbImage) -> Result<SummaryValue> {
     Ok(event::image(tag, picture.width(), picture.height(), plot::png(picture)?))
+}
+
+fn settings(config: &Config) -> SummaryValue {
+    event::text("settings", &preformatted(&config.to_toml()))
 }
 
 /// Text as Markdown shows it unchanged.

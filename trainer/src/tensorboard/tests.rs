@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use tallow_tensorflow::event::hparams::{SESSION_END, SESSION_START};
 use tallow_tensorflow::event::{Event, EventReader, SessionStatus, is_event_file};
 
 use super::TensorboardConfig;
@@ -96,6 +97,61 @@ fn a_resumed_run_has_the_events_of_one_that_never_stopped() {
         event.session_log.map(|log| (log.status == i32::from(SessionStatus::Start), event.step))
     });
     assert_eq!(restarts.collect::<Vec<_>>(), [(true, 2), (true, 4)]);
+}
+
+/// The event file of a folder that TensorBoard reads first.
+fn first_file(folder: &Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| is_event_file(path)).min().unwrap()
+}
+
+#[test]
+fn event_files_cut_short_are_told_of_once_and_keep_what_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(&mut Trainer::create(&run, config(1)).unwrap(), false);
+    let [file, gone] = ["train", "validation"].map(|part| first_file(&run.join(part)));
+    let before = events(&run.join("train")).len();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+    std::fs::write(&gone, "").unwrap();
+
+    let mut trainer = Trainer::resume(&run, Some(2)).unwrap();
+    let [train_, validation] = trainer.cut_event_files() else { panic!("{:?}", trainer.cut_event_files()) };
+    assert_eq!((&train_.path, train_.sound, train_.resumed), (&file, Some(3), 3));
+    assert_eq!((&validation.path, validation.sound), (&gone, None));
+    assert!(train_.to_string().contains("what it said after step 3 is lost"), "{train_}");
+    // The empty one is gone; within one second the new one takes its name.
+    assert_eq!(std::fs::read_dir(run.join("validation")).unwrap().count(), 1);
+    assert_eq!(EventReader::open(&file).unwrap().map(Result::unwrap).count(), before - 1);
+    train(&mut trainer, true);
+    drop(trainer);
+    assert!(Trainer::resume(&run, None).unwrap().cut_event_files().is_empty());
+}
+
+#[test]
+fn a_run_made_longer_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(&mut Trainer::create(&run, config(1)).unwrap(), false);
+    train(&mut Trainer::resume(&run, Some(2)).unwrap(), false);
+    let own = events(&run).into_iter().flat_map(|event| event.summary).flat_map(|summary| summary.value);
+    let starts: Vec<_> = own.filter(|value| value.tag == SESSION_START).collect();
+    let [start] = &starts[..] else { panic!("{starts:?}") };
+    let content = &start.metadata.as_ref().unwrap().plugin_data.as_ref().unwrap().content;
+    // An entry of a map of names to `google.protobuf.Value`s.
+    let entry = [&b"\x06epochs\x12\x09\x11"[..], &2f64.to_le_bytes()].concat();
+    assert!(content.windows(entry.len()).any(|bytes| bytes == entry), "{content:?}");
+    let texts = values(&run.join("train"));
+    let settings: Vec<_> = texts.iter().filter(|(tag, ..)| tag == "settings").collect();
+    assert_eq!(settings.iter().map(|(_, step, _)| *step).collect::<Vec<_>>(), [0, 3]);
+    assert!(String::from_utf8_lossy(&settings[1].2).contains("epochs = 2"));
+    // Nothing is left to do, but the files say so.
+    let mut trainer = Trainer::create(&folder.path().join("shorter"), config(2)).unwrap();
+    (0..4).for_each(|_| train(&mut trainer, true));
+    drop(trainer);
+    train(&mut Trainer::resume(&folder.path().join("shorter"), Some(1)).unwrap(), false);
+    assert!(values(&folder.path().join("shorter")).iter().any(|(tag, ..)| tag == SESSION_END));
 }
 
 #[test]

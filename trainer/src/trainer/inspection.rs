@@ -51,16 +51,17 @@ impl Trainer {
         let Inspection { activations, gradients, before } = &inspection;
         self.recorder.histograms(at, activations, gradients, before)?;
         if self.config.diagnose {
-            self.diagnose(&inspection, progress)?;
+            self.diagnose(&inspection, step.learning_rate / self.config.learning_rate(), progress)?;
         }
         Ok(())
     }
 
     /// Reports how gradients flow: the whole table the first time, then the verdict.
-    fn diagnose(&mut self, inspection: &Inspection, progress: &mut Progress) -> Result<()> {
+    fn diagnose(&mut self, inspection: &Inspection, rate_share: f64, progress: &mut Progress) -> Result<()> {
         let Inspection { activations, gradients, before } = inspection;
         let (graph, after) = (self.network.graph(), self.network.weights());
         let flow = GradientFlow::measure(graph, activations, gradients, before, after)?;
+        let flow = GradientFlow { rate_share, ..flow };
         let verdict = flow.verdict().to_string();
         let epoch = self.position.epoch + 1;
         if !self.diagnosed {

@@ -26,7 +26,7 @@ use crate::optim::{Ema, Optimizer, global_norm};
 use crate::plot;
 use crate::progress::{Pass, Progress};
 use crate::run_dir::RunDir;
-use crate::tensorboard::{EpochRecord, Recorder, StepRecord};
+use crate::tensorboard::{CutShort, EpochRecord, Recorder, StepRecord};
 use inspection::Inspection;
 
 pub use resume::Changes;
@@ -87,6 +87,11 @@ impl Trainer {
     /// Whether the newest checkpoint was missing, so that a resumed run goes on from its best.
     pub fn went_back(&self) -> bool {
         self.went_back
+    }
+
+    /// The event files that an accident had cut short before this run was resumed.
+    pub fn cut_event_files(&self) -> &[CutShort] {
+        self.recorder.cut_short()
     }
 
     /// Whether all epochs are done, so that [`Self::train`] has nothing to do.

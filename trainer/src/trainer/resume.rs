@@ -82,7 +82,8 @@ impl Trainer {
         let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
         optimizer.restore(state, position.steps)?;
         let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
-        if config != kept {
+        let changed = config != kept;
+        if changed {
             run.write_config(&config)?;
         }
         if known.is_none() {
@@ -90,7 +91,7 @@ impl Trainer {
         }
         let labels = data.train.classes();
         let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
-        let recorder = Recorder::resume(&setting, &position)?;
+        let recorder = Recorder::resume(&setting, &position, changed)?;
         let network = Network::new(graph, weights);
         let trainer = Self::assemble(
             run,

@@ -76,6 +76,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "note: its newest checkpoint (checkpoints/last) is missing, so it goes on from its best (checkpoints/best)"
         );
     }
+    for file in trainer.cut_event_files() {
+        note!("warning: {file}");
+    }
     if trainer.is_done() {
         let (run, epochs) = (trainer.run_dir().path().display(), trainer.config().epochs);
         note!(

@@ -47,6 +47,8 @@ pub enum Status {
     Running = 3,
 }
 
+/// The tag of [`session_start`].
+pub const SESSION_START: &str = "_hparams_/session_start_info";
 /// The tag of [`session_end`].
 pub const SESSION_END: &str = "_hparams_/session_end_info";
 
@@ -80,10 +82,7 @@ pub fn session_start(hparams: &BTreeMap<String, Value>, seconds: f64) -> Summary
     };
     let entry = |(name, value): (&String, &Value)| (name.clone(), AnyValue { kind: Some(kind(value)) });
     let start = SessionStart { hparams: hparams.iter().map(entry).collect(), start_time_secs: seconds };
-    summary(
-        "_hparams_/session_start_info",
-        HParamsData { session_start_info: Some(start), ..HParamsData::default() },
-    )
+    summary(SESSION_START, HParamsData { session_start_info: Some(start), ..HParamsData::default() })
 }
 
 /// How a run ended, and the time, seconds since 1970.

@@ -7,11 +7,12 @@ mod activations;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ndarray::{ArrayD, ArrayView4};
+use ndarray::ArrayD;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 
 use super::{Engine, EngineKind, EngineOptions};
+use crate::batch::{Batch, Element};
 use crate::error::{RuntimeError, one_line};
 use crate::network::ModelSource;
 use crate::onnx::ModelInfo;
@@ -31,6 +32,7 @@ pub(crate) struct TractEngine {
     file: String,
     model: InferenceModel,
     executor: Executor,
+    element: Element,
     /// Most recently used last.
     plans: Mutex<Vec<(Shape, Slot)>>,
 }
@@ -63,7 +65,8 @@ impl TractEngine {
             0 | 1 => Executor::SingleThread,
             threads => Executor::multithread(threads),
         };
-        let engine = TractEngine { file: info.file.clone(), model, executor, plans: Mutex::new(Vec::new()) };
+        let (file, element) = (info.file.clone(), info.element);
+        let engine = TractEngine { file, model, executor, element, plans: Mutex::new(Vec::new()) };
         // What tract cannot run shows when a plan is made, so one is made now, where the shape is known.
         if let Some([batch, channels, height, width]) = info.input.dims.as_deref()
             && let (Some(c), Some(h), Some(w)) = (channels.fixed(), height.fixed(), width.fixed())
@@ -93,17 +96,26 @@ impl TractEngine {
     }
 
     fn build(&self, shape: Shape) -> TractResult<Plan> {
-        let model = self.model.clone().with_input_fact(0, f32::fact(shape).into())?;
+        let fact = match self.element {
+            Element::Float => f32::fact(shape),
+            Element::Byte => u8::fact(shape),
+        };
+        let model = self.model.clone().with_input_fact(0, fact.into())?;
         let mut model = model.into_typed()?.into_decluttered()?;
         activations::replace(&mut model);
         model.into_optimized()?.into_runnable()
     }
 
-    fn run_plan(&self, plan: &Plan, input: ArrayView4<'_, f32>) -> TractResult<Vec<ArrayD<f32>>> {
-        let shape = input.shape().to_vec();
-        let input = input.as_standard_layout();
-        let values = input.as_slice().unwrap_or_default();
-        let tensor = Tensor::from_shape(&shape, values)?;
+    fn run_plan(&self, plan: &Plan, input: Batch<'_>) -> TractResult<Vec<ArrayD<f32>>> {
+        let shape = input.shape();
+        let tensor = match input {
+            Batch::Floats(images) => {
+                Tensor::from_shape(&shape, images.as_standard_layout().as_slice().unwrap_or_default())?
+            }
+            Batch::Pixels(images) => {
+                Tensor::from_shape(&shape, images.as_standard_layout().as_slice().unwrap_or_default())?
+            }
+        };
         let results =
             multithread_tract_scope(self.executor.clone(), || plan.run(tvec!(tensor.into_tvalue())))?;
         results.iter().map(|value| Ok(value.to_plain_array_view::<f32>()?.to_owned())).collect()
@@ -123,14 +135,14 @@ impl Engine for TractEngine {
         format!("{} on CPU", self.version())
     }
 
-    fn run(&self, input: ArrayView4<'_, f32>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+    fn run(&self, input: Batch<'_>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
         let failed = |reason: String| RuntimeError::Engine {
             engine: EngineKind::Tract,
             file: self.file.clone(),
             action: "run",
             reason,
         };
-        let plan = self.plan(input.dim().into()).map_err(failed)?;
+        let plan = self.plan(input.shape()).map_err(failed)?;
         guarded(|| self.run_plan(&plan, input)).map_err(failed)
     }
 }

@@ -139,6 +139,10 @@ pub fn prepare(
     options.validate()?;
     refuse_places(source, out)?;
     let images = Source::open(source, options.validation_share, options.seed)?;
+    if let Some(shards) = options.validation_shards.filter(|_| images.validation.is_empty()) {
+        let remedy = "there are no validation images: leave it out, or hold some out with --validation-share";
+        return Err(Error::Setting { name: "validation-shards", value: shards.to_string(), remedy });
+    }
     let name = options.name.clone().unwrap_or_else(|| default_name(source, &images.classes));
     let label_offset = options.label_offset.unwrap_or(options.schema.first_label());
     let mut digest = Sha256::new();
@@ -238,6 +242,9 @@ impl Options {
             && (name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
         {
             return setting("name", name.clone(), "letters, digits and _ make the name of a data set");
+        }
+        if let Some(name) = self.name.clone().filter(|_| self.schema != Schema::Tfds) {
+            return setting("name", name, "only the names of --schema tfds's shards have it: leave it out");
         }
         let only_inception = self.texts.is_some() || self.boxes.is_some();
         if only_inception && self.schema != Schema::Inception {

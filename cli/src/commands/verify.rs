@@ -98,6 +98,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         options.batches = batches.clone();
     }
     let network = network(&file, origin)?;
+    if args.noise && network.is_none() {
+        bail!(
+            "--noise computes the layer graph in f64, and there is none beside {}: name its run or model directory by --from",
+            file.display()
+        );
+    }
     let certifier = if args.certify { Some(Certifier::new(&file)?) } else { None };
     let report = verify(&file, network.as_ref(), &options)?;
     if !args.json {

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed, as where engines disagree (verify), an image could not be labelled (predict) or shards are damaged
+  1    failed, as where engines disagree (verify), a certified file was altered (info), an image could not be labelled (predict) or shards are damaged
        (data verify)
   2    wrong usage
   130  stopped by Ctrl-C before the end; train and quickstart write a checkpoint first, data prepare keeps what is done";
@@ -58,6 +58,8 @@ enum Command {
     Import(commands::import::Args),
     /// Compare candle, ONNX Runtime, tract and candle-onnx on the same inputs
     Verify(commands::verify::Args),
+    /// Print what an .onnx file says about itself, and check its certificate
+    Info(commands::info::Args),
     /// Print a network's layers: output, kernel, parameters, MACs
     Summary(commands::summary::Args),
     /// Measure latency and throughput of an .onnx file, or training speed of a network
@@ -90,6 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Export(args) => done(commands::export::run(&args)),
         Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Info(args) => commands::info::run(&args),
         Command::Summary(args) => done(commands::summary::run(&args)),
         Command::Bench(args) => done(commands::bench::run(&args, threads)),
         Command::Runtime(args) => done(commands::runtime::run(&args)),

@@ -3,7 +3,9 @@
 //! its classes are called; the libonnxruntime that `ort` needs is found, or installed, here.
 
 mod batch;
+pub mod certificate;
 mod classifier;
+mod description;
 mod engines;
 mod error;
 pub mod install;
@@ -15,7 +17,9 @@ mod report;
 mod select;
 
 pub use batch::{Batch, Element};
+pub use certificate::{Certificate, Certified, CertifiedEngine};
 pub use classifier::{Classifier, ClassifierBuilder};
+pub use description::{CardDescription, Description, ValueDescription};
 pub use engines::{Engine, EngineChoice, EngineKind, EngineOptions};
 pub use error::RuntimeError;
 pub use library::{LibrarySearch, SearchStep, find_library};

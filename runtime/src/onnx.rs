@@ -11,7 +11,7 @@ use crate::batch::Element;
 use crate::error::{RuntimeError, one_line};
 
 /// Field numbers of the ONNX messages. Everything else in a file is skipped.
-mod proto {
+pub(crate) mod proto {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Model {
         #[prost(int64, tag = "1")]
@@ -200,7 +200,7 @@ impl ModelInfo {
             return Err(wrong(format!("the graph has {} inputs, expected one of images", inputs.len())));
         };
         let info = tensor_info(input);
-        let element = match (elem_type(input), info.dims.as_deref()) {
+        let element = match (value_type(input), info.dims.as_deref()) {
             (FLOAT, None | Some([_, _, _, _])) => Element::Float,
             (UINT8, Some([_, _, _, Dim::Fixed(3)])) => Element::Byte,
             (code, _) => {
@@ -213,7 +213,7 @@ impl ModelInfo {
             }
         };
         let outputs: Vec<TensorInfo> =
-            graph.output.iter().filter(|value| elem_type(value) == FLOAT).map(tensor_info).collect();
+            graph.output.iter().filter(|value| value_type(value) == FLOAT).map(tensor_info).collect();
         if outputs.is_empty() {
             return Err(wrong("the graph has no float32 output".into()));
         }
@@ -236,11 +236,11 @@ impl ModelInfo {
     }
 }
 
-fn elem_type(value: &proto::Value) -> i32 {
+pub(crate) fn value_type(value: &proto::Value) -> i32 {
     value.r#type.as_ref().and_then(|t| t.tensor.as_ref()).map_or(0, |tensor| tensor.elem_type)
 }
 
-fn tensor_info(value: &proto::Value) -> TensorInfo {
+pub(crate) fn tensor_info(value: &proto::Value) -> TensorInfo {
     let shape =
         value.r#type.as_ref().and_then(|t| t.tensor.as_ref()).and_then(|tensor| tensor.shape.as_ref());
     let dims = shape.map(|shape| {
@@ -255,7 +255,7 @@ fn tensor_info(value: &proto::Value) -> TensorInfo {
 }
 
 /// The names of ONNX's element types that image models are met with.
-fn type_name(code: i32) -> String {
+pub(crate) fn type_name(code: i32) -> String {
     match code {
         1 => "float32".into(),
         2 => "uint8".into(),

@@ -16,6 +16,8 @@ use crate::onnx::ModelInfo;
 pub struct Selection {
     /// The engine.
     pub engine: EngineKind,
+    /// The library and its version.
+    pub version: String,
     /// What runs the network, in words.
     pub description: String,
     /// The engines that `auto` prefers and could not take, each with its reason.
@@ -44,6 +46,7 @@ pub(crate) fn open_engine(
 ) -> Result<(Box<dyn Engine>, Selection), RuntimeError> {
     let selection = |engine: &dyn Engine, passed_over| Selection {
         engine: engine.kind(),
+        version: engine.version(),
         description: engine.description(),
         passed_over,
     };

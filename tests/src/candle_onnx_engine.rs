@@ -4,50 +4,94 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
 use candle_onnx::onnx::attribute_proto::AttributeType;
 use candle_onnx::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
 use candle_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 use candle_onnx::simple_eval;
-use ndarray::Array4;
-use prost::Message;
+use ndarray::{Array4, ArrayD, Axis, Slice, concatenate, s};
+use tallow_runtime::{Element, ModelInfo};
 
-use crate::outputs::Outputs;
 use crate::report::Outcome;
-use crate::verify::{to_array, to_tensor};
+use crate::tensors::{to_array, to_tensor};
 
-/// Runs every batch; beside the outputs, what had to be rewritten.
-pub(crate) fn run(path: &Path, images: &[Array4<f32>]) -> (Result<Outputs, Outcome>, Option<String>) {
-    let failed = |reason: String| Outcome::Failed { reason };
-    let decoded = std::fs::read(path)
-        .map_err(|e| failed(format!("{}: {e}", path.display())))
-        .and_then(|bytes| ModelProto::decode(bytes.as_slice()).map_err(|e| failed(e.to_string())));
-    let mut model = match decoded {
-        Ok(model) => model,
-        Err(outcome) => return (Err(outcome), None),
-    };
-    let rewritten = match adapt(&mut model) {
-        Ok(rewritten) => rewritten,
-        Err(missing) => return (Err(Outcome::NotRunnable { missing }), None),
-    };
-    let note = (!rewritten.is_empty()).then(|| format!("runs {}", rewritten.join(", ")));
-    // The evaluator indexes inputs without asking whether they are there.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| images.iter().map(|batch| evaluate(&model, batch)).collect()))
-            .unwrap_or_else(|_| Err(candle_core::Error::msg("the evaluator panicked")));
-    (result.map_err(|e| failed(one_line(&e.to_string()))), note)
+/// A model in the evaluator.
+pub(crate) struct CandleOnnx {
+    model: ModelProto,
+    input: String,
+    outputs: Vec<String>,
+    fixed_batch: Option<usize>,
+    rewritten: Vec<&'static str>,
 }
 
-fn evaluate(model: &ModelProto, images: &Array4<f32>) -> candle_core::Result<ndarray::ArrayD<f32>> {
-    let graph = model.graph.as_ref().ok_or_else(|| candle_core::Error::msg("the file has no graph"))?;
-    let name = |info: Option<&candle_onnx::onnx::ValueInfoProto>| {
-        info.map(|info| info.name.clone()).ok_or_else(|| candle_core::Error::msg("no input or no output"))
-    };
-    let inputs = HashMap::from([(name(graph.input.first())?, to_tensor(images)?)]);
-    let outputs = simple_eval(model, inputs)?;
-    let output = outputs.get(&name(graph.output.first())?);
-    to_array(output.ok_or_else(|| candle_core::Error::msg("the output did not come back"))?)
+impl CandleOnnx {
+    /// # Errors
+    /// The operator that is missing, and what about it.
+    pub(crate) fn new(info: &ModelInfo, model: &ModelProto) -> Result<Self, String> {
+        if info.element == Element::Byte {
+            return Err("uint8 images".into());
+        }
+        let mut model = model.clone();
+        let rewritten = adapt(&mut model)?;
+        let outputs = info.outputs.iter().map(|output| output.name.clone()).collect();
+        let (input, fixed_batch) = (info.input.name.clone(), info.fixed_batch());
+        Ok(Self { model, input, outputs, fixed_batch, rewritten })
+    }
+
+    /// What had to be put in other terms.
+    pub(crate) fn rewritten(&self) -> Option<String> {
+        (!self.rewritten.is_empty()).then(|| format!("runs {}", self.rewritten.join(", ")))
+    }
+
+    /// The float32 outputs for a batch.
+    pub(crate) fn run(&self, images: &Array4<f32>) -> Result<Vec<ArrayD<f32>>, Outcome> {
+        // The evaluator indexes inputs without asking whether they are there.
+        let result = catch_unwind(AssertUnwindSafe(|| self.in_pieces(images)))
+            .unwrap_or_else(|_| Err(candle_core::Error::msg("the evaluator panicked")));
+        result.map_err(|error| {
+            let reason = one_line(&error.to_string());
+            // What it has no code for says nothing about the file.
+            if reason.contains("unsupported") || reason.contains("not supported") {
+                Outcome::NotRunnable { missing: reason }
+            } else {
+                Outcome::Failed { reason }
+            }
+        })
+    }
+
+    /// As the serving engines do: a fixed batch in pieces of its size, the last filled up with zeros.
+    fn in_pieces(&self, images: &Array4<f32>) -> candle_core::Result<Vec<ArrayD<f32>>> {
+        let Some(batch) = self.fixed_batch.filter(|&batch| batch != images.len_of(Axis(0))) else {
+            return self.evaluate(images);
+        };
+        let mut pieces = vec![vec![]; self.outputs.len()];
+        for piece in images.axis_chunks_iter(Axis(0), batch) {
+            let (rows, channels, height, width) = piece.dim();
+            let mut full = Array4::zeros((batch, channels, height, width));
+            full.slice_mut(s![..rows, .., .., ..]).assign(&piece);
+            for (pieces, output) in pieces.iter_mut().zip(self.evaluate(&full)?) {
+                if output.shape().first() != Some(&batch) {
+                    return Err(candle_core::Error::msg("an output does not have a row an image"));
+                }
+                pieces.push(output.slice_axis(Axis(0), Slice::from(..rows)).to_owned());
+            }
+        }
+        let join = |pieces: Vec<ArrayD<f32>>| {
+            let views: Vec<_> = pieces.iter().map(|piece| piece.view()).collect();
+            concatenate(Axis(0), &views).map_err(candle_core::Error::wrap)
+        };
+        pieces.into_iter().map(join).collect()
+    }
+
+    fn evaluate(&self, images: &Array4<f32>) -> candle_core::Result<Vec<ArrayD<f32>>> {
+        let inputs = HashMap::from([(self.input.clone(), to_tensor(images)?)]);
+        let values = simple_eval(&self.model, inputs)?;
+        let output = |name: &String| {
+            let value = values.get(name);
+            to_array(value.ok_or_else(|| candle_core::Error::msg(format!("no output `{name}` came back")))?)
+        };
+        self.outputs.iter().map(output).collect()
+    }
 }
 
 /// The first line holds the reason; the node's whole content follows.
@@ -119,7 +163,14 @@ fn adapt(model: &mut ModelProto) -> Result<Vec<&'static str>, String> {
             "AveragePool" if !zero(attribute(&node, "pads")) => return Err("AveragePool pads".into()),
             "Conv" if !square(attribute(&node, "strides")) => return Err("Conv strides, unequal".into()),
             "Conv" if !square(attribute(&node, "dilations")) => return Err("Conv dilations, unequal".into()),
-            "ReduceMean" if node.input.len() > 1 => return Err("ReduceMean axes, as an input".into()),
+            "ReduceMean" if node.input.len() > 1 => {
+                let axes = constant(&node.input[1], &nodes, &graph.initializer);
+                let axes = axes.ok_or("ReduceMean axes, computed")?;
+                node.input.truncate(1);
+                node.attribute.retain(|attribute| attribute.name != "noop_with_empty_axes");
+                node.attribute.push(ints("axes", &axes));
+                Some("ReduceMean with its axes as an attribute")
+            }
             op if !KNOWN.contains(&op) => return Err(op.to_owned()),
             _ => None,
         };
@@ -128,6 +179,21 @@ fn adapt(model: &mut ModelProto) -> Result<Vec<&'static str>, String> {
     }
     graph.node = nodes;
     Ok(rewritten)
+}
+
+/// The integers that an initializer or a Constant node holds.
+fn constant(name: &str, nodes: &[NodeProto], initializers: &[TensorProto]) -> Option<Vec<i64>> {
+    let by_node = || {
+        let node =
+            nodes.iter().find(|node| node.op_type == "Constant" && node.output.iter().any(|o| o == name))?;
+        node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_ref()
+    };
+    let tensor = initializers.iter().find(|tensor| tensor.name == name).or_else(by_node)?;
+    if tensor.raw_data.is_empty() {
+        return Some(tensor.int64_data.clone());
+    }
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(i64::from_le_bytes);
+    tensor.raw_data.chunks(8).map(number).collect()
 }
 
 /// Takes away a max pool's padding and returns a node that pads by reflection before it. That is the same as padding

@@ -11,8 +11,55 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] tallow_runtime::RuntimeError),
 
+    /// The `.onnx` file cannot be read.
+    #[error("{file}: cannot read the model: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// The `.onnx` file is damaged, or lacks its weights.
+    #[error("{file}: {problem}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// A file of results cannot be written.
+    #[error("{}: {}", path.display(), tallow_builder::files::explained(source))]
+    Write {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+
+    /// The folder for tensors holds something already.
+    #[error("{}: is not empty: name a new folder for the tensors", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: std::path::PathBuf,
+    },
+
+    /// The file takes images of another size than was said.
+    #[error("{file}: the input `{input}` is {shape}, another size than the one given: leave that out")]
+    OtherSize {
+        /// The file.
+        file: String,
+        /// The input's name.
+        input: String,
+        /// Its shape, as the file has it.
+        shape: String,
+    },
+
     /// The file does not say how large its images are.
-    #[error("{file}: the input `{input}` is {shape}; only networks with a fixed image size can be verified")]
+    #[error(
+        "{file}: the input `{input}` is {shape}: say how large images are, by --size, or --width and --height"
+    )]
     FreeSize {
         /// The file.
         file: String,

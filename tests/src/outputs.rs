@@ -3,8 +3,11 @@
 use ndarray::{Array4, ArrayD};
 use tallow_builder::Rng;
 
-/// The first output for each batch of a series.
-pub(crate) type Outputs = Vec<ArrayD<f32>>;
+/// One output for each batch of a series.
+pub(crate) type Series = Vec<ArrayD<f32>>;
+
+/// The outputs of an engine by name.
+pub(crate) type Outputs = Vec<(String, Series)>;
 
 /// How far two engines are apart over a whole series.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,6 +17,36 @@ pub(crate) struct Difference {
     pub(crate) max_rel: f64,
     /// Share of images whose largest output is the same.
     pub(crate) top1: f64,
+}
+
+/// The largest difference so far, and the largest magnitude of the reference.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Distance {
+    pub(crate) max_abs: f64,
+    largest: f64,
+}
+
+impl Distance {
+    pub(crate) fn add(&mut self, reference: impl Into<f64>, other: impl Into<f64>) {
+        let reference = reference.into();
+        // A number that is not finite differs from everything: `max` alone would pass over a NaN.
+        let difference = (reference - other.into()).abs();
+        self.max_abs = if difference.is_finite() { self.max_abs.max(difference) } else { f64::INFINITY };
+        self.largest = self.largest.max(reference.abs());
+    }
+
+    /// All of two arrays of one shape.
+    pub(crate) fn add_all<T: Copy + Into<f64>>(&mut self, reference: &ArrayD<T>, other: &ArrayD<f32>) {
+        reference.iter().zip(other).for_each(|(a, b)| self.add(*a, *b));
+    }
+
+    /// Relative to the reference's largest magnitude.
+    pub(crate) fn max_rel(&self) -> f64 {
+        match self.max_abs {
+            max if max == 0.0 || max.is_infinite() => max,
+            max => max / self.largest,
+        }
+    }
 }
 
 /// Random images with what photographs have and noise lacks: each has a brightness and a slope of its own in every
@@ -42,26 +75,21 @@ pub(crate) fn random_images(seed: u64, batches: &[usize], sample: [usize; 3]) ->
 ///
 /// # Errors
 /// Where shapes differ; the text says which.
-pub(crate) fn compare(reference: &Outputs, other: &Outputs) -> Result<Difference, String> {
-    let (mut max_abs, mut largest) = (0f64, 0f64);
+pub(crate) fn compare(reference: &Series, other: &Series) -> Result<Difference, String> {
+    let mut distance = Distance::default();
     let (mut same, mut rows) = (0usize, 0usize);
     for (a, b) in reference.iter().zip(other) {
         if a.shape() != b.shape() {
             return Err(format!("its output has the shape {:?} instead of {:?}", b.shape(), a.shape()));
         }
-        for (a, b) in a.iter().zip(b) {
-            // A number that is not finite differs from everything: `max` alone would pass over a NaN.
-            let difference = (f64::from(*a) - f64::from(*b)).abs();
-            max_abs = if difference.is_finite() { max_abs.max(difference) } else { f64::INFINITY };
-            largest = largest.max(f64::from(a.abs()));
-        }
+        distance.add_all(a, b);
         for (a, b) in a.outer_iter().zip(b.outer_iter()) {
             rows += 1;
             same += usize::from(top(a.iter()) == top(b.iter()));
         }
     }
-    let max_rel = if max_abs == 0.0 || max_abs.is_infinite() { max_abs } else { max_abs / largest };
-    Ok(Difference { max_abs, max_rel, top1: same as f64 / rows.max(1) as f64 })
+    let top1 = same as f64 / rows.max(1) as f64;
+    Ok(Difference { max_abs: distance.max_abs, max_rel: distance.max_rel(), top1 })
 }
 
 /// The index of the largest, the first of equals.
@@ -79,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn series(values: [f32; 4]) -> Outputs {
+    fn series(values: [f32; 4]) -> Series {
         let [a, b, c, d] = values;
         vec![array![[a, b]].into_dyn(), array![[c, d]].into_dyn()]
     }

@@ -10,7 +10,7 @@ use tallow_exporter::passes::remove_training;
 
 use crate::error::Error;
 use crate::outputs::random_images;
-use crate::verify::to_tensor;
+use crate::tensors::to_tensor;
 
 /// Images that the running averages are taken from.
 const BATCH: usize = 16;

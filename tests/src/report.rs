@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::verify::VerifyOptions;
+
 /// How the engines compare on one file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -17,6 +19,8 @@ pub struct Report {
     pub batches: Vec<usize>,
     /// Seed of the random images.
     pub seed: u64,
+    /// Channels, rows and columns of the images.
+    pub sample: [usize; 3],
     /// Whether nothing speaks against the file: [`Report::agrees`].
     pub agrees: bool,
     /// One for each engine.
@@ -31,9 +35,30 @@ pub struct Row {
     /// What came of it.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Library and version, or what was done to make it run.
+    /// Distance to the same network in f64, relative to its largest output: what f32 arithmetic makes of this network
+    /// in this engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
+    /// Each output, where there are several; the row itself has the largest differences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputRow>,
+    /// Library and version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// More about it: where the library lies, or what was done to make the file run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// One output of several.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OutputRow {
+    /// The output's name.
+    pub name: String,
+    /// The largest difference.
+    pub max_abs: f64,
+    /// The same, relative to the reference's largest value of that output.
+    pub max_rel: f64,
 }
 
 /// What came of running an engine.
@@ -71,20 +96,16 @@ pub enum Outcome {
 }
 
 impl Report {
-    pub(crate) fn new(
-        file: String,
-        reference: String,
-        tolerance: f64,
-        batches: Vec<usize>,
-        seed: u64,
-        engines: Vec<Row>,
-    ) -> Self {
+    pub(crate) fn new(file: String, sample: [usize; 3], options: &VerifyOptions, engines: Vec<Row>) -> Self {
+        let reference = engines.iter().find(|row| row.outcome == Outcome::Reference);
+        let reference = reference.map_or("none", |row| &row.engine).to_owned();
         let bad = |row: &Row| {
             matches!(row.outcome, Outcome::Failed { .. } | Outcome::Compared { within: false, .. })
         };
         let compared = engines.iter().any(|row| matches!(row.outcome, Outcome::Compared { .. }));
         let agrees = compared && !engines.iter().any(bad);
-        Self { file, reference, tolerance, batches, seed, agrees, engines }
+        let VerifyOptions { seed, batches, tolerance, .. } = options.clone();
+        Self { file, reference, tolerance, batches, seed, sample, agrees, engines }
     }
 
     /// The row of an engine.
@@ -97,39 +118,91 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let batches: Vec<String> = self.batches.iter().map(usize::to_string).collect();
         writeln!(f, "{}: batches of {} random images, seed {}", self.file, batches.join(", "), self.seed)?;
-        writeln!(f, "{:<12} {:>12} {:>12} {:>7}  result", "engine", "max abs", "max rel", "top-1")?;
+        let noisy = self.engines.iter().any(|row| row.noise.is_some());
+        let noise = |text: &str| if noisy { format!(" {text:>9}") } else { String::new() };
+        let header = noise("noise");
+        writeln!(f, "{:<12} {:>12} {:>12} {:>7}{header}  result", "engine", "max abs", "max rel", "top-1")?;
         for row in &self.engines {
+            let noise = noise(&row.noise.map_or("-".into(), |noise| format!("{noise:.2e}")));
             write!(f, "{:<12} ", row.engine)?;
             match &row.outcome {
                 Outcome::Compared { max_abs, max_rel, top1, within } => {
                     let verdict = if *within { "agrees" } else { "DIFFERS" };
                     let top1 = format!("{:.1} %", 100.0 * top1);
-                    write!(f, "{max_abs:>12.2e} {max_rel:>12.2e} {top1:>7}  {verdict}")?;
+                    write!(f, "{max_abs:>12.2e} {max_rel:>12.2e} {top1:>7}{noise}  {verdict}")?;
                 }
-                outcome => {
-                    let text = match outcome {
-                        Outcome::NotRun { reason } => format!("not run: {reason}"),
-                        Outcome::NotRunnable { missing } => format!("not runnable here: {missing}"),
-                        Outcome::Failed { reason } => format!("FAILED: {reason}"),
-                        _ => "reference".into(),
-                    };
-                    write!(f, "{:>12} {:>12} {:>7}  {text}", "-", "-", "-")?;
-                }
+                outcome => write!(f, "{:>12} {:>12} {:>7}{noise}  {}", "-", "-", "-", outcome.in_words())?,
             }
             writeln!(f)?;
+        }
+        for row in self.engines.iter().filter(|row| !row.outputs.is_empty()) {
+            let each = row.outputs.iter().map(|output| format!("`{}` {:.2e}", output.name, output.max_rel));
+            writeln!(f, "{}, each output: {}", row.engine, each.collect::<Vec<_>>().join(", "))?;
         }
         for (engine, note) in self.engines.iter().filter_map(|row| Some((&row.engine, row.note.as_ref()?))) {
             writeln!(f, "{engine}: {note}")?;
         }
-        let verdict = if self.agrees { "agree" } else { "do NOT agree" };
-        write!(
-            f,
-            "The engines {verdict} within {:.0e} of the largest output of {}.",
-            self.tolerance, self.reference
-        )?;
+        let compared = |row: &Row| matches!(row.outcome, Outcome::Compared { .. });
+        if self.engines.iter().any(compared) {
+            let verdict = if self.agrees { "agree" } else { "do NOT agree" };
+            let (tolerance, reference) = (self.tolerance, &self.reference);
+            write!(f, "The engines {verdict} within {tolerance:.0e} of the largest output of {reference}.")?;
+        } else {
+            write!(
+                f,
+                "Nothing was compared, so nothing is proved: that takes two engines that run the file."
+            )?;
+        }
         let absent = |row: &&Row| matches!(row.outcome, Outcome::NotRun { .. });
         let absent: Vec<&str> = self.engines.iter().filter(absent).map(|row| row.engine.as_str()).collect();
-        if absent.is_empty() { Ok(()) } else { write!(f, " Not run, so not proved: {}.", absent.join(", ")) }
+        if !absent.is_empty() {
+            write!(f, " Not run, so not proved: {}.", absent.join(", "))?;
+        }
+        self.noise_in_words().map_or(Ok(()), |text| write!(f, "\n{text}"))
+    }
+}
+
+/// Up to how many times candle's distance to f64 rounding explains a difference: two engines that each round as candle
+/// does are at most twice as far apart, and another order of summation may round somewhat worse.
+pub(crate) const ROUNDING: f64 = 3.0;
+
+impl Report {
+    /// Where an engine differs: whether rounding explains it.
+    fn noise_in_words(&self) -> Option<String> {
+        let candle = self.row("candle")?.noise?;
+        let differs = |row: &Row| match row.outcome {
+            Outcome::Compared { max_rel, within: false, .. } => Some(max_rel),
+            _ => None,
+        };
+        let furthest = self
+            .engines
+            .iter()
+            .filter_map(differs)
+            .fold(None, |m: Option<f64>, v| Some(m.map_or(v, |m| m.max(v))))?;
+        Some(if furthest <= ROUNDING * candle {
+            format!(
+                "Rounding alone does that: candle itself is {candle:.1e} away from the same network in f64, which \
+                 amplifies rounding beyond the tolerance in any f32 engine."
+            )
+        } else {
+            format!(
+                "Rounding does not explain it: candle is {candle:.1e} away from the same network in f64; --layers \
+                 finds the layer that differs."
+            )
+        })
+    }
+}
+
+impl Outcome {
+    /// In words, for what is no comparison.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::NotRun { reason } => format!("not run: {reason}"),
+            Self::NotRunnable { missing } => format!("not runnable here: {missing}"),
+            Self::Failed { reason } => format!("FAILED: {reason}"),
+            Self::Reference => "reference".into(),
+            Self::Compared { within, .. } => if *within { "agrees" } else { "DIFFERS" }.into(),
+        }
     }
 }
 
@@ -138,11 +211,13 @@ mod tests {
     use super::*;
 
     fn row(engine: &str, outcome: Outcome, note: Option<&str>) -> Row {
-        Row { engine: engine.into(), outcome, note: note.map(str::to_owned) }
+        let note = note.map(str::to_owned);
+        Row { engine: engine.into(), outcome, noise: None, outputs: vec![], version: None, note }
     }
 
     fn report(rows: Vec<Row>) -> Report {
-        Report::new("m.onnx".into(), "candle".into(), 1e-5, vec![1, 3], 7, rows)
+        let options = VerifyOptions { seed: 7, ..VerifyOptions::default() };
+        Report::new("m.onnx".into(), [3, 8, 8], &options, rows)
     }
 
     fn compared(max_rel: f64) -> Outcome {
@@ -176,10 +251,30 @@ The engines agree within 1e-5 of the largest output of candle. Not run, so not p
         let tract = || row("tract", compared(1e-7), None);
         assert!(report(vec![candle(), tract()]).agrees);
         assert!(!report(vec![candle()]).agrees);
+        assert!(report(vec![candle()]).to_string().contains("Nothing was compared"));
         assert!(!report(vec![candle(), tract(), row("ort", compared(2e-5), None)]).agrees);
         assert!(!report(vec![candle(), tract(), row("ort", compared(f64::NAN), None)]).agrees);
         let failed = Outcome::Failed { reason: "broken".into() };
         assert!(!report(vec![candle(), tract(), row("ort", failed, None)]).agrees);
+    }
+
+    #[test]
+    fn rounding_is_told_from_what_it_does_not_explain() {
+        let with_noise = |max_rel: f64, noise: f64| {
+            let candle = Row { noise: Some(noise), ..row("candle", Outcome::Reference, None) };
+            let ort = Row { noise: Some(noise), ..row("ort", compared(max_rel), None) };
+            report(vec![candle, ort])
+        };
+        let loud = with_noise(1.2e-4, 8e-5);
+        assert!(!loud.agrees);
+        let text = loud.to_string();
+        assert!(text.contains("   top-1     noise  result"), "{text}");
+        assert!(text.contains("100.0 %   8.00e-5  DIFFERS"), "{text}");
+        assert!(text.contains("do NOT agree") && text.contains("candle itself is 8.0e-5 away"), "{text}");
+        let text = with_noise(1.2e-4, 2e-6).to_string();
+        assert!(text.contains("Rounding does not explain it: candle is 2.0e-6 away"), "{text}");
+        let text = with_noise(2e-6, 2e-6).to_string();
+        assert!(text.contains("noise") && !text.contains("Rounding"), "{text}");
     }
 
     #[test]

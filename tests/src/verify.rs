@@ -1,20 +1,23 @@
-//! Runs one `.onnx` file in every engine on the same images.
+//! Runs one `.onnx` file in every engine on the same images and compares its outputs.
 //! candle runs the layer graph the file was made from, so that the export itself is under test.
 
 use std::path::Path;
 
 use candle_core::Tensor;
-use ndarray::{Array4, ArrayD};
+use ndarray::ArrayD;
 use tallow_builder::Network;
-use tallow_builder::graph::Shape;
-use tallow_exporter::onnx::PROBABILITIES;
-use tallow_exporter::passes::append_softmax;
-use tallow_runtime::{Dim, EngineChoice, EngineKind, EngineOptions, ModelInfo, RuntimeError};
+use tallow_builder::cam::class_activation_maps;
+use tallow_exporter::onnx::CAM;
+use tallow_runtime::EngineOptions;
 
-use crate::candle_onnx_engine;
+use crate::engines::{CANDLE_VERSION, Source, engines};
 use crate::error::Error;
-use crate::outputs::{Outputs, compare, random_images};
-use crate::report::{Outcome, Report, Row};
+use crate::file::OnnxFile;
+use crate::images::{Images, sample_shape};
+use crate::outputs::{Distance, Outputs, compare};
+use crate::report::{Outcome, OutputRow, Report, Row};
+use crate::tensors::{to_array, to_tensor};
+use crate::{candle_side, double};
 
 /// What to verify with.
 #[derive(Clone, Debug)]
@@ -25,13 +28,25 @@ pub struct VerifyOptions {
     pub batches: Vec<usize>,
     /// The largest difference allowed, relative to the reference's largest output.
     pub tolerance: f64,
+    /// Rows and columns of the images, for a file that leaves them free.
+    pub size: Option<[usize; 2]>,
+    /// Also computes the network in f64 and reports each engine's distance to it. That is done unasked where an
+    /// engine differs.
+    pub noise: bool,
     /// Where libonnxruntime is, and so on.
     pub engines: EngineOptions,
 }
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        Self { seed: 1, batches: vec![1, 3], tolerance: 1e-5, engines: EngineOptions::default() }
+        Self {
+            seed: 1,
+            batches: vec![1, 3],
+            tolerance: 1e-5,
+            size: None,
+            noise: false,
+            engines: EngineOptions::default(),
+        }
     }
 }
 
@@ -44,126 +59,156 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
     if options.batches.is_empty() || options.batches.contains(&0) {
         return Err(Error::Option("batches must hold at least one image each, and there must be one"));
     }
-    let info = ModelInfo::read(path)?;
-    let sample = sample_shape(&info)?;
-    let images = random_images(options.seed, &options.batches, sample);
+    let file = OnnxFile::read(path)?;
+    let sample = sample_shape(&file.info, options.size)?;
+    let images = Images::random(&file.info, options.seed, &options.batches, sample);
+    let network = match network {
+        Some(network) => {
+            candle_side::check(&file, sample, network)?;
+            Some(candle_side::as_trained(&file, network)?)
+        }
+        None => None,
+    };
 
-    let mut runs =
-        vec![Run { engine: "candle", result: in_candle(&info, sample, network, &images)?, note: None }];
-    for kind in [EngineKind::Ort, EngineKind::Tract] {
-        runs.push(in_engine(path, kind, &images, options));
+    let mut runs = vec![in_candle(&file, network.as_ref(), &images)];
+    for engine in engines(Source::File(path), &file.info, &file.model, &options.engines) {
+        let outputs: Result<Vec<_>, _> = images.iter().map(|batch| engine.run(batch)).collect();
+        runs.push(Run {
+            engine: engine.name,
+            result: outputs.map(|batches| by_name(&file, batches)),
+            version: engine.version,
+            note: engine.note,
+        });
     }
-    let (result, note) = candle_onnx_engine::run(path, &images);
-    runs.push(Run { engine: "candle-onnx", result, note });
-
-    let first = runs.iter().find_map(|run| Some((run.engine, run.result.as_ref().ok()?)));
-    let (reference, expected) = match first {
-        Some((engine, outputs)) => (engine, outputs.clone()),
-        None => ("none", vec![]),
-    };
-    let row = |run: Run| {
-        let outcome = match run.result {
-            Err(outcome) => outcome,
-            Ok(_) if run.engine == reference => Outcome::Reference,
-            Ok(outputs) => match compare(&expected, &outputs) {
-                Ok(d) => Outcome::Compared {
-                    max_abs: d.max_abs,
-                    max_rel: d.max_rel,
-                    top1: d.top1,
-                    within: d.max_rel <= options.tolerance,
-                },
-                Err(reason) => Outcome::Failed { reason },
-            },
-        };
-        Row { engine: run.engine.into(), outcome, note: run.note }
-    };
-    let rows = runs.into_iter().map(row).collect();
-    let batches = options.batches.clone();
-    Ok(Report::new(info.file, reference.into(), options.tolerance, batches, options.seed, rows))
+    let mut rows = compare_all(&runs, options.tolerance);
+    let differs = rows.iter().any(|row| matches!(row.outcome, Outcome::Compared { within: false, .. }));
+    if let Some(network) = network.as_ref().filter(|_| options.noise || differs) {
+        let exact = in_double(network, &images)?;
+        for (row, run) in rows.iter_mut().zip(&runs) {
+            row.noise = run.result.as_ref().ok().and_then(|outputs| noise(&exact, outputs));
+        }
+    }
+    Ok(Report::new(file.info.file, sample, options, rows))
 }
 
 /// An engine and what came of it.
 struct Run {
     engine: &'static str,
     result: Result<Outputs, Outcome>,
+    version: Option<String>,
     note: Option<String>,
 }
 
-fn sample_shape(info: &ModelInfo) -> Result<[usize; 3], Error> {
-    match info.input.dims.as_deref() {
-        Some([_, Dim::Fixed(channels), Dim::Fixed(height), Dim::Fixed(width)]) => {
-            Ok([*channels, *height, *width])
+/// The batches' outputs, each output with its batches.
+fn by_name(file: &OnnxFile, batches: Vec<Vec<ArrayD<f32>>>) -> Outputs {
+    let mut outputs: Outputs = file.output_names().into_iter().map(|name| (name, vec![])).collect();
+    for batch in batches {
+        outputs.iter_mut().zip(batch).for_each(|((_, series), value)| series.push(value));
+    }
+    outputs
+}
+
+/// Compares every engine's outputs with those of the first engine that has them.
+fn compare_all(runs: &[Run], tolerance: f64) -> Vec<Row> {
+    let first = runs.iter().position(|run| run.result.is_ok());
+    let reference = |at: usize, name: &str| {
+        runs[..at].iter().find_map(|run| run.result.as_ref().ok()?.iter().find(|(other, _)| other == name))
+    };
+    let row = |(at, run): (usize, &Run)| {
+        let mut outputs = vec![];
+        let outcome = match &run.result {
+            Err(outcome) => outcome.clone(),
+            Ok(_) if first == Some(at) => Outcome::Reference,
+            Ok(values) => 'compared: {
+                let mut top1 = None;
+                for (name, series) in values {
+                    let Some((_, expected)) = reference(at, name) else { continue };
+                    match compare(expected, series) {
+                        Ok(d) => {
+                            top1.get_or_insert(d.top1);
+                            let (max_abs, max_rel) = (d.max_abs, d.max_rel);
+                            outputs.push(OutputRow { name: name.clone(), max_abs, max_rel });
+                        }
+                        Err(reason) => {
+                            break 'compared Outcome::Failed { reason: format!("`{name}`: {reason}") };
+                        }
+                    }
+                }
+                let largest = |value: fn(&OutputRow) -> f64| outputs.iter().map(value).fold(0.0, f64::max);
+                let max_rel = largest(|output| output.max_rel);
+                Outcome::Compared {
+                    max_abs: largest(|output| output.max_abs),
+                    max_rel,
+                    top1: top1.unwrap_or(1.0),
+                    within: max_rel <= tolerance,
+                }
+            }
+        };
+        if outputs.len() < 2 {
+            outputs.clear(); // The row has said it.
         }
-        _ => Err(Error::FreeSize {
-            file: info.file.clone(),
-            input: info.input.name.clone(),
-            shape: info.input.shape_text(),
+        let (version, note) = (run.version.clone(), run.note.clone());
+        Row { engine: run.engine.into(), outcome, noise: None, outputs, version, note }
+    };
+    runs.iter().enumerate().map(row).collect()
+}
+
+fn in_candle(file: &OnnxFile, network: Option<&Network>, images: &[Images]) -> Run {
+    let result = match network {
+        Some(network) => candle_outputs(file, network, images)
+            .map_err(|error| Outcome::Failed { reason: error.to_string() }),
+        None => Err(Outcome::NotRun {
+            reason: "there is no layer graph beside the file; name its run or model directory by --from"
+                .into(),
         }),
-    }
+    };
+    Run { engine: "candle", result, version: Some(format!("candle {CANDLE_VERSION}")), note: None }
 }
 
-fn in_candle(
-    info: &ModelInfo,
-    sample: [usize; 3],
-    network: Option<&Network>,
-    images: &[Array4<f32>],
-) -> Result<Result<Outputs, Outcome>, Error> {
-    let Some(network) = network else {
-        let reason = "there is no layer graph beside the file; name its model or run directory".into();
-        return Ok(Err(Outcome::NotRun { reason }));
-    };
-    let takes = Shape::map(sample[0], sample[1], sample[2]);
-    if takes != network.graph().input_shape() {
-        return Err(Error::OtherNetwork {
-            file: info.file.clone(),
-            file_takes: takes.to_string(),
-            network: network.graph().name().to_owned(),
-            network_takes: network.graph().input_shape().to_string(),
-        });
-    }
-    let with_softmax;
-    let network = if info.outputs.first().is_some_and(|output| output.name == PROBABILITIES) {
-        let (graph, weights) = append_softmax(network.graph(), network.weights())?;
-        with_softmax = Network::new(graph, weights);
-        &with_softmax
-    } else {
-        network
-    };
-    let forward = |batch| -> Result<_, Box<tallow_builder::Error>> {
-        let images = to_tensor(batch).map_err(tallow_builder::Error::from)?;
-        Ok(to_array(&network.forward(&images)?).map_err(tallow_builder::Error::from)?)
-    };
-    let outputs: Result<Outputs, _> = images.iter().map(forward).collect();
-    Ok(outputs.map_err(|e| Outcome::Failed { reason: e.to_string() }))
-}
-
-fn in_engine(path: &Path, kind: EngineKind, images: &[Array4<f32>], options: &VerifyOptions) -> Run {
-    let engine = match kind {
-        EngineKind::OrtCuda => "ort-cuda",
-        EngineKind::Ort => "ort",
-        EngineKind::Tract => "tract",
-    };
-    let mut note = None;
-    let mut run = || -> Result<Outputs, RuntimeError> {
-        let network = tallow_runtime::Network::open(path, EngineChoice::Named(kind), &options.engines)?;
-        note = Some(network.selection().description.clone());
-        images.iter().map(|batch| Ok(network.run(batch.view())?.swap_remove(0))).collect()
-    };
-    let result = run().map_err(|e| match e {
-        RuntimeError::Unavailable { reason, remedy, .. } => {
-            Outcome::NotRun { reason: format!("{reason}; {remedy}") }
+/// The output under the file's name, and class activation maps where the file has them.
+fn candle_outputs(
+    file: &OnnxFile,
+    network: &Network,
+    images: &[Images],
+) -> Result<Outputs, Box<tallow_builder::Error>> {
+    let outputs = file.output_names();
+    let has_maps = outputs.iter().any(|name| name == CAM);
+    let (mut series, mut maps) = (vec![], vec![]);
+    for batch in images {
+        let images = to_tensor(&batch.floats).map_err(tallow_builder::Error::from)?;
+        let array = |tensor: &Tensor| to_array(tensor).map_err(tallow_builder::Error::from);
+        series.push(array(&network.forward(&images)?)?);
+        if has_maps && let Some((_, of_batch)) = class_activation_maps(network, &images)? {
+            maps.push(array(&of_batch)?);
         }
-        e => Outcome::Failed { reason: e.to_string() },
-    });
-    Run { engine, result, note }
+    }
+    let maps = (!maps.is_empty()).then(|| (CAM.to_owned(), maps));
+    Ok(outputs.into_iter().take(1).map(|name| (name, series.clone())).chain(maps).collect())
 }
 
-pub(crate) fn to_tensor(images: &Array4<f32>) -> candle_core::Result<Tensor> {
-    let values: Vec<f32> = images.iter().copied().collect();
-    Tensor::from_vec(values, images.dim(), &candle_core::Device::Cpu)
+/// The output in f64 for each batch.
+fn in_double(network: &Network, images: &[Images]) -> Result<Vec<ArrayD<f64>>, Error> {
+    let mut series = vec![];
+    for batch in images {
+        double::forward(network, &batch.floats, |id, value| {
+            if id == network.graph().output() {
+                series.push(value.clone());
+            }
+        })
+        .map_err(tallow_exporter::Error::from)?;
+    }
+    Ok(series)
 }
 
-pub(crate) fn to_array(tensor: &Tensor) -> candle_core::Result<ArrayD<f32>> {
-    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    ArrayD::from_shape_vec(tensor.dims(), values).map_err(candle_core::Error::wrap)
+/// The distance of the first output to f64, relative to its largest; `None` where shapes differ.
+fn noise(exact: &[ArrayD<f64>], outputs: &Outputs) -> Option<f64> {
+    let (_, series) = outputs.first()?;
+    let mut distance = Distance::default();
+    for (exact, value) in exact.iter().zip(series) {
+        if exact.shape() != value.shape() {
+            return None;
+        }
+        distance.add_all(exact, value);
+    }
+    Some(distance.max_rel())
 }

@@ -6,6 +6,7 @@ pub mod data;
 pub mod eval;
 pub mod export;
 pub mod import;
+pub mod info;
 pub mod predict;
 pub mod quickstart;
 pub mod runtime;

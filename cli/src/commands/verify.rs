@@ -1,11 +1,14 @@
 //! `tallow verify`: the same numbers in every engine, or exit code 1.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use serde::Serialize;
 use tallow_builder::Network;
-use tallow_conformance::{Report, VerifyOptions, verify};
+use tallow_conformance::{
+    Certifier, LayerOptions, LayerReport, Report, VerifyOptions, verify, verify_layers,
+};
 use tallow_exporter::onnx::read_card;
 use tallow_input::ModelCard;
 
@@ -24,15 +27,58 @@ pub struct Args {
     /// The largest difference allowed, relative to the largest logit
     #[arg(long, default_value_t = VerifyOptions::default().tolerance)]
     tolerance: f64,
-    /// Batches to run one after another, such as 1,3,8
-    #[arg(long, value_delimiter = ',', default_values_t = VerifyOptions::default().batches)]
-    batches: Vec<usize>,
+    /// Batches to run one after another, such as 1,3,8 [default: 1,3; 1 with --layers]
+    #[arg(long, value_delimiter = ',')]
+    batches: Option<Vec<usize>>,
     /// Seed of the random images
     #[arg(long, default_value_t = VerifyOptions::default().seed)]
     seed: u64,
+    /// Also compute the network in f64 and show each engine's distance to it: what rounding alone does
+    #[arg(long)]
+    noise: bool,
+    /// Also compare every intermediate value, and name the first layer that differs
+    #[arg(long)]
+    layers: bool,
+    /// Show so many layers, those that differ most
+    #[arg(long, default_value_t = 10, value_name = "N", requires = "layers")]
+    worst: usize,
+    /// Show all layers in order
+    #[arg(long, requires = "layers", conflicts_with = "worst")]
+    all_layers: bool,
+    /// Write the values of all engines as NumPy's .npy files into this new folder
+    #[arg(long, value_name = "FOLDER", requires = "layers")]
+    keep_tensors: Option<PathBuf>,
+    /// Write the result into the file's metadata, with a digest of the rest of the file
+    #[arg(long)]
+    certify: bool,
+    #[command(flatten)]
+    size: Size,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The images' size, for .onnx files that leave it free.
+#[derive(clap::Args)]
+struct Size {
+    /// Side of the square images, pixels, for a file that leaves it free
+    #[arg(long, value_name = "PIXELS", conflicts_with_all = ["width", "height"])]
+    size: Option<usize>,
+    /// Columns of the images, pixels
+    #[arg(long, value_name = "PIXELS", requires = "height")]
+    width: Option<usize>,
+    /// Rows of the images, pixels
+    #[arg(long, value_name = "PIXELS", requires = "width")]
+    height: Option<usize>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Comparison<'a> {
+    #[serde(flatten)]
+    outputs: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<&'a LayerReport>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -41,24 +87,78 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let file = onnx_file(&args.model)?;
     let origin = args.from.clone().or_else(|| origin_of(&file));
-    let options = VerifyOptions {
+    let mut options = VerifyOptions {
         seed: args.seed,
-        batches: args.batches.clone(),
         tolerance: args.tolerance,
+        size: args.size.size.or(args.size.height).zip(args.size.size.or(args.size.width)).map(Into::into),
+        noise: args.noise,
         ..VerifyOptions::default()
     };
-    let report = compare(&file, origin, &options)?;
-    if args.json {
-        json(&report)?;
-    } else {
+    if let Some(batches) = &args.batches {
+        options.batches = batches.clone();
+    }
+    let network = network(&file, origin)?;
+    if args.noise && network.is_none() {
+        bail!(
+            "--noise computes the layer graph in f64, and there is none beside {}: name its run or model directory by --from",
+            file.display()
+        );
+    }
+    let certifier = if args.certify { Some(Certifier::new(&file)?) } else { None };
+    let report = verify(&file, network.as_ref(), &options)?;
+    if !args.json {
         say!("{report}")?;
+    }
+    let layers = match args.layers {
+        true => {
+            // Where outputs differ, whether a layer rounds that much is the first question.
+            options.noise |= !report.agrees;
+            Some(compare_layers(args, &file, network.as_ref(), options)?)
+        }
+        false => None,
+    };
+    if args.json {
+        json(&Comparison { outputs: &report, layers: layers.as_ref() })?;
+    }
+    if let Some(certifier) = certifier {
+        let certificate = certifier.certify(&file, &report)?;
+        if !args.json {
+            say!("Certified: SHA-256 of {} without the certificate: {}", file.display(), certificate.sha256)?;
+        }
     }
     Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// A debugging aid: the verdict is the outputs'.
+fn compare_layers(
+    args: &Args,
+    file: &Path,
+    network: Option<&Network>,
+    mut options: VerifyOptions,
+) -> Result<LayerReport> {
+    // A value a layer is much to hold; one image shows what is wrong with a layer.
+    if args.batches.is_none() {
+        options.batches = vec![1];
+    }
+    let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
+    let layers = verify_layers(file, network, &options, &kept)?;
+    if !args.json {
+        say!("\n{}\n{layers}", layers.table((!args.all_layers).then_some(args.worst)))?;
+        if let Some(folder) = &args.keep_tensors {
+            say!("The tensors are in {}; its index.csv says which is which.", folder.display())?;
+        }
+    }
+    Ok(layers)
+}
+
 /// Compares `file` in every engine, with candle's network from the directory `origin`.
-pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &VerifyOptions) -> Result<Report> {
-    let network = match origin {
+pub fn compare(file: &Path, origin: Option<PathBuf>, options: &VerifyOptions) -> Result<Report> {
+    Ok(verify(file, network(file, origin)?.as_ref(), options)?)
+}
+
+/// The network in the directory `origin`, which `file` was exported from.
+fn network(file: &Path, origin: Option<PathBuf>) -> Result<Option<Network>> {
+    Ok(match origin {
         Some(path) => {
             let trained = open_trained(&path)?;
             let card = read_card(file)?;
@@ -87,8 +187,7 @@ pub fn compare(file: &std::path::Path, origin: Option<PathBuf>, options: &Verify
             Some(Network::new(trained.graph, trained.weights))
         }
         None => None,
-    };
-    Ok(verify(file, network.as_ref(), options)?)
+    })
 }
 
 /// Whether two cards can be of the same network. Labels may differ: bare weights are exported without their names.

@@ -18,3 +18,4 @@ mod predict;
 mod summary;
 mod support;
 mod train;
+mod verify;

@@ -51,9 +51,19 @@ fn an_output_without_room_is_an_error() {
 
 #[test]
 fn every_command_has_help() {
-    for name in
-        ["", "quickstart", "train", "eval", "predict", "export", "verify", "summary", "bench", "runtime"]
-    {
+    for name in [
+        "",
+        "quickstart",
+        "train",
+        "eval",
+        "predict",
+        "export",
+        "verify",
+        "info",
+        "summary",
+        "bench",
+        "runtime",
+    ] {
         let help = typed(Path::new("."), &format!("{name} --help")).ok();
         assert!(help.contains("Usage: tallow"), "{help}");
     }

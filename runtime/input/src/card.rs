@@ -12,6 +12,9 @@ use crate::preprocess::Preprocess;
 /// The prefix of every key.
 pub const CARD_PREFIX: &str = "tallow.";
 
+/// The key of the certificate of parity. It is no part of the card: files without one can have it, too.
+pub const CERTIFICATE_KEY: &str = "tallow.parity";
+
 /// The newest card format that this version writes and reads.
 pub const CARD_FORMAT: u32 = 1;
 
@@ -92,7 +95,7 @@ impl ModelCard {
         props.into_iter().collect()
     }
 
-    /// Reads a card from a model's `metadata_props`; `None` if no key starts with `tallow.`.
+    /// Reads a card from a model's `metadata_props`; `None` if no key starts with `tallow.`, but for the certificate's.
     ///
     /// # Errors
     /// [`InputError::Metadata`] names the key that is missing, malformed, or of a format newer than
@@ -100,8 +103,10 @@ impl ModelCard {
     pub fn from_props(
         props: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Option<ModelCard>, InputError> {
-        let mut props: BTreeMap<String, String> =
-            props.into_iter().filter(|(key, _)| key.starts_with(CARD_PREFIX)).collect();
+        let mut props: BTreeMap<String, String> = props
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(CARD_PREFIX) && key != CERTIFICATE_KEY)
+            .collect();
         if props.is_empty() {
             return Ok(None);
         }
@@ -161,7 +166,7 @@ mod tests {
             producer: Some("tallow 0.1.0".into()),
             dataset: Some("digits".into()),
             metrics: [("top1".to_string(), 0.984375), ("loss".to_string(), 0.0625)].into(),
-            extra: [("tallow.parity".to_string(), "{\"ort\":1e-6}".to_string())].into(),
+            extra: [("tallow.later".to_string(), "{\"ort\":1e-6}".to_string())].into(),
             ..ModelCard::new(
                 "resnet18",
                 vec!["Ä \"quoted\"".into(), "猫".into()],
@@ -178,6 +183,14 @@ mod tests {
         let foreign = [("author".to_string(), "someone".to_string())];
         let read = ModelCard::from_props(foreign.into_iter().chain(props)).unwrap().unwrap();
         assert_eq!(read, card());
+    }
+
+    #[test]
+    fn a_certificate_is_no_card() {
+        let certificate = (CERTIFICATE_KEY.to_string(), "{}".to_string());
+        assert_eq!(ModelCard::from_props([certificate.clone()]).unwrap(), None);
+        let read = ModelCard::from_props(card().to_props().into_iter().chain([certificate])).unwrap();
+        assert_eq!(read, Some(card()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod preprocess;
 mod resample;
 mod resize;
 
-pub use card::{CARD_FORMAT, CARD_PREFIX, ModelCard, OutputKind};
+pub use card::{CARD_FORMAT, CARD_PREFIX, CERTIFICATE_KEY, ModelCard, OutputKind};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_file};
 pub use error::{ImageFault, InputError};
 pub use image::RgbImage;

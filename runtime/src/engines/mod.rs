@@ -18,6 +18,9 @@ pub trait Engine: Send + Sync {
     /// Which engine this is.
     fn kind(&self) -> EngineKind;
 
+    /// The library and its version, such as `tract 0.23.9`.
+    fn version(&self) -> String;
+
     /// What runs the network, in words: library, version, device.
     fn description(&self) -> String;
 

@@ -98,6 +98,7 @@ pub(crate) fn cuda_missing(path: &Path) -> Option<String> {
 pub(crate) struct OrtEngine {
     kind: EngineKind,
     file: String,
+    version: String,
     description: String,
     input: String,
     outputs: Vec<String>,
@@ -162,6 +163,7 @@ impl OrtEngine {
             kind,
             file: info.file.clone(),
             description: format!("ONNX Runtime {} on {device} ({})", loaded.version, loaded.path.display()),
+            version: format!("ONNX Runtime {}", loaded.version),
             input: info.input.name.clone(),
             outputs: info.outputs.iter().map(|output| output.name.clone()).collect(),
             sessions,
@@ -195,6 +197,10 @@ impl OrtEngine {
 impl Engine for OrtEngine {
     fn kind(&self) -> EngineKind {
         self.kind
+    }
+
+    fn version(&self) -> String {
+        self.version.clone()
     }
 
     fn description(&self) -> String {

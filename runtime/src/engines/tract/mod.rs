@@ -127,8 +127,12 @@ impl Engine for TractEngine {
         EngineKind::Tract
     }
 
+    fn version(&self) -> String {
+        format!("tract {VERSION}")
+    }
+
     fn description(&self) -> String {
-        format!("tract {VERSION} on CPU")
+        format!("{} on CPU", self.version())
     }
 
     fn run(&self, input: Batch<'_>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {

@@ -1,0 +1,126 @@
+//! `tallow verify` layer by layer, its noise and its certificates, and `tallow info`, which checks these.
+
+use std::fs;
+
+use crate::support::{command, copy, cut, shared, typed};
+
+/// Changes a weight; half way through an export it is one that counts.
+fn change(path: &std::path::Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at..at + 4].iter_mut().for_each(|byte| *byte ^= 0x40);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn layers_are_compared_and_kept() {
+    let folder = copy();
+    let at = folder.path();
+    let out = typed(at, "verify run --layers --noise --keep-tensors tensors").ok();
+    assert!(out.contains("layers agree within 1e-5") && out.contains("noise"), "{out}");
+    assert!(out.lines().any(|line| line.starts_with("layer ") && line.ends_with("f64")), "{out}");
+    assert!(at.join("tensors/index.csv").is_file() && at.join("tensors/f64/batch0").is_dir());
+    typed(at, "verify run --layers --keep-tensors tensors")
+        .fails(1, &["tensors: is not empty", "new folder"]);
+    let all = typed(at, "verify run --layers --all-layers").ok();
+    let json = typed(at, "verify run --layers --json").json();
+    let layers = json["layers"]["layers"].as_array().unwrap();
+    assert_eq!(json["agrees"], true);
+    assert!(json["layers"]["first"].is_null());
+    for layer in layers {
+        assert!(all.contains(layer["layer"].as_str().unwrap()), "{all}");
+    }
+    for flags in ["--worst 3", "--all-layers", "--keep-tensors other"] {
+        typed(at, &format!("verify run {flags}")).fails(2, &["required arguments"]);
+    }
+}
+
+#[test]
+fn a_layer_that_was_changed_is_named() {
+    let folder = copy();
+    let at = folder.path();
+    let model = at.join("run/model.onnx");
+    change(&model, fs::read(&model).unwrap().len() / 2);
+    let run = typed(at, "verify run --layers");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.out.contains("Rounding does not explain it"), "{}", run.out);
+    assert!(run.out.contains("The first of ") && run.out.contains("its input `"), "{}", run.out);
+    assert!(run.out.contains("comes into being in this layer"), "{}", run.out);
+}
+
+#[test]
+fn a_certificate_is_valid_until_a_byte_changes() {
+    let folder = copy();
+    let at = folder.path();
+    let model = at.join("run/model.onnx");
+    let before = fs::read(&model).unwrap();
+    assert!(typed(at, "info run").ok().contains("certificate   none"));
+    let out = typed(at, "verify run --certify").ok();
+    assert!(out.contains("Certified: SHA-256"), "{out}");
+    let certified = fs::read(&model).unwrap();
+    assert!(certified.starts_with(&before));
+    typed(at, "verify run/model.onnx --certify").ok();
+    assert!(fs::read(&model).unwrap() == certified, "the same run gives the same bytes");
+
+    let info = typed(at, "info run/model.onnx").ok();
+    for part in [
+        "plain_cnn, trained on data",
+        "3: blue sky, green, red",
+        "parameters",
+        "images [N, 3, 8, 8] float32",
+        "logits [N, 3] float32",
+        "ai.onnx 17",
+        "tallow 0.1.0",
+        "metric        validation_top1",
+        "certificate   valid",
+        "candle (candle 0.11.1): reference",
+        "tract (tract 0.23.9): max abs",
+    ] {
+        assert!(info.contains(part), "`{part}` is missing: {info}");
+    }
+    let json = typed(at, "info run --json").json();
+    assert_eq!(json["certificate"]["status"], "valid");
+    assert_eq!(json["card"]["labels"].as_array().unwrap().len(), 3);
+    typed(at, "predict run data/train/red/0.png --engine tract").ok();
+
+    change(&model, before.len() / 2);
+    let run = typed(at, "info run");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.out.contains("ALTERED"), "{}", run.out);
+    let changed = fs::read(&model).unwrap();
+    let run = typed(at, "verify run --certify");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.err.contains("is not certified"), "{}", run.err);
+    assert!(fs::read(&model).unwrap() == changed);
+}
+
+#[test]
+fn without_onnx_runtime_the_certificate_says_so_by_its_engines() {
+    let folder = copy();
+    let mut command = command(folder.path());
+    command.env("TALLOW_ONNXRUNTIME", "/nonexistent").args(["verify", "run", "--certify", "--layers"]);
+    let run = crate::support::Run::from(command.output().unwrap());
+    let out = run.ok();
+    assert!(out.contains("Not run, so not proved: ort."), "{out}");
+    let json = typed(folder.path(), "info run --json").json();
+    let engines = json["certificate"]["engines"].as_array().unwrap();
+    assert!(engines.len() >= 2 && engines.iter().all(|engine| engine["engine"] != "ort"), "{json:#}");
+}
+
+#[test]
+fn what_cannot_be_described_or_compared_is_one_line() {
+    let folder = copy();
+    let at = folder.path();
+    typed(at, "info nowhere.onnx").fails(1, &["nowhere.onnx", "No such file"]);
+    typed(at, "info data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);
+    typed(at, "info data").fails(1, &["data holds no model.onnx"]);
+    typed(at, "verify run --size 9").fails(1, &["[N, 3, 8, 8]", "leave that out"]);
+    typed(at, "verify run --size 9 --width 3").fails(2, &["--size"]);
+    fs::copy(at.join("run/model.onnx"), at.join("alone.onnx")).unwrap();
+    typed(at, "verify alone.onnx --noise").fails(1, &["--noise", "none beside alone.onnx", "--from"]);
+    typed(at, "verify run --layers --batches 0").fails(2, &["batches"]);
+    cut(&at.join("run/model.onnx"));
+    for line in ["info run", "verify run --layers", "verify run --certify"] {
+        typed(at, line).fails(1, &["run/model.onnx: not a", "ONNX model", "export it again"]);
+    }
+    typed(shared(), "verify run --layers --keep-tensors run/labels.txt").fails(1, &["run/labels.txt"]);
+}

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use ndarray::{Array2, Array4, ArrayD, ArrayView4, Ix2};
-use tallow_input::{ModelCard, OutputKind, Preprocess, RgbImage, decode, decode_file};
+use tallow_input::{
+    ModelCard, OutputKind, Preprocess, RgbImage, Views, decode, decode_file, mean_probabilities,
+};
 
 use crate::engines::{EngineChoice, EngineOptions};
 use crate::error::RuntimeError;
@@ -25,6 +27,7 @@ pub struct ClassifierBuilder {
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
     output: Option<OutputKind>,
+    views: Views,
 }
 
 impl Default for ClassifierBuilder {
@@ -39,6 +42,7 @@ impl Default for ClassifierBuilder {
             mean: None,
             std: None,
             output: None,
+            views: Views::One,
         }
     }
 }
@@ -96,6 +100,12 @@ impl ClassifierBuilder {
     /// What the network's output holds, where the file does not say.
     pub fn output(mut self, output: OutputKind) -> Self {
         self.output = Some(output);
+        self
+    }
+
+    /// How each image is looked at (default: once); the probabilities of its views are averaged.
+    pub fn views(mut self, views: Views) -> Self {
+        self.views = views;
         self
     }
 
@@ -174,7 +184,8 @@ impl ClassifierBuilder {
                 labels.len()
             )));
         }
-        Ok(Classifier { network, card, labels, preprocess, kind, scores, batch: self.batch })
+        let (batch, views) = (self.batch, self.views);
+        Ok(Classifier { network, card, labels, preprocess, kind, scores, batch, views })
     }
 }
 
@@ -204,6 +215,7 @@ pub struct Classifier {
     kind: OutputKind,
     scores: usize,
     batch: usize,
+    views: Views,
 }
 
 impl Classifier {
@@ -245,7 +257,8 @@ impl Classifier {
         Ok(all.pop().unwrap_or_default())
     }
 
-    /// The k most probable classes of each image, run in batches.
+    /// The k most probable classes of each image, run in batches. Where an image is looked at in several ways, the
+    /// probabilities are averaged, and there are no logits.
     ///
     /// # Errors
     /// As [`Network::run`].
@@ -254,9 +267,28 @@ impl Classifier {
         images: &[RgbImage],
         k: usize,
     ) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
+        if self.views != Views::One {
+            return self.classify_views(images, k);
+        }
         let mut predictions = Vec::with_capacity(images.len());
         for batch in images.chunks(self.batch) {
             predictions.extend(self.classify_tensor(self.prepare(batch)?.view(), k)?);
+        }
+        Ok(predictions)
+    }
+
+    fn classify_views(&self, images: &[RgbImage], k: usize) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
+        let mut predictions = Vec::with_capacity(images.len());
+        for images in images.chunks((self.batch / self.views.count()).max(1)) {
+            let mut views = vec![];
+            for image in images {
+                views.extend(self.preprocess.views(image, self.views)?);
+            }
+            let scores = self.scores(self.normalized(&views)?.view())?;
+            let scores: Vec<f32> = scores.into_iter().collect();
+            let classes = self.labels.len();
+            let means = mean_probabilities(&scores, self.kind, classes, self.views);
+            predictions.extend(means.chunks_exact(classes).map(|row| self.predictions(row, None, k)));
         }
         Ok(predictions)
     }
@@ -277,15 +309,19 @@ impl Classifier {
                 OutputKind::Logits => (softmax(&raw), Some(raw)),
                 OutputKind::Probabilities => (raw, None),
             };
-            let prediction = |index: usize| Prediction {
-                label: self.labels[index].clone(),
-                index,
-                probability: probabilities[index],
-                logit: logits.as_ref().map(|logits| logits[index]),
-            };
-            top_k(&probabilities, k).into_iter().map(prediction).collect()
+            self.predictions(&probabilities, logits.as_deref(), k)
         };
         Ok(scores.rows().into_iter().map(row).collect())
+    }
+
+    fn predictions(&self, probabilities: &[f32], logits: Option<&[f32]>, k: usize) -> Vec<Prediction> {
+        let prediction = |index: usize| Prediction {
+            label: self.labels[index].clone(),
+            index,
+            probability: probabilities[index],
+            logit: logits.map(|logits| logits[index]),
+        };
+        top_k(probabilities, k).into_iter().map(prediction).collect()
     }
 
     /// The network's scores `[N, classes]` for a prepared batch, as they come out.
@@ -319,8 +355,19 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
     pub fn prepare(&self, images: &[RgbImage]) -> Result<Array4<f32>, RuntimeError> {
+        let pixels: Result<Vec<RgbImage>, _> =
+            images.iter().map(|image| self.preprocess.pixels(image)).collect();
+        self.normalized(&pixels?)
+    }
+
+    /// Images of the network's size as its input.
+    fn normalized(&self, images: &[RgbImage]) -> Result<Array4<f32>, RuntimeError> {
         let Preprocess { width, height, .. } = self.preprocess;
-        let values = self.preprocess.apply_batch(images)?;
+        let normalizer = self.preprocess.normalizer();
+        let mut values = vec![0.0; images.len() * self.preprocess.len()];
+        for (image, out) in images.iter().zip(values.chunks_exact_mut(self.preprocess.len())) {
+            normalizer.fill_chw(image, out)?;
+        }
         Array4::from_shape_vec((images.len(), 3, height as usize, width as usize), values).map_err(|e| {
             RuntimeError::Model { file: self.network.info().file.clone(), reason: e.to_string() }
         })
@@ -349,6 +396,11 @@ impl Classifier {
     /// The class names in use.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// How images are looked at.
+    pub fn views(&self) -> Views {
+        self.views
     }
 
     /// The preprocessing in use.

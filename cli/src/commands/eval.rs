@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
-use tallow_input::{OutputKind, Preprocess};
+use tallow_input::{OutputKind, Preprocess, Views};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
@@ -48,6 +48,10 @@ pub struct Args {
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
+    /// Test-time augmentation: average the probabilities of several views of each image: flip (the middle and its mirror
+    /// image), five (corners and middle of the resized image) or ten (those and their mirror images)
+    #[arg(long, value_name = "VIEWS", num_args = 0..=1, require_equals = true, default_missing_value = "flip")]
+    tta: Option<Views>,
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
@@ -91,7 +95,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
 
 /// The engine's logits; the logarithm stands in for them where a model ends in softmax.
 fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
-    let shape = (batch.len(), 3, batch.height, batch.width);
+    let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
     let scores = classifier.scores(ArrayView4::from_shape(shape, &batch.images)?)?;
     let ends_in_softmax = classifier.output() == OutputKind::Probabilities;
     // A probability that has vanished to 0 has no logarithm.
@@ -105,9 +109,10 @@ fn pass(loader: &Loader) -> Pass {
 
 fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loader> {
     let data = labelled_images(args, labels)?;
-    let options =
-        LoaderOptions { batch_size: args.batch_size, strict: args.strict, ..LoaderOptions::default() };
-    Ok(Loader::new(data, Arc::new(EvalTransform::new(*preprocess)?), options)?)
+    let views = args.tta.unwrap_or_default();
+    let batch_size = args.batch_size.div_ceil(views.count());
+    let options = LoaderOptions { batch_size, strict: args.strict, ..LoaderOptions::default() };
+    Ok(Loader::new(data, Arc::new(EvalTransform::with_views(*preprocess, views)?), options)?)
 }
 
 /// The images to evaluate on: those named by --data, or the validation set of the run the model came from.

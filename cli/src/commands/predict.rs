@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tallow_exporter::{OnnxOptions, export_onnx};
-use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction};
+use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction, Views};
 use tallow_trainer::data::folder::EXTENSIONS;
 
 use crate::failure::usage;
@@ -29,6 +29,10 @@ pub struct Args {
     /// Labels to show for each image
     #[arg(short = 'k', long, default_value_t = 5)]
     top_k: usize,
+    /// Test-time augmentation: average the probabilities of several views of each image: flip (the middle and its mirror
+    /// image), five (corners and middle of the resized image) or ten (those and their mirror images)
+    #[arg(long, value_name = "VIEWS", num_args = 0..=1, require_equals = true, default_missing_value = "flip")]
+    tta: Option<Views>,
     #[command(flatten)]
     foreign: foreign::Args,
     /// CUDA device for ort-cuda
@@ -86,7 +90,8 @@ fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Cla
         cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         ..EngineOptions::default()
     };
-    let builder = Classifier::builder().engine(args.engine).options(options);
+    let builder =
+        Classifier::builder().engine(args.engine).options(options).views(args.tta.unwrap_or_default());
     let Some(model) = model else { return open_weights(args, builder) };
     Ok(args.foreign.apply(builder)?.open(onnx_file(model)?)?)
 }

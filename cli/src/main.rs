@@ -50,6 +50,8 @@ enum Command {
     Eval(commands::eval::Args),
     /// Label images with an .onnx file
     Predict(commands::predict::Args),
+    /// Average the weights of several trainings of one network
+    Soup(commands::soup::Args),
     /// Write an .onnx file, a SavedModel or a TensorFlow checkpoint from a run or from weights
     Export(commands::export::Args),
     /// Turn weights of PyTorch or TensorFlow into a safetensors file that fits a network
@@ -84,6 +86,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Data(args) => commands::data::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
+        Command::Soup(args) => done(commands::soup::run(&args)),
         Command::Export(args) => done(commands::export::run(&args)),
         Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),

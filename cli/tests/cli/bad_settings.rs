@@ -32,7 +32,7 @@ fn numbers_out_of_range() {
         ("--cutmix nan", ["cutmix = NaN", "0 for none"]),
         ("--rand-augment 2", ["--rand-augment", "such as 2,9"]),
         ("--rand-augment 2,31", ["rand_augment.magnitude = 31", "0 to 30"]),
-        ("--auto-augment svhn", ["--auto-augment", "imagenet"]),
+        ("--auto-augment svhn", ["svhn", "--auto-augment"]),
         ("--random-erasing 1.5", ["random_erasing.probability = 1.5", "between 0 and 1"]),
         ("--repeated-augment 0", ["repeated_augment = 0", "1 to 1000"]),
         ("--workers 100000", ["workers = 100000", "at most 512"]),

@@ -94,23 +94,22 @@ impl Inverse {
             if !((0.0..f64::from(width)).contains(&x) && (0.0..f64::from(height)).contains(&y)) {
                 return BLACK;
             }
-            let (x, y) = (x - 0.5, y - 0.5);
-            let (left, top) = (x.floor(), y.floor());
-            let (dx, dy) = (x - left, y - top);
             // The first and last half pixel have no neighbour on one side; their own edge stands in.
-            let column = |at: f64| at.clamp(0.0, f64::from(width - 1)) as u32;
-            let row = |at: f64| at.clamp(0.0, f64::from(height - 1)) as u32;
-            let [upper, lower] = [row(top), row(top + 1.0)];
-            let [left, right] = [column(left), column(left + 1.0)];
-            let value = |x: u32, y: u32, channel: usize| f64::from(image.get_pixel(x, y).0[channel]);
-            Rgb(std::array::from_fn(|channel| {
-                let between = |y: u32| {
-                    let (a, b) = (value(left, y, channel), value(right, y, channel));
-                    a + (b - a) * dx
-                };
-                let (above, below) = (between(upper), between(lower));
-                (above + (below - above) * dy) as u8
-            }))
+            let around = |at: f64, side: u32| {
+                let at = at - 0.5;
+                let first = if at < 0.0 { -1 } else { at as i64 };
+                let inside = |at: i64| at.clamp(0, i64::from(side) - 1) as u32;
+                (inside(first), inside(first + 1), at - first as f64)
+            };
+            let (left, right, dx) = around(x, width);
+            let (top, bottom, dy) = around(y, height);
+            let pixel = |x: u32, y: u32| image.get_pixel(x, y).0.map(f64::from);
+            let between = |y: u32| {
+                let (a, b) = (pixel(left, y), pixel(right, y));
+                [0, 1, 2].map(|channel| a[channel] + (b[channel] - a[channel]) * dx)
+            };
+            let (above, below) = (between(top), between(bottom));
+            Rgb([0, 1, 2].map(|channel| (above[channel] + (below[channel] - above[channel]) * dy) as u8))
         })
     }
 }

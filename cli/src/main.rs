@@ -13,6 +13,7 @@ mod model;
 mod output;
 mod pretrained;
 mod records;
+mod tta;
 
 use std::process::ExitCode;
 

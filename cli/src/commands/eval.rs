@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
-use tallow_input::{OutputKind, Preprocess, Views};
+use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, EngineChoice, EngineOptions};
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
@@ -25,7 +25,7 @@ use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{count, json, note, percent, say, table};
-use crate::records;
+use crate::{records, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -48,10 +48,8 @@ pub struct Args {
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
-    /// Test-time augmentation: average the probabilities of several views of each image: flip (the middle and its mirror
-    /// image), five (corners and middle of the resized image) or ten (those and their mirror images)
-    #[arg(long, value_name = "VIEWS", num_args = 0..=1, require_equals = true, default_missing_value = "flip")]
-    tta: Option<Views>,
+    #[command(flatten)]
+    tta: tta::Args,
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
@@ -109,7 +107,8 @@ fn pass(loader: &Loader) -> Pass {
 
 fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loader> {
     let data = labelled_images(args, labels)?;
-    let views = args.tta.unwrap_or_default();
+    let views = args.tta.views();
+    args.tta.warn(preprocess);
     let batch_size = args.batch_size.div_ceil(views.count());
     let options = LoaderOptions { batch_size, strict: args.strict, ..LoaderOptions::default() };
     Ok(Loader::new(data, Arc::new(EvalTransform::with_views(*preprocess, views)?), options)?)

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use tallow_exporter::{OnnxOptions, export_onnx};
-use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction, Views};
+use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction};
 use tallow_trainer::data::folder::EXTENSIONS;
 
 use crate::failure::usage;
 use crate::model::{Trained, onnx_file};
 use crate::output::{json, note, percent, say};
-use crate::{foreign, pretrained};
+use crate::{foreign, pretrained, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -29,10 +29,8 @@ pub struct Args {
     /// Labels to show for each image
     #[arg(short = 'k', long, default_value_t = 5)]
     top_k: usize,
-    /// Test-time augmentation: average the probabilities of several views of each image: flip (the middle and its mirror
-    /// image), five (corners and middle of the resized image) or ten (those and their mirror images)
-    #[arg(long, value_name = "VIEWS", num_args = 0..=1, require_equals = true, default_missing_value = "flip")]
-    tta: Option<Views>,
+    #[command(flatten)]
+    tta: tta::Args,
     #[command(flatten)]
     foreign: foreign::Args,
     /// CUDA device for ort-cuda
@@ -60,6 +58,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let images = self::images(images)?;
     let classifier = open(args, model.map(PathBuf::as_path), threads)?;
     note!("{}", classifier.selection());
+    args.tta.warn(classifier.preprocess());
     let mut failed = 0;
     let mut results = vec![];
     for path in &images {
@@ -90,8 +89,7 @@ fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Cla
         cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         ..EngineOptions::default()
     };
-    let builder =
-        Classifier::builder().engine(args.engine).options(options).views(args.tta.unwrap_or_default());
+    let builder = Classifier::builder().engine(args.engine).options(options).views(args.tta.views());
     let Some(model) = model else { return open_weights(args, builder) };
     Ok(args.foreign.apply(builder)?.open(onnx_file(model)?)?)
 }

@@ -12,7 +12,7 @@ use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions};
 use tallow_exporter::{Existing, Head, read_weights};
 use tallow_input::{ModelCard, Preprocess};
 use tallow_trainer::augment::EvalTransform;
-use tallow_trainer::data::{Dataset, Known, Loader, LoaderOptions, SplitOptions, Splits};
+use tallow_trainer::data::{Dataset, Known, Loader, LoaderOptions, SplitOptions, Splits, has_validation};
 use tallow_trainer::evaluate::evaluate;
 use tallow_trainer::metrics::csv::Validation;
 use tallow_trainer::progress::{Pass, Progress};
@@ -199,6 +199,23 @@ fn loader(
     Ok(Loader::new(data, Arc::new(EvalTransform::new(*preprocess)?), options)?)
 }
 
+/// Says so where a run learned from images that it is judged on here.
+fn warn_of_other_splits(args: &Args, data: &str, split: SplitOptions) -> Result<()> {
+    if has_validation(data)? {
+        return Ok(());
+    }
+    for path in &args.ingredients {
+        let config = RunDir::open(path).ok().map(|run| run.config()).transpose()?;
+        if config.is_some_and(|config| config.split != split) {
+            note!(
+                "note: {} held out other images than the first run ([split] in its config.toml): it learned from some                  of those that it is judged on here",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The data that is named, or the first run's own; what is held out is what that run held out.
 fn data(args: &Args, labels: &[String]) -> Result<Splits> {
     let run = args.ingredients.iter().find_map(|path| RunDir::open(path).ok());
@@ -210,9 +227,11 @@ fn data(args: &Args, labels: &[String]) -> Result<Splits> {
     match (&args.data, &config) {
         (Some(data), _) => {
             let data = data.to_str().context("the name of the --data folder is not valid UTF-8")?;
+            warn_of_other_splits(args, data, split)?;
             Ok(Splits::open(data, split, args.offset.apply(None).as_ref(), known)?)
         }
         (None, Some(config)) => {
+            warn_of_other_splits(args, &config.data, split)?;
             Ok(Splits::open(&config.data, split, args.offset.apply(trained).as_ref(), known)?)
         }
         (None, None) => Err(usage("say what to judge on with --data FOLDER: no ingredient is a run")),

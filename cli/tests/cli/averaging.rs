@@ -17,6 +17,8 @@ fn views_are_averaged_alike_for_a_run_and_for_its_onnx_file() {
         assert_eq!((&candle["top1"], &candle["images"]), (&tract["top1"], &tract["images"]));
         assert!((number(&candle, "loss") - plain).abs() > 1e-7, "{flags} changes nothing");
     }
+    let warned = typed(shared(), "eval run --tta=five").err;
+    assert!(warned.contains("note: this network's preprocessing leaves no margin"), "{warned}");
     assert!((number(&eval("--tta=one"), "loss") - plain).abs() < 1e-12);
     typed(shared(), "eval run --tta=twelve").fails(2, &["twelve", "one, flip, five or ten"]);
 
@@ -52,6 +54,19 @@ fn soups_are_what_other_commands_take() {
     typed(at, "verify uniform").ok();
     let table = typed(at, "soup r1 uniform --data data -o both").ok();
     assert!(table.contains("r1 ") && table.contains("soup ") && table.contains("2 ingredients"), "{table}");
+}
+
+#[test]
+fn a_soup_is_not_judged_in_silence_on_images_that_an_ingredient_learned_from() {
+    let folder = copy();
+    let at = folder.path();
+    std::fs::rename(at.join("data/validation"), at.join("elsewhere")).unwrap();
+    for seed in [1, 2] {
+        typed(at, &format!("{QUICK} --data data --seed {seed} --run r{seed}")).ok();
+    }
+    let run = typed(at, "soup r1 r2 --greedy -o soup");
+    assert!(run.err.contains("note: r2 held out other images than the first run"), "{}", run.err);
+    run.ok();
 }
 
 #[test]

@@ -22,12 +22,12 @@ pub(super) fn adjust_sharpness(image: &mut RgbImage, factor: f32) {
         value(at - 3) * AROUND + value(at) * center + value(at + 3) * AROUND
     };
     for (row, values) in image.chunks_exact_mut(length).enumerate().take(height - 1).skip(1) {
-        for column in 3..length - 3 {
+        for (column, value) in values.iter_mut().enumerate().take(length - 3).skip(3) {
             let at = row * length + column;
             // Single precision, from the lower row up, as Pillow sums: the last bit depends on it.
             let smooth = 0.5 + weighted(at + length, AROUND) + weighted(at, CENTER);
             let smooth = (smooth + weighted(at - length, AROUND)) as u8;
-            values[column] = blend(smooth, source[at], factor);
+            *value = blend(smooth, source[at], factor);
         }
     }
 }

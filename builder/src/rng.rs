@@ -86,6 +86,32 @@ impl Rng {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
+    /// Beta(a, b), as X / (X + Y) of two gamma variates; both shapes must be above 0. Computed by logarithms, because
+    /// the variates themselves vanish where shapes are small.
+    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+        let (x, y) = (self.log_gamma(a), self.log_gamma(b));
+        1.0 / (1.0 + (y - x).exp())
+    }
+
+    /// The logarithm of a Gamma(shape, 1) variate (Marsaglia & Tsang 2000, "A simple method for generating gamma
+    /// variables", section 3; shapes below 1 by their section 6: a variate of shape + 1 times U^(1 / shape)).
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            let boost = (1.0 - self.uniform()).ln() / shape;
+            return (self.log_gamma(shape + 1.0) + boost).max(f64::MIN);
+        }
+        let d = shape - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let z = self.normal();
+            let v = (1.0 + c * z).powi(3);
+            let log_u = (1.0 - self.uniform()).ln();
+            if v > 0.0 && log_u < 0.5 * z * z + d - d * v + d * v.ln() {
+                return d.ln() + v.ln();
+            }
+        }
+    }
+
     /// Shuffles in place (Fisher & Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
@@ -113,6 +139,31 @@ mod tests {
         assert!((u / n - 0.5).abs() < 0.005);
         assert!((z / n).abs() < 0.01);
         assert!((zz / n - 1.0).abs() < 0.02);
+    }
+
+    /// Against the distribution's own moments: mean a/(a+b), variance ab/((a+b)²(a+b+1)), and for equal shapes a
+    /// fourth central moment of 3/(16(2a+1)(2a+3)).
+    #[test]
+    fn moments_of_beta_are_right() {
+        let mut rng = Rng::new(3);
+        let n = 200_000;
+        for (a, b) in [(0.2, 0.2), (0.4, 0.4), (1.0, 1.0), (2.5, 2.5), (0.3, 4.0), (7.0, 1.5)] {
+            let values: Vec<f64> = (0..n).map(|_| rng.beta(a, b)).collect();
+            assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
+            let mean = values.iter().sum::<f64>() / f64::from(n);
+            let central =
+                |k: i32| values.iter().map(|v| (v - a / (a + b)).powi(k)).sum::<f64>() / f64::from(n);
+            assert!((mean - a / (a + b)).abs() < 0.005, "({a}, {b}): mean {mean}");
+            let variance = a * b / ((a + b) * (a + b) * (a + b + 1.0));
+            assert!((central(2) / variance - 1.0).abs() < 0.02, "({a}, {b}): variance {}", central(2));
+            if a == b {
+                let fourth = 3.0 / (16.0 * (2.0 * a + 1.0) * (2.0 * a + 3.0));
+                assert!((central(4) / fourth - 1.0).abs() < 0.03, "({a}, {b}): fourth {}", central(4));
+            }
+        }
+        let tiny: Vec<f64> = (0..1000).map(|_| rng.beta(1e-9, 1e-9)).collect();
+        assert!(tiny.iter().all(|v| *v < 1e-6 || *v > 1.0 - 1e-6), "one of the two, and never NaN");
+        assert!(rng.beta(f64::MIN_POSITIVE, f64::MIN_POSITIVE).is_finite());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod model;
 mod output;
 mod pretrained;
 mod records;
+mod tta;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ enum Command {
     Predict(commands::predict::Args),
     /// Show where in a photo a network sees its classes
     Cam(commands::cam::Args),
+    /// Average the weights of several trainings of one network
+    Soup(commands::soup::Args),
     /// Write an .onnx file, a SavedModel or a TensorFlow checkpoint from a run or from weights
     Export(commands::export::Args),
     /// Turn weights of PyTorch or TensorFlow into a safetensors file that fits a network
@@ -89,6 +92,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
         Command::Cam(args) => done(commands::cam::run(&args, threads)),
+        Command::Soup(args) => done(commands::soup::run(&args)),
         Command::Export(args) => done(commands::export::run(&args)),
         Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),

@@ -1,198 +1,22 @@
 //! The type most users need: open a model, hand it images, get labels.
 //! Preparing images and naming classes follow the model's card, or what the caller says for a foreign model.
 
+mod builder;
+
 use std::path::Path;
 
 use ndarray::{Array2, Array4, ArrayD, Ix2};
-use tallow_input::{ModelCard, OutputKind, Preprocess, RgbImage, decode, decode_file};
+use tallow_input::{
+    ModelCard, OutputKind, Preprocess, RgbImage, Views, decode, decode_file, mean_probabilities,
+};
 
 use crate::batch::{Batch, Element};
-use crate::engines::{EngineChoice, EngineOptions};
 use crate::error::RuntimeError;
 use crate::network::Network;
-use crate::onnx::ModelInfo;
 use crate::prediction::{Prediction, softmax, top_k};
 use crate::select::Selection;
 
-/// How to open a classifier: engine, options, and what a model does not say about itself.
-#[derive(Debug, Clone)]
-pub struct ClassifierBuilder {
-    engine: EngineChoice,
-    options: EngineOptions,
-    batch: usize,
-    labels: Option<Vec<String>>,
-    preprocess: Option<Preprocess>,
-    size: Option<(u32, u32)>,
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-    output: Option<OutputKind>,
-}
-
-impl Default for ClassifierBuilder {
-    fn default() -> ClassifierBuilder {
-        ClassifierBuilder {
-            engine: EngineChoice::Auto,
-            options: EngineOptions::default(),
-            batch: 16,
-            labels: None,
-            preprocess: None,
-            size: None,
-            mean: None,
-            std: None,
-            output: None,
-        }
-    }
-}
-
-impl ClassifierBuilder {
-    /// Which engine to take (default: auto).
-    pub fn engine(mut self, engine: EngineChoice) -> Self {
-        self.engine = engine;
-        self
-    }
-
-    /// How the engine is set up.
-    pub fn options(mut self, options: EngineOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The most images to run at once (default: 16); more are run one batch after another.
-    pub fn batch(mut self, images: usize) -> Self {
-        self.batch = images.max(1);
-        self
-    }
-
-    /// Class names, in place of those in the file.
-    pub fn labels(mut self, labels: Vec<String>) -> Self {
-        self.labels = Some(labels);
-        self
-    }
-
-    /// Preprocessing as a whole, in place of that in the file. [`size`](Self::size), [`mean`](Self::mean) and
-    /// [`std`](Self::std) change one thing of it.
-    pub fn preprocess(mut self, preprocess: Preprocess) -> Self {
-        self.preprocess = Some(preprocess);
-        self
-    }
-
-    /// Columns and rows of the input. The rest stays as the file says; where it says nothing, ImageNet's habits hold.
-    pub fn size(mut self, width: u32, height: u32) -> Self {
-        self.size = Some((width, height));
-        self
-    }
-
-    /// Mean of R, G, B on a scale of 0 to 1, in place of the file's.
-    pub fn mean(mut self, mean: [f32; 3]) -> Self {
-        self.mean = Some(mean);
-        self
-    }
-
-    /// Standard deviation of R, G, B on a scale of 0 to 1, in place of the file's.
-    pub fn std(mut self, std: [f32; 3]) -> Self {
-        self.std = Some(std);
-        self
-    }
-
-    /// What the network's output holds, where the file does not say.
-    pub fn output(mut self, output: OutputKind) -> Self {
-        self.output = Some(output);
-        self
-    }
-
-    /// Opens a model file.
-    ///
-    /// # Errors
-    /// Those of [`Network::open`]; [`RuntimeError::Card`] for metadata that cannot be read; [`RuntimeError::Model`]
-    /// where neither file nor builder gives labels and preprocessing, or where they do not fit the graph;
-    /// [`RuntimeError::Output`] where the output is said to be another than the file says.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Classifier, RuntimeError> {
-        let network = Network::open(path, self.engine, &self.options)?;
-        self.finish(network)
-    }
-
-    /// Opens a model held in memory.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn from_bytes(self, bytes: Vec<u8>) -> Result<Classifier, RuntimeError> {
-        let network = Network::from_bytes(bytes, self.engine, &self.options)?;
-        self.finish(network)
-    }
-
-    fn finish(self, network: Network) -> Result<Classifier, RuntimeError> {
-        let info = network.info();
-        let wrong = |reason: String| RuntimeError::Model { file: info.file.clone(), reason };
-        let card = ModelCard::from_props(info.props.iter().cloned())
-            .map_err(|source| RuntimeError::Card { file: info.file.clone(), source })?;
-        let missing = |what: &str| {
-            wrong(format!(
-                "it has no tallow metadata, so the {what} must be given (on the command line: --labels FILE, --size PIXELS)"
-            ))
-        };
-        let labels = self.labels.or_else(|| card.as_ref().map(|card| card.labels.clone()));
-        let labels = labels.ok_or_else(|| missing("labels"))?;
-        let known = self.preprocess.or_else(|| card.as_ref().map(|card| card.preprocess));
-        let base = known.or_else(|| self.size.map(|(width, height)| Preprocess::imagenet(width, height)));
-        let base = base.ok_or_else(|| missing("input size"))?;
-        let (width, height) = self.size.unwrap_or((base.width, base.height));
-        let preprocess = Preprocess {
-            width,
-            height,
-            mean: self.mean.unwrap_or(base.mean),
-            std: self.std.unwrap_or(base.std),
-            ..base
-        };
-        preprocess.validate()?;
-        if info.element == Element::Byte && (self.mean.is_some() || self.std.is_some()) {
-            return Err(wrong(
-                "its graph normalises the images itself: leave the mean and the deviation out".into(),
-            ));
-        }
-        let kind = match (self.output, card.as_ref().map(|card| card.output)) {
-            (Some(said), Some(known)) if said != known => {
-                return Err(RuntimeError::Output { file: info.file.clone(), said, known });
-            }
-            (said, known) => said.or(known).unwrap_or_default(),
-        };
-
-        if let Some(dims) = &info.input.dims {
-            let (rows, columns) = (preprocess.height as usize, preprocess.width as usize);
-            let image = match info.element {
-                Element::Float => [3, rows, columns],
-                Element::Byte => [rows, columns, 3],
-            };
-            if dims[1..]
-                .iter()
-                .zip(image)
-                .any(|(dim, length)| dim.fixed().is_some_and(|fixed| fixed != length))
-            {
-                let shape = info.input.shape_text();
-                return Err(wrong(format!(
-                    "its input is {shape}, but the preprocessing makes images of {image:?}"
-                )));
-            }
-        }
-        let scores = scores_output(info);
-        if let Some([_, classes]) = info.outputs[scores].dims.as_deref()
-            && let Some(classes) = classes.fixed()
-            && classes != labels.len()
-        {
-            let name = &info.outputs[scores].name;
-            return Err(wrong(format!(
-                "its output `{name}` has {classes} classes, but there are {} labels",
-                labels.len()
-            )));
-        }
-        Ok(Classifier { network, card, labels, preprocess, kind, scores, batch: self.batch })
-    }
-}
-
-/// The output with the scores: by name where it has the usual one, else the first.
-fn scores_output(info: &ModelInfo) -> usize {
-    let usual = |name: &str| matches!(name, "logits" | "probabilities");
-    info.outputs.iter().position(|output| usual(&output.name)).unwrap_or(0)
-}
+pub use builder::ClassifierBuilder;
 
 /// An image classifier, ready to run; can be shared between threads.
 ///
@@ -214,6 +38,7 @@ pub struct Classifier {
     kind: OutputKind,
     scores: usize,
     batch: usize,
+    views: Views,
 }
 
 impl Classifier {
@@ -255,7 +80,8 @@ impl Classifier {
         Ok(all.pop().unwrap_or_default())
     }
 
-    /// The k most probable classes of each image, run in batches.
+    /// The k most probable classes of each image, run in batches. Where an image is looked at in several ways, the
+    /// probabilities are averaged, and there are no logits.
     ///
     /// # Errors
     /// As [`Network::run`].
@@ -264,12 +90,34 @@ impl Classifier {
         images: &[RgbImage],
         k: usize,
     ) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
+        if self.views != Views::One {
+            return self.classify_views(images, k);
+        }
         let mut predictions = Vec::with_capacity(images.len());
         for batch in images.chunks(self.batch) {
             predictions.extend(match self.network.info().element {
                 Element::Float => self.classify_tensor(self.prepare(batch)?.view(), k)?,
                 Element::Byte => self.classify_tensor(self.pixels(batch)?.view(), k)?,
             });
+        }
+        Ok(predictions)
+    }
+
+    fn classify_views(&self, images: &[RgbImage], k: usize) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
+        let mut predictions = Vec::with_capacity(images.len());
+        for images in images.chunks((self.batch / self.views.count()).max(1)) {
+            let mut views = vec![];
+            for image in images {
+                views.extend(self.preprocess.views(image, self.views)?);
+            }
+            let scores = match self.network.info().element {
+                Element::Float => self.scores(self.normalized(&views)?.view())?,
+                Element::Byte => self.scores(self.stacked(&views)?.view())?,
+            };
+            let scores: Vec<f32> = scores.into_iter().collect();
+            let classes = self.labels.len();
+            let means = mean_probabilities(&scores, self.kind, classes, self.views);
+            predictions.extend(means.chunks_exact(classes).map(|row| self.predictions(row, None, k)));
         }
         Ok(predictions)
     }
@@ -291,15 +139,19 @@ impl Classifier {
                 OutputKind::Logits => (softmax(&raw), Some(raw)),
                 OutputKind::Probabilities => (raw, None),
             };
-            let prediction = |index: usize| Prediction {
-                label: self.labels[index].clone(),
-                index,
-                probability: probabilities[index],
-                logit: logits.as_ref().map(|logits| logits[index]),
-            };
-            top_k(&probabilities, k).into_iter().map(prediction).collect()
+            self.predictions(&probabilities, logits.as_deref(), k)
         };
         Ok(scores.rows().into_iter().map(row).collect())
+    }
+
+    fn predictions(&self, probabilities: &[f32], logits: Option<&[f32]>, k: usize) -> Vec<Prediction> {
+        let prediction = |index: usize| Prediction {
+            label: self.labels[index].clone(),
+            index,
+            probability: probabilities[index],
+            logit: logits.map(|logits| logits[index]),
+        };
+        top_k(probabilities, k).into_iter().map(prediction).collect()
     }
 
     /// The network's scores `[N, classes]` for a prepared batch, as they come out.
@@ -334,8 +186,19 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
     pub fn prepare(&self, images: &[RgbImage]) -> Result<Array4<f32>, RuntimeError> {
+        let pixels: Result<Vec<RgbImage>, _> =
+            images.iter().map(|image| self.preprocess.pixels(image)).collect();
+        self.normalized(&pixels?)
+    }
+
+    /// Images of the network's size as its input.
+    fn normalized(&self, images: &[RgbImage]) -> Result<Array4<f32>, RuntimeError> {
         let Preprocess { width, height, .. } = self.preprocess;
-        let values = self.preprocess.apply_batch(images)?;
+        let normalizer = self.preprocess.normalizer();
+        let mut values = vec![0.0; images.len() * self.preprocess.len()];
+        for (image, out) in images.iter().zip(values.chunks_exact_mut(self.preprocess.len())) {
+            normalizer.fill_chw(image, out)?;
+        }
         Array4::from_shape_vec((images.len(), 3, height as usize, width as usize), values).map_err(|e| {
             RuntimeError::Model { file: self.network.info().file.clone(), reason: e.to_string() }
         })
@@ -351,11 +214,15 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
     pub fn pixels(&self, images: &[RgbImage]) -> Result<Array4<u8>, RuntimeError> {
+        let pixels: Result<Vec<RgbImage>, _> =
+            images.iter().map(|image| self.preprocess.pixels(image)).collect();
+        self.stacked(&pixels?)
+    }
+
+    /// Images of the network's size, one after another.
+    fn stacked(&self, images: &[RgbImage]) -> Result<Array4<u8>, RuntimeError> {
         let Preprocess { width, height, .. } = self.preprocess;
-        let mut values = Vec::with_capacity(images.len() * self.preprocess.len());
-        for image in images {
-            values.extend_from_slice(self.preprocess.pixels(image)?.as_raw());
-        }
+        let values: Vec<u8> = images.iter().flat_map(|image| image.as_raw()).copied().collect();
         Array4::from_shape_vec((images.len(), height as usize, width as usize, 3), values).map_err(|e| {
             RuntimeError::Model { file: self.network.info().file.clone(), reason: e.to_string() }
         })
@@ -384,6 +251,11 @@ impl Classifier {
     /// The class names in use.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// How images are looked at.
+    pub fn views(&self) -> Views {
+        self.views
     }
 
     /// The preprocessing in use.

@@ -6,7 +6,7 @@
 mod tiny;
 
 use tallow_input::{ModelCard, OutputKind, Preprocess, RgbImage};
-use tallow_runtime::{Classifier, EngineChoice, EngineKind, RuntimeError};
+use tallow_runtime::{Classifier, EngineChoice, EngineKind, RuntimeError, Views};
 use tiny::{CLASSES, SIDE, bytes, card, expected, images};
 
 fn tract() -> tallow_runtime::ClassifierBuilder {
@@ -53,6 +53,31 @@ fn a_graph_with_softmax_inside_gives_the_same_probabilities() {
         assert_eq!((&a.label, a.index), (&b.label, b.index));
         assert!((a.probability - b.probability).abs() < 1e-6);
         assert!(a.logit.is_some() && b.logit.is_none());
+    }
+}
+
+#[test]
+fn several_views_give_the_mean_of_their_probabilities() {
+    let photos: Vec<RgbImage> = (0..3).map(|i| photo(i * 40)).collect();
+    let one = tract().from_bytes(bytes(None, Some(&card()))).unwrap();
+    let inside = ModelCard { output: OutputKind::Probabilities, ..card() };
+    for views in [Views::Flip, Views::FiveCrop, Views::TenCrop] {
+        for card in [&card(), &inside] {
+            let several = tract().batch(7).views(views).from_bytes(bytes(None, Some(card))).unwrap();
+            let found = several.classify_images(&photos, CLASSES).unwrap();
+            for (photo, found) in photos.iter().zip(found) {
+                let shown = one.preprocess().views(photo, views).unwrap();
+                for prediction in found {
+                    let of = |view: &RgbImage| {
+                        let all = one.classify_image(view, CLASSES).unwrap();
+                        all.iter().find(|p| p.index == prediction.index).unwrap().probability
+                    };
+                    let mean = shown.iter().map(of).sum::<f32>() / views.count() as f32;
+                    assert!((prediction.probability - mean).abs() < 1e-6, "{views}");
+                    assert_eq!(prediction.logit, None);
+                }
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
 
-use crate::augment::Augment;
+use crate::augment::{Augment, Mix};
 use crate::data::{RecordOptions, SplitOptions, title};
 use crate::error::{Error, Result};
 use crate::optim::{Decay, OptimizerKind};
@@ -60,6 +60,9 @@ pub struct Config {
     /// What is done to training images; by default what suits the data set and the size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augment: Option<Augment>,
+    /// How the images of a batch are mixed with each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
     /// Event files.
     pub tensorboard: TensorboardConfig,
     /// How TFRecord shards are read; a run that reads some records it.
@@ -91,6 +94,7 @@ impl Default for Config {
             schedule: Schedule::default(),
             ema: None,
             augment: None,
+            mix: None,
             split: SplitOptions::default(),
             tensorboard: TensorboardConfig::default(),
             records: None,
@@ -242,6 +246,8 @@ impl Config {
         if let Some(ema) = &self.ema {
             ema.validate()?;
         }
+        self.augment.as_ref().map_or(Ok(()), Augment::validate)?;
+        self.mix.as_ref().map_or(Ok(()), Mix::validate)?;
         if let Some(records) = &self.records {
             records.validate()?;
         }

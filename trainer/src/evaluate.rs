@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use tallow_builder::Network;
+use tallow_input::{OutputKind, Views, mean_probabilities};
 
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
@@ -47,7 +48,8 @@ pub fn evaluate(
     evaluate_with(classes, forward, loader, progress, pass, stop)
 }
 
-/// As [`evaluate`], with anything that turns a batch into logits (N, classes).
+/// As [`evaluate`], with anything that turns a batch into logits (N · views, classes). Where images are looked at in
+/// several ways, the logarithms of the mean probabilities stand in for an image's logits.
 ///
 /// # Errors
 /// Those of the loader and of `forward`; [`Error::NotFiniteOutput`].
@@ -69,7 +71,12 @@ pub fn evaluate_with<E: From<crate::Error>>(
             return Ok(None);
         }
         let batch = batch?;
-        let logits = forward(&batch)?;
+        let mut logits = forward(&batch)?;
+        if batch.views != Views::One {
+            let mean = mean_probabilities(&logits, OutputKind::Logits, classes, batch.views);
+            // A probability that has vanished to 0 has no logarithm.
+            logits = mean.into_iter().map(|p| p.max(f32::MIN_POSITIVE).ln()).collect();
+        }
         let loss = cross_entropy(&logits, &batch.labels);
         if !loss.is_finite() {
             let place = "in the loss itself".into();
@@ -104,7 +111,8 @@ pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }
 
-/// A batch's images as a tensor `[N, 3, H, W]`.
+/// A batch's images as a tensor `[N · views, 3, H, W]`.
 pub(crate) fn images(batch: &Batch, device: &Device) -> Result<Tensor> {
-    Ok(Tensor::from_slice(&batch.images, (batch.len(), 3, batch.height, batch.width), device)?)
+    let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
+    Ok(Tensor::from_slice(&batch.images, shape, device)?)
 }

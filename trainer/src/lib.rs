@@ -16,6 +16,7 @@ pub mod plot;
 pub mod progress;
 mod run_dir;
 pub mod schedule;
+pub mod soup;
 pub mod tally;
 pub mod tensorboard;
 mod trainer;

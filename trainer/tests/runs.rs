@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use tallow_trainer::augment::{Augment, Mix, RandAugment, RandomErasing};
 use tallow_trainer::checkpoint::Checkpoint;
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::optim::{Decay, OptimizerKind};
@@ -85,6 +86,30 @@ fn a_run_interrupted_anywhere_ends_in_the_same_bits_as_one_that_never_stopped() 
     for picture in ["curves.png", "confusion.png"] {
         assert!(whole.join(picture).is_file(), "{picture}");
     }
+}
+
+#[test]
+fn policies_erasing_repetition_and_mixing_resume_to_the_bit_and_learn() {
+    let folder = tempfile::tempdir().unwrap();
+    let augment = Augment {
+        rand_augment: Some(RandAugment { operations: 1, magnitude: 5, ..RandAugment::default() }),
+        random_erasing: Some(RandomErasing { probability: 0.25, ..RandomErasing::default() }),
+        repeated_augment: Some(2),
+        ..Augment::default()
+    };
+    let mix = Some(Mix { mixup: 0.2, cutmix: 1.0, ..Mix::default() });
+    let config = Config { augment: Some(augment), mix, batch_size: 64, ..config(3) };
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let best = finish(&mut Trainer::create(&whole, config.clone()).unwrap()).best.unwrap();
+    assert!(best.validation.top1 > 0.7, "{best:?}");
+    // Two epochs' worth of images each, in batches of which some lie in both repetitions of an image.
+    let rows = tallow_trainer::metrics::csv::read(&whole.join("metrics.csv")).unwrap();
+    assert_eq!(rows[0].step, 2 * 1437 / 64);
+
+    train_until(&mut Trainer::create(&parts, Config { workers: 3, ..config }).unwrap(), 1);
+    train_until(&mut Trainer::resume(&parts, None).unwrap(), 4);
+    finish(&mut Trainer::resume(&parts, None).unwrap());
+    assert!(contents(&whole) == contents(&parts), "the checkpoints differ after resuming");
 }
 
 #[test]

@@ -26,4 +26,4 @@ pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;
 pub use global_avg_pool::GlobalAvgPool;
 pub use pool::{AvgPool2d, MaxPool2d};
-pub use softmax::{CrossEntropy, softmax, softmax_backward};
+pub use softmax::{CrossEntropy, MixedLabels, softmax, softmax_backward};

@@ -29,30 +29,56 @@ pub struct CrossEntropy {
     pub smoothing: f64,
 }
 
+/// Labels of images that show two classes each, as mixup and CutMix make them: the target is
+/// share·one-hot(first) + (1 − share)·one-hot(second).
+#[derive(Clone, Copy, Debug)]
+pub struct MixedLabels<'a> {
+    /// One class of each image.
+    pub first: &'a [u32],
+    /// The other one.
+    pub second: &'a [u32],
+    /// Share of the first, 0 to 1.
+    pub share: f64,
+}
+
 impl CrossEntropy {
     /// The mean loss over the batch, computed in f64, and its gradient with respect to `logits` `[N, K]`.
     ///
     /// # Errors
     /// Where the labels do not fit the logits.
     pub fn loss_and_gradient(&self, logits: &Tensor, labels: &[u32]) -> Result<(f64, Tensor)> {
+        self.mixed_loss_and_gradient(logits, MixedLabels { first: labels, second: labels, share: 1.0 })
+    }
+
+    /// As [`Self::loss_and_gradient`], for images of two classes each (Zhang et al. 2018, section 2). Smoothing mixes
+    /// the target with the uniform distribution, whichever comes first.
+    ///
+    /// # Errors
+    /// As [`Self::loss_and_gradient`].
+    pub fn mixed_loss_and_gradient(&self, logits: &Tensor, labels: MixedLabels<'_>) -> Result<(f64, Tensor)> {
         let (n, k) = logits.dims2()?;
-        if labels.len() != n {
-            bail!("cross-entropy: {} labels for {n} images", labels.len());
-        }
-        if let Some(label) = labels.iter().find(|&&label| label as usize >= k) {
-            bail!("cross-entropy: label {label} with {k} classes");
+        for labels in [labels.first, labels.second] {
+            if labels.len() != n {
+                bail!("cross-entropy: {} labels for {n} images", labels.len());
+            }
+            if let Some(label) = labels.iter().find(|&&label| label as usize >= k) {
+                bail!("cross-entropy: label {label} with {k} classes");
+            }
         }
         let spread = self.smoothing / k as f64;
         let mut loss = 0.0;
         let mut gradient = Vec::with_capacity(n * k);
-        for (row, &label) in logits.to_vec2::<f32>()?.iter().zip(labels) {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let exps: Vec<f64> = row.iter().map(|&z| f64::from(z - max).exp()).collect();
+        let pairs = labels.first.iter().zip(labels.second);
+        for (row, (&first, &second)) in logits.to_vec2::<f32>()?.iter().zip(pairs) {
+            let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let exps: Vec<f64> = row.iter().map(|&z| (f64::from(z) - max).exp()).collect();
             let log_total = exps.iter().sum::<f64>().ln();
             for (class, (&z, &exp)) in row.iter().zip(&exps).enumerate() {
-                let target = spread + if class == label as usize { 1.0 - self.smoothing } else { 0.0 };
+                let shown = |label: u32, share: f64| if class == label as usize { share } else { 0.0 };
+                let mixed = shown(first, labels.share) + shown(second, 1.0 - labels.share);
+                let target = spread + (1.0 - self.smoothing) * mixed;
                 let probability = exp / log_total.exp();
-                loss -= target * (f64::from(z - max) - log_total);
+                loss -= target * (f64::from(z) - max - log_total);
                 gradient.push(((probability - target) / n as f64) as f32);
             }
         }

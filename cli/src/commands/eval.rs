@@ -25,7 +25,7 @@ use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{count, json, note, percent, say, table};
-use crate::records;
+use crate::{records, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -48,6 +48,8 @@ pub struct Args {
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
+    #[command(flatten)]
+    tta: tta::Args,
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
@@ -99,7 +101,7 @@ fn prepared_outside(classifier: &Classifier) -> Preprocess {
 
 /// The engine's logits; the logarithm stands in for them where a model ends in softmax.
 fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
-    let shape = (batch.len(), 3, batch.height, batch.width);
+    let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
     let images = ArrayView4::from_shape(shape, &batch.images)?;
     let scores = match classifier.network().info().element {
         Element::Float => classifier.scores(images)?,
@@ -121,9 +123,11 @@ fn pass(loader: &Loader) -> Pass {
 
 fn loader(args: &Args, labels: &[String], preprocess: &Preprocess) -> Result<Loader> {
     let data = labelled_images(args, labels)?;
-    let options =
-        LoaderOptions { batch_size: args.batch_size, strict: args.strict, ..LoaderOptions::default() };
-    Ok(Loader::new(data, Arc::new(EvalTransform::new(*preprocess)?), options)?)
+    let views = args.tta.views();
+    args.tta.warn(preprocess);
+    let batch_size = args.batch_size.div_ceil(views.count());
+    let options = LoaderOptions { batch_size, strict: args.strict, ..LoaderOptions::default() };
+    Ok(Loader::new(data, Arc::new(EvalTransform::with_views(*preprocess, views)?), options)?)
 }
 
 /// The images to evaluate on: those named by --data, or the validation set of the run the model came from.

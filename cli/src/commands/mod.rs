@@ -10,6 +10,7 @@ pub mod info;
 pub mod predict;
 pub mod quickstart;
 pub mod runtime;
+pub mod soup;
 pub mod summary;
 pub mod train;
 pub mod verify;

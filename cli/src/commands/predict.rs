@@ -12,7 +12,7 @@ use tallow_trainer::data::folder::EXTENSIONS;
 use crate::failure::usage;
 use crate::model::{Trained, onnx_file};
 use crate::output::{json, note, percent, say};
-use crate::{foreign, pretrained};
+use crate::{foreign, pretrained, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -29,6 +29,8 @@ pub struct Args {
     /// Labels to show for each image
     #[arg(short = 'k', long, default_value_t = 5)]
     top_k: usize,
+    #[command(flatten)]
+    tta: tta::Args,
     #[command(flatten)]
     foreign: foreign::Args,
     /// CUDA device for ort-cuda
@@ -56,6 +58,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let images = self::images(images)?;
     let classifier = open(args, model.map(PathBuf::as_path), threads)?;
     note!("{}", classifier.selection());
+    args.tta.warn(classifier.preprocess());
     let mut failed = 0;
     let mut results = vec![];
     for path in &images {
@@ -86,7 +89,7 @@ fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Cla
         cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes.saturating_mul(1 << 20)),
         ..EngineOptions::default()
     };
-    let builder = Classifier::builder().engine(args.engine).options(options);
+    let builder = Classifier::builder().engine(args.engine).options(options).views(args.tta.views());
     let Some(model) = model else { return open_weights(args, builder) };
     Ok(args.foreign.apply(builder)?.open(onnx_file(model)?)?)
 }

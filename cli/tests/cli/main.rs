@@ -4,6 +4,7 @@
 //! remedy, never a panic, and nothing that was there before is harmed.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod averaging;
 mod bad_data;
 mod bad_files;
 mod bad_settings;

@@ -11,6 +11,7 @@ mod normalize;
 mod preprocess;
 mod resample;
 mod resize;
+mod views;
 
 pub use card::{CARD_FORMAT, CARD_PREFIX, CERTIFICATE_KEY, ModelCard, OutputKind};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_file};
@@ -20,3 +21,4 @@ pub use jpeg::{JpegFrame, jpeg_frame};
 pub use normalize::{Normalizer, fill_chw};
 pub use preprocess::Preprocess;
 pub use resize::{Interpolation, Region, center_crop, resize, resized_crop};
+pub use views::{Views, mean_probabilities};

@@ -67,7 +67,7 @@ impl ColorJitter {
 }
 
 /// Blends `value` with `toward`: factor 1 keeps it, 0 gives `toward`, beyond 1 extrapolates; truncated to 8 bits.
-fn blend(toward: u8, value: u8, factor: f32) -> u8 {
+pub(super) fn blend(toward: u8, value: u8, factor: f32) -> u8 {
     (f32::from(toward) + factor * (f32::from(value) - f32::from(toward))) as u8
 }
 

@@ -1,25 +1,38 @@
-//! From a decoded image to a training or validation input: random crops, flips and colours with torchvision's
-//! semantics, then normalisation. [`Augment`] is the configuration, [`TrainTransform`] and [`EvalTransform`] are
-//! what the loader calls; everything random comes from the sample's own generator.
+//! From a decoded image to a training or validation input: random crops, flips, policies and colours with
+//! torchvision's semantics, then normalisation and erasing. [`Augment`] is the configuration, [`TrainTransform`] and
+//! [`EvalTransform`] are what the loader calls; everything random comes from the sample's own generator. [`Mix`] mixes
+//! the images of a batch.
 
+mod affine;
 mod color;
 mod crop;
+mod erasing;
+mod mix;
+mod operation;
+mod policy;
+mod sharpness;
+mod subpolicies;
 #[cfg(test)]
 mod tests;
+mod tone;
 
 use image::{RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
-use tallow_input::{Interpolation, Normalizer, Preprocess, resized_crop};
+use tallow_input::{Interpolation, Normalizer, Preprocess, Views, resized_crop};
 
 use crate::data::Transform;
 use crate::error::{Error, Result};
 
+pub use affine::AffineFilter;
 pub use color::ColorJitter;
 pub use crop::RandomResizedCrop;
+pub use erasing::{Fill, RandomErasing};
+pub use mix::{Mix, Mixed};
+pub use policy::{AutoAugment, Policy, RandAugment};
 
-/// What is done to training images, in this order: crop and resize to the network's input, pad and crop, flip,
-/// colours.
+/// What is done to training images, in this order: crop and resize to the network's input, pad and crop, flip, a policy,
+/// colours; after normalisation, erasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
@@ -32,9 +45,21 @@ pub struct Augment {
     pub pad_and_crop: Option<u32>,
     /// Probability of a mirror image.
     pub horizontal_flip: f64,
+    /// Operations drawn at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
+    /// Operations of a learned policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_augment: Option<AutoAugment>,
     /// Random brightness, contrast, saturation and hue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub color_jitter: Option<ColorJitter>,
+    /// A random box of the input is overwritten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_erasing: Option<RandomErasing>,
+    /// How often an epoch has each image, each time augmented differently; an epoch is as many times longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeated_augment: Option<u32>,
     /// The resize filter in training; without it, the one of validation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<Interpolation>,
@@ -75,6 +100,16 @@ impl Augment {
                 remedy: "pad by a few pixels, such as 4",
             });
         }
+        if let Some(repeats) = self.repeated_augment.filter(|repeats| !(1..=MOST_REPEATS).contains(repeats)) {
+            let remedy = "an epoch has each image 1 to 1000 times, such as 3";
+            return Err(Error::Setting { name: "repeated_augment", value: repeats.to_string(), remedy });
+        }
+        if self.rand_augment.is_some() && self.auto_augment.is_some() {
+            let remedy = "takes the place of auto_augment: choose one of them";
+            return Err(Error::Setting { name: "rand_augment", value: "on".into(), remedy });
+        }
+        self.rand_augment.as_ref().map_or(Ok(()), RandAugment::validate)?;
+        self.random_erasing.as_ref().map_or(Ok(()), RandomErasing::validate)?;
         if let Some(crop) = &self.random_resized_crop {
             crop.validate()?;
         }
@@ -102,12 +137,21 @@ impl Augment {
         if self.horizontal_flip > 0.0 && rng.chance(self.horizontal_flip) {
             imageops::flip_horizontal_in_place(&mut image);
         }
+        if let Some(policy) = &self.rand_augment {
+            policy.apply(&mut image, rng);
+        }
+        if let Some(policy) = &self.auto_augment {
+            policy.apply(&mut image, rng);
+        }
         if let Some(jitter) = &self.color_jitter {
             jitter.apply(&mut image, rng);
         }
         Ok(image)
     }
 }
+
+/// More repetitions of an image are no use to anybody.
+const MOST_REPEATS: u32 = 1000;
 
 /// An image that cannot be brought to the network's input; the loader adds where it comes from.
 fn unusable(error: tallow_input::InputError) -> Error {
@@ -140,14 +184,20 @@ impl Transform for TrainTransform {
 
     fn apply(&self, image: RgbImage, rng: &mut Rng, out: &mut [f32]) -> Result<()> {
         let image = self.augment.pixels(&image, &self.preprocess, rng)?;
-        self.normalizer.fill_chw(&image, out).map_err(unusable)
+        self.normalizer.fill_chw(&image, out).map_err(unusable)?;
+        if let Some(erasing) = &self.augment.random_erasing {
+            let (height, width) = self.output_size();
+            erasing.apply(out, height, width, rng);
+        }
+        Ok(())
     }
 }
 
-/// What validation and prediction see: resize, centre crop, normalise, nothing random.
+/// What validation and prediction see: resize, centre crop or several, normalise, nothing random.
 pub struct EvalTransform {
     preprocess: Preprocess,
     normalizer: Normalizer,
+    views: Views,
 }
 
 impl EvalTransform {
@@ -156,18 +206,33 @@ impl EvalTransform {
     /// # Errors
     /// [`Error::Input`] for a preprocessing that makes no sense.
     pub fn new(preprocess: Preprocess) -> Result<Self> {
+        Self::with_views(preprocess, Views::One)
+    }
+
+    /// The same for several views of each image: test-time augmentation.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_views(preprocess: Preprocess, views: Views) -> Result<Self> {
         preprocess.validate()?;
-        Ok(Self { preprocess, normalizer: preprocess.normalizer() })
+        Ok(Self { preprocess, normalizer: preprocess.normalizer(), views })
     }
 }
 
 impl Transform for EvalTransform {
+    fn views(&self) -> Views {
+        self.views
+    }
+
     fn output_size(&self) -> (usize, usize) {
         (self.preprocess.height as usize, self.preprocess.width as usize)
     }
 
     fn apply(&self, image: RgbImage, _: &mut Rng, out: &mut [f32]) -> Result<()> {
-        let image = self.preprocess.pixels(&image).map_err(unusable)?;
-        self.normalizer.fill_chw(&image, out).map_err(unusable)
+        let views = self.preprocess.views(&image, self.views).map_err(unusable)?;
+        for (view, out) in views.iter().zip(out.chunks_exact_mut(self.preprocess.len())) {
+            self.normalizer.fill_chw(view, out).map_err(unusable)?;
+        }
+        Ok(())
     }
 }

@@ -1,3 +1,5 @@
+mod policies;
+
 use serde_json::Value;
 
 use super::color::{adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation};

@@ -176,4 +176,5 @@ pub(crate) mod stream {
     pub const PREPARE: u64 = u64::from_be_bytes(*b"prepare ");
     pub const SHUFFLE: u64 = u64::from_be_bytes(*b"shuffle ");
     pub const AUGMENT: u64 = u64::from_be_bytes(*b"augment ");
+    pub const MIX: u64 = u64::from_be_bytes(*b"mix     ");
 }

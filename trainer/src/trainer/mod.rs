@@ -180,7 +180,7 @@ impl Trainer {
 
         let tape = self.network.record(&images(batch, &Device::Cpu)?, &mut rng)?;
         let logits = tape.value(self.network.graph().output()).clone();
-        let (mean_loss, gradient) = loss.loss_and_gradient(&logits, &batch.labels)?;
+        let (mean_loss, gradient) = loss.mixed_loss_and_gradient(&logits, batch.targets())?;
         if !mean_loss.is_finite() {
             return Err(self.diverged(batch, &tape)?);
         }

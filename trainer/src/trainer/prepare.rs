@@ -100,11 +100,13 @@ pub(super) fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -
         ..LoaderOptions::default()
     };
     // A last batch of one or two images would give batch normalisation nothing to average over.
-    let drop_last = data.train.len() >= config.batch_size;
-    let train = LoaderOptions { shuffle: true, drop_last, ..validation };
-    let augmented = TrainTransform::new(config.augmentation(preprocess), *preprocess)?;
+    let augment = config.augmentation(preprocess);
+    let repeats = augment.repeated_augment.unwrap_or(1) as usize;
+    let drop_last = data.train.len() * repeats >= config.batch_size;
+    let train = LoaderOptions { shuffle: true, drop_last, repeats, ..validation };
+    let augmented = TrainTransform::new(augment, *preprocess)?;
     Ok([
-        Loader::new(data.train.clone(), Arc::new(augmented), train)?,
+        Loader::new(data.train.clone(), Arc::new(augmented), train)?.mixing(config.mix),
         Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?,
     ])
 }

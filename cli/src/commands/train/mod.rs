@@ -1,5 +1,6 @@
 //! `tallow train`: settings from a TOML file and flags, a run directory out.
 
+mod augmentation;
 mod print_config;
 mod settings;
 

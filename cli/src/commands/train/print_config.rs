@@ -88,6 +88,7 @@ const KEYS: &[(&str, &[Key])] = &[
             ("pad_and_crop", "4", "pad by so many pixels and crop at a random place"),
             ("horizontal_flip", "", "probability of a mirror image"),
             ("interpolation", "\"bicubic\"", "resize filter in training, instead of validation's"),
+            ("repeated_augment", "3", "how often an epoch has each image, each time augmented differently"),
         ],
     ),
     (
@@ -104,6 +105,39 @@ const KEYS: &[(&str, &[Key])] = &[
             ("contrast", "0.4", "likewise"),
             ("saturation", "0.4", "likewise"),
             ("hue", "0.1", "part of a full circle, at most 0.5"),
+        ],
+    ),
+    (
+        "augment.rand_augment",
+        &[
+            ("operations", "2", "operations in a row, drawn from fourteen"),
+            ("magnitude", "9", "of each of them, 0 to 30"),
+            ("filter", "\"nearest\"", "of shears and rotations: nearest, bilinear"),
+        ],
+    ),
+    (
+        "augment.auto_augment",
+        &[
+            ("policy", "\"imagenet\"", "imagenet or cifar10; instead of rand_augment"),
+            ("filter", "\"nearest\"", "of shears and rotations: nearest, bilinear"),
+        ],
+    ),
+    (
+        "augment.random_erasing",
+        &[
+            ("probability", "0.25", "that a box of the input is overwritten"),
+            ("scale", "[0.02, 0.33]", "least and largest share of the area"),
+            ("ratio", "[0.3, 3.3]", "least and largest height / width"),
+            ("fill", "\"pixel\"", "pixel: noise; rand: one random colour; const: the mean colour"),
+        ],
+    ),
+    (
+        "mix",
+        &[
+            ("mixup", "0.2", "α of mixup: sums of two images; 0 for none"),
+            ("cutmix", "1.0", "α of CutMix: boxes of another image; 0 for none"),
+            ("probability", "1.0", "that a batch is mixed"),
+            ("switch", "0.5", "probability of CutMix where both are on"),
         ],
     ),
     (
@@ -173,7 +207,10 @@ fn values(text: &str) -> BTreeMap<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
+    use tallow_trainer::augment::{
+        AffineFilter, Augment, AutoAugment, ColorJitter, Mix, Policy, RandAugment, RandomErasing,
+        RandomResizedCrop,
+    };
     use tallow_trainer::config::InputConfig;
     use tallow_trainer::data::RecordOptions;
     use tallow_trainer::optim::{Decay, OptimizerKind};
@@ -193,9 +230,14 @@ mod tests {
                 random_resized_crop: Some(RandomResizedCrop::default()),
                 pad_and_crop: Some(2),
                 horizontal_flip: 0.5,
+                rand_augment: Some(RandAugment::default()),
+                auto_augment: Some(AutoAugment { policy: Policy::Cifar10, filter: AffineFilter::Bilinear }),
                 color_jitter: Some(ColorJitter::default()),
+                random_erasing: Some(RandomErasing::default()),
+                repeated_augment: Some(2),
                 interpolation: Some(tallow_input::Interpolation::Bicubic),
             }),
+            mix: Some(Mix { mixup: 0.2, ..Mix::default() }),
             schedule: Schedule { decay, ..Schedule::default() },
             input,
             optimizer,

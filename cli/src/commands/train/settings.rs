@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use tallow_trainer::Config;
-use tallow_trainer::augment::{Augment, ColorJitter, RandomResizedCrop};
 use tallow_trainer::data::has_validation;
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
+use super::augmentation::Augmentation;
 use crate::failure::usage;
 use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
 const REPORTS: &str = "Reports";
-const AUGMENTATION: &str = "Augmentation [default: what suits the data and the size]";
 
 /// Everything that may also stand in the settings file.
 #[derive(Default, PartialEq, clap::Args)]
@@ -78,21 +77,8 @@ pub struct Settings {
     /// Probability to drop the deepest residual branch [default: the network's own]
     #[arg(help_heading = OPTIMISATION, long, value_name = "P")]
     stochastic_depth: Option<f64>,
-    /// Train on images as validation sees them, without anything random
-    #[arg(help_heading = AUGMENTATION, long)]
-    no_augment: bool,
-    /// Probability of a mirror image
-    #[arg(help_heading = AUGMENTATION, long, value_name = "P")]
-    hflip: Option<f64>,
-    /// Cut out and resize a random part of the image, of at least this share of its area; torchvision's is 0.08
-    #[arg(help_heading = AUGMENTATION, long, value_name = "SHARE")]
-    random_crop: Option<f64>,
-    /// Pad by so many pixels on each side and crop at a random place
-    #[arg(help_heading = AUGMENTATION, long, value_name = "PIXELS")]
-    pad_crop: Option<u32>,
-    /// How far brightness, contrast and saturation may stray, such as 0.4
-    #[arg(help_heading = AUGMENTATION, long, value_name = "SPREAD")]
-    color_jitter: Option<f64>,
+    #[command(flatten)]
+    augmentation: Augmentation,
     /// Write no event files for TensorBoard
     #[arg(help_heading = REPORTS, long)]
     no_tensorboard: bool,
@@ -207,7 +193,7 @@ impl Settings {
         self.set_schedule(&mut config);
         self.set_optimizer(&mut config)?;
         config.schedule.learning_rate = self.learning_rate.or(config.schedule.learning_rate);
-        self.set_augmentation(&mut config)?;
+        self.augmentation.apply(&mut config)?;
         Ok(config)
     }
 
@@ -258,36 +244,9 @@ impl Settings {
         }
         Ok(())
     }
-
-    /// What is said changes what would be done otherwise: by the file, or by default for this data and size.
-    fn set_augmentation(&self, config: &mut Config) -> Result<()> {
-        if self.no_augment {
-            config.augment = Some(Augment::default());
-        }
-        let Self { hflip, random_crop, pad_crop, color_jitter, .. } = *self;
-        if hflip.is_none() && random_crop.is_none() && pad_crop.is_none() && color_jitter.is_none() {
-            return Ok(());
-        }
-        let mut augment = config.augmentation(&config.preprocess()?);
-        take(&mut augment.horizontal_flip, &hflip);
-        if let Some(least) = random_crop {
-            let crop = augment.random_resized_crop.unwrap_or_default();
-            augment.random_resized_crop = Some(RandomResizedCrop { scale: (least, crop.scale.1), ..crop });
-        }
-        if let Some(pad) = pad_crop {
-            augment.pad_and_crop = (pad > 0).then_some(pad);
-        }
-        if let Some(spread) = color_jitter {
-            let hue = augment.color_jitter.map_or(0.0, |jitter| jitter.hue);
-            let jitter = ColorJitter { brightness: spread, contrast: spread, saturation: spread, hue };
-            augment.color_jitter = Some(jitter);
-        }
-        config.augment = Some(augment);
-        Ok(())
-    }
 }
 
-fn take<T: Clone>(target: &mut T, value: &Option<T>) {
+pub fn take<T: Clone>(target: &mut T, value: &Option<T>) {
     if let Some(value) = value {
         target.clone_from(value);
     }

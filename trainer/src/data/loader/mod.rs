@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
+use tallow_builder::kernels::MixedLabels;
+use tallow_input::Views;
 
 use super::{Dataset, stream};
+use crate::augment::{Mix, Mixed};
 use crate::error::{Error, Result};
 use queue::{Plan, Queue};
 
@@ -24,7 +27,12 @@ pub trait Transform: Send + Sync {
     /// (height, width) of the output in pixels.
     fn output_size(&self) -> (usize, usize);
 
-    /// Writes the image as (3, height, width), normalised, into `out`; `rng` is the sample's own generator.
+    /// How many views of an image it gives.
+    fn views(&self) -> Views {
+        Views::One
+    }
+
+    /// Writes the views of the image as (views, 3, height, width), normalised, into `out`; `rng` is the sample's own generator.
     ///
     /// # Errors
     /// If the image cannot be used; the loader then treats it like one that cannot be decoded.
@@ -49,6 +57,9 @@ pub struct LoaderOptions {
     pub strict: bool,
     /// Decides order and augmentation.
     pub seed: u64,
+    /// How often an epoch has each sample, one after the other and each time augmented differently (Hoffer et al. 2020,
+    /// "Augment your batch", section 2): an epoch is as many times longer.
+    pub repeats: usize,
 }
 
 impl Default for LoaderOptions {
@@ -61,6 +72,7 @@ impl Default for LoaderOptions {
             prefetch: 3,
             strict: false,
             seed: 0,
+            repeats: 1,
         }
     }
 }
@@ -70,10 +82,14 @@ impl Default for LoaderOptions {
 pub struct Batch {
     /// The batch's place in the epoch, from 0. To resume after it, start at `index + 1`.
     pub index: usize,
-    /// (N, 3, height, width), normalised.
+    /// (N · views, 3, height, width), normalised; the views of a sample one after another.
     pub images: Vec<f32>,
-    /// N labels.
+    /// How each sample is looked at.
+    pub views: Views,
+    /// N labels; of mixed images the dominant ones.
     pub labels: Vec<u32>,
+    /// What the images were mixed with, if they were.
+    pub mixed: Option<Mixed>,
     /// N sample indices in the data set.
     pub indices: Vec<usize>,
     /// Height of the images.
@@ -86,6 +102,15 @@ impl Batch {
     /// Number of samples, N. Smaller than the batch size if images had to be left out, and in a last batch.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// What a loss compares with.
+    pub fn targets(&self) -> MixedLabels<'_> {
+        let first = &self.labels;
+        match &self.mixed {
+            Some(Mixed { others, share }) => MixedLabels { first, second: others, share: *share },
+            None => MixedLabels { first, second: first, share: 1.0 },
+        }
     }
 
     /// True if every sample had to be left out. The loader never hands such a batch out.
@@ -111,6 +136,7 @@ pub struct Loader {
     dataset: Arc<dyn Dataset>,
     transform: Arc<dyn Transform>,
     options: LoaderOptions,
+    mix: Option<Mix>,
     skipped: SkippedList,
 }
 
@@ -128,17 +154,26 @@ impl Loader {
         if dataset.is_empty() {
             return Err(Error::NoSamples);
         }
+        if options.repeats == 0 {
+            let remedy = "an epoch has each image at least once";
+            return Err(Error::Setting { name: "repeats", value: "0".into(), remedy });
+        }
         let batch_size = options.batch_size;
         let setting = |remedy| Error::Setting { name: "batch_size", value: batch_size.to_string(), remedy };
         if batch_size == 0 {
             return Err(setting("a batch needs at least one sample"));
         }
-        if options.drop_last && batch_size > dataset.len() {
+        if options.drop_last && batch_size > dataset.len().saturating_mul(options.repeats) {
             return Err(setting(
                 "larger than the data set: lower it, or keep the last batch (drop_last = false)",
             ));
         }
-        Ok(Self { dataset, transform, options, skipped: SkippedList::default() })
+        Ok(Self { dataset, transform, options, mix: None, skipped: SkippedList::default() })
+    }
+
+    /// Mixes the images of each batch.
+    pub fn mixing(self, mix: Option<Mix>) -> Self {
+        Self { mix, ..self }
     }
 
     /// The data set.
@@ -148,7 +183,7 @@ impl Loader {
 
     /// Batches in an epoch.
     pub fn batches(&self) -> usize {
-        let (samples, size) = (self.dataset.len(), self.options.batch_size);
+        let (samples, size) = (self.dataset.len() * self.options.repeats, self.options.batch_size);
         if self.options.drop_last { samples / size } else { samples.div_ceil(size) }
     }
 
@@ -181,7 +216,7 @@ impl Loader {
         })
     }
 
-    /// The order of the samples in `epoch`.
+    /// The order of the samples in `epoch`; each comes as often as the options say before the next one.
     pub fn order(&self, epoch: u64) -> Vec<usize> {
         if self.options.shuffle {
             self.dataset.shuffled(&mut Rng::stream(self.options.seed, &[stream::SHUFFLE, epoch]))
@@ -204,6 +239,7 @@ impl Loader {
             dataset: self.dataset.clone(),
             transform: self.transform.clone(),
             options: LoaderOptions { workers, ..self.options },
+            mix: self.mix,
             skipped: self.skipped.clone(),
         };
         let queue = Arc::new(Queue::new(plan, first_batch));

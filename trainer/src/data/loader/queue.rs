@@ -4,12 +4,14 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tallow_builder::Rng;
 
 use super::{Batch, LoaderOptions, Skipped, SkippedList, Transform, lock};
+use crate::augment::Mix;
 use crate::data::{Dataset, Sample, stream};
 use crate::error::{Error, Result};
 
@@ -21,25 +23,36 @@ pub(super) struct Plan {
     pub dataset: Arc<dyn Dataset>,
     pub transform: Arc<dyn Transform>,
     pub options: LoaderOptions,
+    pub mix: Option<Mix>,
     pub skipped: SkippedList,
 }
 
 impl Plan {
-    /// The samples of a batch.
-    fn samples(&self, batch: usize) -> &[usize] {
+    /// The places of a batch's samples in the epoch.
+    fn places(&self, batch: usize) -> Range<usize> {
         let start = batch * self.options.batch_size;
-        &self.order[start..(start + self.options.batch_size).min(self.order.len())]
+        start..(start + self.options.batch_size).min(self.order.len() * self.options.repeats)
+    }
+
+    /// The sample at a place in the epoch.
+    fn sample(&self, place: usize) -> usize {
+        self.order[place / self.options.repeats]
     }
 
     /// Floats in one sample.
     fn sample_len(&self) -> usize {
         let (height, width) = self.transform.output_size();
-        3 * height * width
+        self.transform.views().count() * 3 * height * width
     }
 
-    /// Loads and transforms one sample into `out`; gives its label.
-    fn prepare(&self, sample: usize, out: &mut [f32]) -> Result<u32> {
-        let mut rng = Rng::stream(self.options.seed, &[stream::AUGMENT, self.epoch, sample as u64]);
+    /// Loads and transforms the sample at `place` into `out`; gives its label.
+    fn prepare(&self, place: usize, out: &mut [f32]) -> Result<u32> {
+        let sample = self.sample(place);
+        let mut key = vec![stream::AUGMENT, self.epoch, sample as u64];
+        // The first time is as where nothing is repeated.
+        let repeat = place % self.options.repeats;
+        key.extend((repeat > 0).then_some(repeat as u64));
+        let mut rng = Rng::stream(self.options.seed, &key);
         let Sample { image, label } = self.dataset.load(sample)?;
         self.transform.apply(image, &mut rng, out).map_err(|error| match error {
             Error::Unusable { reason } => Error::Image { origin: self.dataset.origin(sample), reason },
@@ -118,8 +131,9 @@ impl Queue {
     fn prepare_samples(&self) {
         let mut scratch = vec![0.0; self.plan.sample_len()];
         while let Some(claim) = self.claim() {
-            let sample = self.plan.samples(claim.batch)[claim.position];
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.plan.prepare(sample, &mut scratch)))
+            let place = self.plan.places(claim.batch).start + claim.position;
+            let sample = self.plan.sample(place);
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.plan.prepare(place, &mut scratch)))
                 .unwrap_or_else(|panic| {
                     let origin = self.plan.dataset.origin(sample);
                     Err(Error::WorkerPanicked { origin, message: panic_message(&*panic) })
@@ -137,7 +151,7 @@ impl Queue {
                 return None;
             }
             if batch < state.taken + self.plan.options.prefetch.max(1) {
-                let samples = self.plan.samples(batch).len();
+                let samples = self.plan.places(batch).len();
                 if position == 0 {
                     state.window.push_back(Slot::Filling(Arc::new(Mutex::new(Filling {
                         images: vec![0.0; samples * self.plan.sample_len()],
@@ -201,16 +215,22 @@ impl Queue {
         let len = self.plan.sample_len();
         let mut images = std::mem::take(&mut filling.images);
         let (mut labels, mut indices) = (Vec::new(), Vec::new());
-        for (position, &sample) in self.plan.samples(batch).iter().enumerate() {
+        for (position, place) in self.plan.places(batch).enumerate() {
             if let Some(label) = filling.labels[position] {
                 images.copy_within(position * len..(position + 1) * len, labels.len() * len);
                 labels.push(label);
-                indices.push(sample);
+                indices.push(self.plan.sample(place));
             }
         }
         images.truncate(labels.len() * len);
         let (height, width) = self.plan.transform.output_size();
-        Ok(Batch { index: batch, images, labels, indices, height, width })
+        let views = self.plan.transform.views();
+        let mut done = Batch { index: batch, images, views, labels, mixed: None, indices, height, width };
+        if let Some(mix) = &self.plan.mix {
+            let key = [stream::MIX, self.plan.epoch, batch as u64];
+            mix.apply(&mut done, &mut Rng::stream(self.plan.options.seed, &key));
+        }
+        Ok(done)
     }
 
     /// Waits for the next batch in order; `None` after the last. An error stops the workers.

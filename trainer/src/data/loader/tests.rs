@@ -112,6 +112,46 @@ fn resuming_at_any_batch_gives_the_rest_of_the_epoch() {
 }
 
 #[test]
+fn repeated_samples_come_in_a_row_and_each_time_with_another_generator() {
+    let once = batches(&loader(fake(20), shuffled(20, 2)), 3, 0);
+    let repeated = |workers| {
+        let loader = loader(fake(20), LoaderOptions { repeats: 3, ..shuffled(7, workers) });
+        assert_eq!(loader.batches(), 9);
+        batches(&loader, 3, 0)
+    };
+    let three = repeated(4);
+    assert_eq!(three, repeated(1), "workers do not matter");
+    let indices: Vec<usize> = three.iter().flat_map(|batch| batch.indices.clone()).collect();
+    let expected: Vec<usize> = once[0].indices.iter().flat_map(|&index| [index; 3]).collect();
+    assert_eq!(indices, expected);
+    let drawn: Vec<f32> = three.iter().flat_map(|batch| batch.images.chunks(3).map(|p| p[1])).collect();
+    for (of_one, first) in drawn.chunks(3).zip(once[0].images.chunks(3)) {
+        assert_eq!(of_one[0], first[1], "the first time is as where nothing is repeated");
+        assert!(of_one[0] != of_one[1] && of_one[1] != of_one[2] && of_one[0] != of_one[2]);
+    }
+}
+
+#[test]
+fn mixed_batches_depend_on_nothing_but_their_number() {
+    let mix = Mix { mixup: 0.4, cutmix: 1.0, ..Mix::default() };
+    let mixed = |workers, first| {
+        let mut dataset = fake(60);
+        dataset.broken = |i| i == 8;
+        batches(&loader(dataset, shuffled(8, workers)).mixing(Some(mix)), 2, first)
+    };
+    let whole = mixed(1, 0);
+    assert_eq!(mixed(5, 0), whole);
+    assert_eq!(mixed(2, 3), whole[3..]);
+    let shares: Vec<f64> = whole.iter().map(|batch| batch.mixed.as_ref().unwrap().share).collect();
+    assert!(shares.iter().all(|share| (0.5..=1.0).contains(share)), "{shares:?}");
+    assert!(shares.windows(2).any(|pair| pair[0] != pair[1]), "{shares:?}");
+    for batch in &whole {
+        let others = &batch.mixed.as_ref().unwrap().others;
+        assert!(batch.labels.iter().rev().eq(others), "partners are each other's");
+    }
+}
+
+#[test]
 fn drop_last_leaves_out_only_a_batch_that_is_not_full() {
     for (samples, expected) in [(15, 3), (19, 3), (20, 4)] {
         let options = LoaderOptions { drop_last: true, ..shuffled(5, 2) };

@@ -6,6 +6,7 @@
 #![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 mod commands;
+mod factors;
 mod failure;
 mod foreign;
 mod interrupt;
@@ -58,6 +59,8 @@ enum Command {
     Verify(commands::verify::Args),
     /// Print a network's layers: output, kernel, parameters, MACs
     Summary(commands::summary::Args),
+    /// Print what compound scaling makes of a network: layers, channels, resolution, parameters, MACs
+    Scale(commands::scale::Args),
     /// Measure latency and throughput of an .onnx file, or training speed of a network
     Bench(commands::bench::Args),
     /// Install or inspect the inference engines
@@ -88,6 +91,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Import(args) => done(commands::import::run(&args)),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Summary(args) => done(commands::summary::run(&args)),
+        Command::Scale(args) => done(commands::scale::run(&args)),
         Command::Bench(args) => done(commands::bench::run(&args, threads)),
         Command::Runtime(args) => done(commands::runtime::run(&args)),
     }

@@ -7,6 +7,8 @@ use tallow_hub::Pretrained;
 use tallow_input::{ModelCard, Preprocess};
 use tallow_models::{Options, imagenet_labels};
 
+use crate::factors::Factors;
+use crate::failure::usage;
 use crate::model::Trained;
 
 const HEADING: &str = "Published weights instead of a run";
@@ -27,6 +29,8 @@ pub struct Args {
     /// Where the state dict is in a checkpoint of PyTorch's [default: state_dict, model_state_dict, model or weights]
     #[arg(help_heading = HEADING, long, requires = "weights")]
     key: Option<String>,
+    #[command(flatten)]
+    factors: Factors,
 }
 
 /// What is said about the images and classes, in place of what came with the weights.
@@ -47,7 +51,14 @@ impl Args {
 
     /// The network with the weights that are named, if any are.
     pub fn open(&self, said: Said) -> Result<Option<Trained>> {
-        let Some(source) = &self.weights else { return Ok(None) };
+        let Some(source) = &self.weights else {
+            if self.factors.is_some() {
+                return Err(usage(
+                    "--widen and --deepen are for --weights; a trained network has its own size",
+                ));
+            }
+            return Ok(None);
+        };
         let found = Pretrained::open(source, self.model.as_deref())?;
         let Pretrained { network, preprocess, .. } = found;
         let preprocess = Preprocess {
@@ -63,6 +74,7 @@ impl Args {
             classes: Some(classes),
             width: Some(preprocess.width as usize),
             height: Some(preprocess.height as usize),
+            scaling: self.factors.scaling(),
             ..Options::default()
         })?;
         let weights =
@@ -74,7 +86,7 @@ impl Args {
                 labels.len()
             );
         }
-        let card = ModelCard::new(network.name, labels, preprocess);
+        let card = ModelCard::new(graph.name(), labels, preprocess);
         Ok(Some(Trained { graph, weights, card, steps: 0 }))
     }
 }

@@ -127,11 +127,23 @@ impl Architecture {
             height: options.height.or(Some(self.native)),
             ..options.clone()
         };
+        if options.table.is_some() && !self.takes_table() {
+            return Err(Error::Option {
+                network: self.name.to_owned(),
+                option: "stages",
+                problem: "are an EfficientNet's: name one as the model, such as efficientnet_b0".into(),
+            });
+        }
         match &self.spec {
             Spec::PlainCnn => PlainCnn::default().build(self.name, &options),
             Spec::ResNet(spec) => spec.build(self.name, &options),
             Spec::EfficientNet(spec) => spec.build(self.name, &options),
         }
+    }
+
+    /// Whether the network takes a table of stages of one's own: an EfficientNet.
+    pub fn takes_table(&self) -> bool {
+        matches!(self.spec, Spec::EfficientNet(_))
     }
 
     /// How an image becomes an input of `width`×`height` pixels: resize filter, crop, mean and standard deviation of the

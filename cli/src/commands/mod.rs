@@ -8,6 +8,7 @@ pub mod import;
 pub mod predict;
 pub mod quickstart;
 pub mod runtime;
+pub mod scale;
 pub mod summary;
 pub mod train;
 pub mod verify;

@@ -10,6 +10,7 @@ use tallow_trainer::data::has_validation;
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
+use crate::factors::Factors;
 use crate::failure::usage;
 use crate::records;
 
@@ -37,7 +38,7 @@ pub struct Settings {
     #[arg(short, long, value_name = "IMAGES")]
     batch_size: Option<usize>,
     /// Side of the square images, pixels [default: the network's own]
-    #[arg(long, value_name = "PIXELS", visible_alias = "image-size", conflicts_with_all = ["width", "height"])]
+    #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"], conflicts_with_all = ["width", "height"])]
     size: Option<u32>,
     /// Columns of the images, pixels
     #[arg(long, value_name = "PIXELS")]
@@ -45,6 +46,8 @@ pub struct Settings {
     /// Rows of the images, pixels
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
+    #[command(flatten)]
+    factors: Factors,
     /// The learning rate after the warm-up [default: sgd 0.05, adamw 0.001, rmsprop 0.004 for 64 images]
     #[arg(help_heading = OPTIMISATION, long, value_name = "RATE", visible_alias = "lr")]
     learning_rate: Option<f64>,
@@ -188,6 +191,8 @@ impl Settings {
         take(&mut config.label_smoothing, &self.label_smoothing);
         take(&mut config.schedule.warmup_epochs, &self.warmup);
         take(&mut config.split.fraction, &self.validation_share);
+        take(&mut config.network.widen, &self.factors.widen);
+        take(&mut config.network.deepen, &self.factors.deepen);
         config.weights = self.weights.clone().or(config.weights);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.dropout = self.dropout.or(config.dropout);

@@ -95,6 +95,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
             )
             || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(tallow_search::Error::Setting { .. } | tallow_search::Error::AnotherSearch { .. })
+            )
     })
 }
 

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::plain_cnn::PlainCnn;
 use crate::resnet::{self as r, ResNet};
+use crate::table::Table;
 use crate::timm;
 use Interpolation::{Bicubic, Bilinear};
 
@@ -127,7 +128,7 @@ impl Architecture {
             height: options.height.or(Some(self.native)),
             ..options.clone()
         };
-        if options.table.is_some() && !self.takes_table() {
+        if options.table.is_some() && self.table().is_none() {
             return Err(Error::Option {
                 network: self.name.to_owned(),
                 option: "stages",
@@ -141,9 +142,12 @@ impl Architecture {
         }
     }
 
-    /// Whether the network takes a table of stages of one's own: an EfficientNet.
-    pub fn takes_table(&self) -> bool {
-        matches!(self.spec, Spec::EfficientNet(_))
+    /// The table of stages, if the network is an EfficientNet and so takes others, too; before it is scaled.
+    pub fn table(&self) -> Option<Table> {
+        let Spec::EfficientNet(spec) = self.spec else { return None };
+        let mut table = Table::default();
+        table.stages.iter_mut().for_each(|stage| stage.se = Some(spec.squeeze));
+        Some(table)
     }
 
     /// How an image becomes an input of `width`×`height` pixels: resize filter, crop, mean and standard deviation of the

@@ -9,6 +9,7 @@ pub mod predict;
 pub mod quickstart;
 pub mod runtime;
 pub mod scale;
+pub mod search;
 pub mod summary;
 pub mod train;
 pub mod verify;

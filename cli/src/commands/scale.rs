@@ -112,10 +112,9 @@ pub fn run(args: &Args) -> Result<()> {
     let published =
         if network.name == PUBLISHED[0].name { published(law, network, args.classes)? } else { vec![] };
     if let Some(path) = &args.plot {
-        plot::save(
-            &plot::scaling(&title(network, law), &points(&scaled), &published_points(&published))?,
-            path,
-        )?;
+        let Compound { alpha, beta, gamma } = law;
+        let heading = format!("{}: α = {alpha}, β = {beta}, γ = {gamma}", network.name);
+        plot::save(&plot::scaling(&heading, &points(&scaled), &published_points(&published))?, path)?;
     }
     if args.json {
         let Compound { alpha, beta, gamma } = law;

@@ -54,7 +54,7 @@ pub fn scaling(title: &str, scaled: &[(f64, f64)], named: &[(f64, f64, String)])
     for (phi, ratio, name) in others {
         let (px, py) = at((*phi, *ratio));
         canvas.disc((px, py), 7.0, PUBLISHED);
-        canvas.text(name, (px + 14.0, py + 14.0), Anchor::Left, NOTE);
+        canvas.text(name, (px - 12.0, py - 14.0), Anchor::Right, NOTE);
     }
     let mut legend = vec![(MEASURED, "MACs over those at φ = 0"), (LAW, "2^φ")];
     if !named.is_empty() {

@@ -1,7 +1,7 @@
 //! `tallow train`: settings from a TOML file and flags, a run directory out.
 
 mod print_config;
-mod settings;
+pub mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,6 +38,9 @@ pub struct Args {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Stop as at a Ctrl-C when standard input ends: a search that is killed takes its trainings with it
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -85,6 +88,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "all of its {epochs} epochs are done; to go on: tallow train --resume {run} --epochs {}",
             2 * epochs
         );
+    }
+    if args.until_stdin_ends {
+        interrupt::at_end_of_stdin();
     }
     let outcome = train(&mut trainer)?;
     if args.json {

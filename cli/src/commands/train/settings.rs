@@ -157,6 +157,11 @@ impl Settings {
         self.config.is_some() || self.data.is_some()
     }
 
+    /// Whether there is a settings file, which says everything.
+    pub fn have_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// Refuses a share to hold out of data that has its own validation part.
     pub fn refuse_idle_share(&self, config: &Config) -> Result<()> {
         if let Some(share) = self.validation_share.filter(|share| *share > 0.0 && *share < 1.0)
@@ -172,6 +177,11 @@ impl Settings {
 
     /// The settings file, or the defaults, with the flags on top.
     pub fn resolve(&self, epochs: Option<u64>) -> Result<Config> {
+        self.resolve_for(epochs, Config::default().model)
+    }
+
+    /// As [`Self::resolve`]; `model` where neither flags nor the file name one.
+    pub fn resolve_for(&self, epochs: Option<u64>, model: String) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::read(path).map_err(|error| match error {
                 tallow_trainer::Error::Config { .. } => {
@@ -179,7 +189,7 @@ impl Settings {
                 }
                 other => other.into(),
             })?,
-            None => Config::default(),
+            None => Config { model, ..Config::default() },
         };
         take(&mut config.data, &self.data()?);
         take(&mut config.model, &self.model);

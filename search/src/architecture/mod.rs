@@ -112,6 +112,8 @@ impl Search {
             );
             return Err(Error::setting("--model", problem));
         };
+        // What is wrong with it is said of it, not of a neighbour in the space.
+        basis.graph(&basis.config)?;
         let skeleton = match basis.config.network.table() {
             Some(mut table) => {
                 let usual = own.stages[0].se;

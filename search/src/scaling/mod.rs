@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn coefficients_that_round_to_one_network_share_it() {
         let search = search(0.1);
-        assert_eq!(search.points.len(), 18);
-        assert!(search.candidates.len() < 19, "{}", search.candidates.len());
+        assert_eq!(search.points.len(), 22);
+        assert!(search.candidates.len() < 23, "{}", search.candidates.len());
         for point in &search.points {
             let candidate = &search.candidates[point.candidate];
             assert_eq!(candidate.index, point.candidate);

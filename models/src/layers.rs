@@ -18,7 +18,7 @@ impl Layers {
     pub fn new(name: &str, settings: &Settings) -> Self {
         Self {
             graph: GraphBuilder::new(
-                &settings.graph_name(name),
+                settings.graph_name(name),
                 Shape::map(3, settings.height, settings.width),
             ),
             padding: settings.padding,

@@ -7,6 +7,7 @@ use tallow_exporter::Error as Export;
 use tallow_hub::Error as Hub;
 use tallow_models::Error as Models;
 use tallow_runtime::RuntimeError as Runtime;
+use tallow_search::Error as Search;
 use tallow_trainer::Error as Train;
 
 /// The command ended before its work was done because it was told to, as shells report a Ctrl-C.
@@ -76,7 +77,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<Usage>()
             || matches!(
-                cause.downcast_ref(),
+                training(cause),
                 Some(
                     Train::Setting { .. }
                         | Train::Fraction { .. }
@@ -95,7 +96,19 @@ fn is_usage(error: &anyhow::Error) -> bool {
             )
             || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(Search::Setting { .. } | Search::AnotherSearch { .. } | Search::Models(_))
+            )
     })
+}
+
+/// The trainer's error, as such or as a search meets it.
+fn training<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Train> {
+    match cause.downcast_ref() {
+        Some(Search::Trainer(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 #[cfg(test)]

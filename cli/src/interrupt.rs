@@ -1,5 +1,6 @@
 //! Ctrl-C: the first asks the command to stop at a good place, the second ends it at once.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
@@ -19,4 +20,13 @@ pub fn listen(message: &'static str) -> Result<&'static AtomicBool> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(&STOP)
+}
+
+/// Sets what [`listen`] gives when standard input ends, too.
+pub fn at_end_of_stdin() {
+    std::thread::spawn(|| {
+        // Nobody writes anything there; an error means that it is gone as well.
+        let _ = std::io::stdin().lock().read_to_end(&mut vec![]);
+        STOP.store(true, Ordering::Relaxed);
+    });
 }

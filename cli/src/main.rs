@@ -6,6 +6,7 @@
 #![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 mod commands;
+mod factors;
 mod failure;
 mod foreign;
 mod interrupt;
@@ -26,7 +27,8 @@ Exit codes:
   1    failed, as where engines disagree (verify), a certified file was altered (info), an image could not be labelled (predict) or shards are damaged
        (data verify)
   2    wrong usage
-  130  stopped by Ctrl-C before the end; train and quickstart write a checkpoint first, data prepare keeps what is done";
+  130  stopped by Ctrl-C before the end; train, quickstart and
+       search write a checkpoint first, data prepare keeps what is done";
 
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
@@ -65,6 +67,10 @@ enum Command {
     Info(commands::info::Args),
     /// Print a network's layers: output, kernel, parameters, MACs
     Summary(commands::summary::Args),
+    /// Print what compound scaling makes of a network: layers, channels, resolution, parameters, MACs
+    Scale(commands::scale::Args),
+    /// Search for a network by training candidates: coefficients of compound scaling, or architectures
+    Search(Box<commands::search::Args>),
     /// Measure latency and throughput of an .onnx file, or training speed of a network
     Bench(commands::bench::Args),
     /// Install or inspect the inference engines
@@ -98,6 +104,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Info(args) => commands::info::run(&args),
         Command::Summary(args) => done(commands::summary::run(&args)),
+        Command::Scale(args) => done(commands::scale::run(&args)),
+        Command::Search(args) => commands::search::run(&args, threads),
         Command::Bench(args) => done(commands::bench::run(&args, threads)),
         Command::Runtime(args) => done(commands::runtime::run(&args)),
     }

@@ -58,7 +58,7 @@ fn open_run(path: &Path) -> Result<Trained> {
         );
     }
     let (weights, position) = Checkpoint::read_weights(&run.best(), &graph, &Device::Cpu)?;
-    let mut card = ModelCard::new(&config.model, run.labels()?, config.preprocess()?);
+    let mut card = ModelCard::new(graph.name(), run.labels()?, config.preprocess()?);
     card.dataset = Some(config.data_name());
     if let Some(best) = position.best {
         let found = best.validation;

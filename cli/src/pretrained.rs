@@ -9,6 +9,8 @@ use tallow_hub::Pretrained;
 use tallow_input::{ModelCard, Preprocess};
 use tallow_models::{Options, imagenet_labels};
 
+use crate::factors::Factors;
+use crate::failure::usage;
 use crate::model::{Trained, read_labels};
 
 const HEADING: &str = "Published weights instead of a run";
@@ -29,6 +31,8 @@ pub struct Args {
     /// Where the state dict is in a checkpoint of PyTorch's [default: state_dict, model_state_dict, model or weights]
     #[arg(help_heading = HEADING, long, requires = "weights")]
     key: Option<String>,
+    #[command(flatten)]
+    factors: Factors,
 }
 
 /// What is said about the images and classes, in place of what came with the weights.
@@ -50,13 +54,20 @@ impl Args {
 
     /// Whether anything is said, with or without weights.
     pub fn says_anything(&self) -> bool {
-        let Self { weights, model, classes, key } = self;
-        weights.is_some() || model.is_some() || classes.is_some() || key.is_some()
+        let Self { weights, model, classes, key, factors } = self;
+        weights.is_some() || model.is_some() || classes.is_some() || key.is_some() || factors.is_some()
     }
 
     /// The network with the weights that are named, if any are.
     pub fn open(&self, said: Said) -> Result<Option<Trained>> {
-        let Some(source) = &self.weights else { return Ok(None) };
+        let Some(source) = &self.weights else {
+            if self.factors.is_some() {
+                return Err(usage(
+                    "--widen and --deepen are for --weights; a trained network has its own size",
+                ));
+            }
+            return Ok(None);
+        };
         let found = Pretrained::open(source, self.model.as_deref())?;
         let Pretrained { network, preprocess, .. } = found;
         let preprocess = Preprocess {
@@ -73,6 +84,7 @@ impl Args {
             classes: Some(classes),
             width: Some(preprocess.width as usize),
             height: Some(preprocess.height as usize),
+            scaling: self.factors.scaling(),
             ..Options::default()
         })?;
         let weights =
@@ -84,7 +96,7 @@ impl Args {
             );
         }
         let labels = labels.or(found.labels).unwrap_or_else(|| usual_labels(classes));
-        let card = ModelCard::new(network.name, labels, preprocess);
+        let card = ModelCard::new(graph.name(), labels, preprocess);
         Ok(Some(Trained { graph, weights, card, steps: 0 }))
     }
 }

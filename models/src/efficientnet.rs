@@ -8,6 +8,7 @@ use crate::error::{Built, Result};
 use crate::layers::Layers;
 use crate::options::{Options, PaddingStyle, Settings};
 use crate::scaling::Scaling;
+use crate::table::{Stage, Table};
 
 /// A network of the family: the baseline of table 1, scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,21 +25,12 @@ pub struct EfficientNet {
     pub momentum: f64,
     /// The nonlinearity everywhere but in the gates.
     pub activation: Activation,
-    /// Whether blocks have squeeze-and-excitation (Hu et al. 2018).
-    pub squeeze_excitation: bool,
+    /// Width of the squeeze-and-excitation (Hu et al. 2018) over that of a block's input; 0 for none.
+    pub squeeze: f64,
     /// Whether the stem's and head's widths, and the first and last stage's repeats, are scaled too.
     pub scale_ends: bool,
     /// How convolutions pad.
     pub padding: PaddingStyle,
-}
-
-/// A stage of inverted residual blocks (MBConv, Sandler et al. 2018); the stride is the first block's.
-struct Stage {
-    expand: usize,
-    kernel: usize,
-    stride: usize,
-    channels: usize,
-    repeats: usize,
 }
 
 /// Channels of the 3×3 convolution before the stages, and of the 1×1 convolution after them (table 1).
@@ -57,7 +49,14 @@ const STAGES: [Stage; 7] = [
 ];
 
 const fn stage(expand: usize, kernel: usize, stride: usize, channels: usize, repeats: usize) -> Stage {
-    Stage { expand, kernel, stride, channels, repeats }
+    Stage { kernel, stride, expand, channels, repeats, se: None }
+}
+
+impl Default for Table {
+    /// Table 1, the baseline B0.
+    fn default() -> Self {
+        Self { stem: STEM, stem_stride: 2, head: HEAD, stages: STAGES.to_vec() }
+    }
 }
 
 // Width, depth and dropout of the paper's code. torchvision's B5 to B7 carry TensorFlow's eps and momentum.
@@ -78,7 +77,7 @@ const fn variant(width: f64, depth: f64, dropout: f64) -> EfficientNet {
         eps: 1e-5,
         momentum: 0.1,
         activation: Activation::Silu,
-        squeeze_excitation: true,
+        squeeze: 0.25,
         scale_ends: true,
         padding: PaddingStyle::Symmetric,
     }
@@ -100,34 +99,38 @@ impl EfficientNet {
     }
 
     fn graph(&self, name: &str, settings: &Settings) -> Built<Graph> {
-        let ends = if self.scale_ends { self.scaling } else { Scaling::NONE };
+        let table = settings.table.clone().unwrap_or_default();
+        let stages = &table.stages;
+        let scaling = self.scaling.times(settings.scaling);
+        let ends = if self.scale_ends { scaling } else { Scaling::NONE };
         let repeats = |i: usize| {
-            let end = i == 0 || i + 1 == STAGES.len();
-            if end { ends } else { self.scaling }.repeats(STAGES[i].repeats)
+            let end = i == 0 || i + 1 == stages.len();
+            if end { ends } else { scaling }.repeats(stages[i].repeats)
         };
-        let blocks: usize = (0..STAGES.len()).map(repeats).sum();
+        let blocks: usize = (0..stages.len()).map(repeats).sum();
 
         let mut net = Layers::new(name, settings);
         let x = net.graph.input();
-        let spec = net.conv(ends.channels(STEM), 3, 2);
+        let spec = net.conv(ends.channels(table.stem), 3, table.stem_stride);
         let mut x = net.conv_bn_act("features.0", x, spec, Some(self.activation))?;
         let mut nth = 0;
-        for (i, stage) in STAGES.iter().enumerate() {
+        for (i, stage) in stages.iter().enumerate() {
             for repeat in 0..repeats(i) {
                 let block = MbConv {
                     at: format!("features.{}.{repeat}", i + 1),
                     expand: stage.expand,
                     kernel: stage.kernel,
                     stride: if repeat == 0 { stage.stride } else { 1 },
-                    channels: self.scaling.channels(stage.channels),
+                    channels: scaling.channels(stage.channels),
+                    squeeze: stage.se.unwrap_or(self.squeeze),
                     drop: settings.stochastic_depth * nth as f64 / blocks as f64,
                 };
                 x = self.mbconv(&mut net, x, &block)?;
                 nth += 1;
             }
         }
-        let spec = net.conv(ends.channels(HEAD), 1, 1);
-        let x = net.conv_bn_act(&format!("features.{}", STAGES.len() + 1), x, spec, Some(self.activation))?;
+        let spec = net.conv(ends.channels(table.head), 1, 1);
+        let x = net.conv_bn_act(&format!("features.{}", stages.len() + 1), x, spec, Some(self.activation))?;
         let linear = Linear {
             out_features: settings.classes,
             bias: true,
@@ -151,8 +154,10 @@ impl EfficientNet {
         }
         let spec = net.conv(expanded, block.kernel, block.stride).groups(expanded);
         y = net.conv_bn_act(&part(), y, spec, Some(self.activation))?;
-        if self.squeeze_excitation {
-            y = self.squeeze_excitation(net, &part(), y, (channels / 4).max(1))?;
+        if block.squeeze > 0.0 {
+            // The paper's code cuts off, and keeps one.
+            let squeezed = (channels as f64 * block.squeeze) as usize;
+            y = self.squeeze_excitation(net, &part(), y, squeezed.max(1))?;
         }
         let spec = net.conv(block.channels, 1, 1);
         y = net.conv_bn_act(&part(), y, spec, None)?;
@@ -185,5 +190,6 @@ struct MbConv {
     kernel: usize,
     stride: usize,
     channels: usize,
+    squeeze: f64,
     drop: f64,
 }

@@ -23,7 +23,7 @@ const fn variant(width: f64, depth: f64, dropout: f64) -> EfficientNet {
         eps: 1e-3,
         momentum: 0.01,
         activation: Activation::Relu6,
-        squeeze_excitation: false,
+        squeeze: 0.0,
         scale_ends: false,
         padding: PaddingStyle::Same,
     }

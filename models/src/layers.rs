@@ -17,7 +17,10 @@ impl Layers {
     /// Starts a network for RGB images.
     pub fn new(name: &str, settings: &Settings) -> Self {
         Self {
-            graph: GraphBuilder::new(name, Shape::map(3, settings.height, settings.width)),
+            graph: GraphBuilder::new(
+                settings.graph_name(name),
+                Shape::map(3, settings.height, settings.width),
+            ),
             padding: settings.padding,
             batch_norm: settings.batch_norm.clone(),
         }

@@ -1,8 +1,9 @@
 //! The network zoo: plain CNN, ResNet and EfficientNet as layer graphs, one file a family.
 //!
 //! [`build`] makes a graph from a name; each family's spec ([`ResNet`], [`EfficientNet`], [`PlainCnn`]) makes those
-//! that have no name. Parameters are called as torchvision calls them.
+//! that have no name, and [`Options`] scale any of them. Parameters are called as torchvision calls them.
 
+mod compound;
 mod efficientnet;
 mod efficientnet_lite;
 mod error;
@@ -13,8 +14,11 @@ mod pretrained;
 mod registry;
 mod resnet;
 mod scaling;
+mod stages;
+mod table;
 mod timm;
 
+pub use compound::{Compound, PUBLISHED, Published, Scaled};
 pub use efficientnet::EfficientNet;
 pub use error::{Error, Result};
 pub use options::{Options, PaddingStyle};
@@ -23,3 +27,5 @@ pub use pretrained::{Identity, Layout, identify, imagenet_labels};
 pub use registry::{Architecture, architectures, build, find, names};
 pub use resnet::{Block, ResNet, Stem};
 pub use scaling::Scaling;
+pub use stages::{StageCost, stages};
+pub use table::{Stage, Table};

@@ -4,6 +4,8 @@ use tallow_builder::Graph;
 use tallow_builder::graph::BatchNorm;
 
 use crate::error::{Built, Error, Result};
+use crate::scaling::Scaling;
+use crate::table::Table;
 
 /// How a network is to be built. What is `None` is as the network's authors have it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +24,10 @@ pub struct Options {
     pub padding: Option<PaddingStyle>,
     /// The eps of every batch normalisation, above 0.
     pub batch_norm_eps: Option<f64>,
+    /// How much wider and deeper than what the network's authors have.
+    pub scaling: Scaling,
+    /// A table of stages of one's own, of an EfficientNet; it is scaled as the network's own would be.
+    pub table: Option<Table>,
 }
 
 impl Options {
@@ -53,13 +59,24 @@ pub(crate) struct Settings {
     pub stochastic_depth: f64,
     pub padding: PaddingStyle,
     pub batch_norm: BatchNorm,
+    pub scaling: Scaling,
+    pub table: Option<Table>,
 }
 
 impl Settings {
     /// For square images of `size` pixels, without dropout and stochastic depth.
     pub fn new(classes: usize, size: usize, padding: PaddingStyle, batch_norm: BatchNorm) -> Self {
-        let (dropout, stochastic_depth) = (0.0, 0.0);
-        Self { classes, width: size, height: size, dropout, stochastic_depth, padding, batch_norm }
+        Self {
+            classes,
+            width: size,
+            height: size,
+            dropout: 0.0,
+            stochastic_depth: 0.0,
+            padding,
+            batch_norm,
+            scaling: Scaling::NONE,
+            table: None,
+        }
     }
 
     /// Overrides with what `options` say.
@@ -74,6 +91,8 @@ impl Settings {
         take(&mut self.stochastic_depth, options.stochastic_depth);
         take(&mut self.padding, options.padding);
         take(&mut self.batch_norm.eps, options.batch_norm_eps);
+        self.scaling = options.scaling;
+        self.table.clone_from(&options.table);
 
         let wrong = |option, problem: String| Error::Option { network: network.to_owned(), option, problem };
         let side = tallow_input::MAX_SIDE as usize;
@@ -96,7 +115,28 @@ impl Settings {
         if !(eps.is_finite() && eps > 0.0) {
             return Err(wrong("batch norm eps", format!("must be above 0, is {eps}")));
         }
+        if let Some((option, problem)) = self.scaling.problem() {
+            return Err(wrong(option, problem));
+        }
+        if let Some(problem) = self.table.as_ref().and_then(Table::problem) {
+            return Err(wrong("stages", problem));
+        }
         Ok(self)
+    }
+
+    /// What the graph is called: the network's name, and what was done to it. `resnet18_w1.5` is no `resnet18`.
+    pub fn graph_name(&self, network: &str) -> String {
+        let mut name = network.to_owned();
+        if self.table.is_some() {
+            name += "_stages";
+        }
+        for (letter, factor) in [("w", self.scaling.width), ("d", self.scaling.depth)] {
+            if factor != 1.0 {
+                // As short as three places allow: 1.4641 is 1.464, 1.5 stays.
+                name += &format!("_{letter}{}", (factor * 1e3).round() / 1e3);
+            }
+        }
+        name
     }
 
     /// Runs a family's construction and says for which network and size it failed.

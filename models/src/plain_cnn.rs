@@ -75,8 +75,13 @@ impl PlainCnn {
             if i > 0 {
                 x = net.graph.max_pool(&format!("stage{i}.pool"), x, 2, 2, 0)?;
             }
-            for conv in 0..self.convs {
-                x = self.layer(&mut net, &format!("stage{}.{conv}", i + 1), x, channels)?;
+            for conv in 0..settings.scaling.repeats(self.convs) {
+                x = self.layer(
+                    &mut net,
+                    &format!("stage{}.{conv}", i + 1),
+                    x,
+                    settings.scaling.channels(channels),
+                )?;
             }
         }
         let linear = Linear::uniform(settings.classes, 1.0 / (net.channels(x) as f64).sqrt());

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::plain_cnn::PlainCnn;
 use crate::resnet::{self as r, ResNet};
+use crate::table::Table;
 use crate::timm;
 use Interpolation::{Bicubic, Bilinear};
 
@@ -127,11 +128,26 @@ impl Architecture {
             height: options.height.or(Some(self.native)),
             ..options.clone()
         };
+        if options.table.is_some() && self.table().is_none() {
+            return Err(Error::Option {
+                network: self.name.to_owned(),
+                option: "stages",
+                problem: "are an EfficientNet's: name one as the model, such as efficientnet_b0".into(),
+            });
+        }
         match &self.spec {
             Spec::PlainCnn => PlainCnn::default().build(self.name, &options),
             Spec::ResNet(spec) => spec.build(self.name, &options),
             Spec::EfficientNet(spec) => spec.build(self.name, &options),
         }
+    }
+
+    /// The table of stages, if the network is an EfficientNet and so takes others, too; before it is scaled.
+    pub fn table(&self) -> Option<Table> {
+        let Spec::EfficientNet(spec) = self.spec else { return None };
+        let mut table = Table::default();
+        table.stages.iter_mut().for_each(|stage| stage.se = Some(spec.squeeze));
+        Some(table)
     }
 
     /// How an image becomes an input of `width`×`height` pixels: resize filter, crop, mean and standard deviation of the

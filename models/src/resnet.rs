@@ -79,15 +79,16 @@ impl ResNet {
 
     fn graph(&self, name: &str, settings: &Settings) -> Built<Graph> {
         let mut net = Layers::new(name, settings);
-        let mut x = self.stem(&mut net)?;
-        let blocks: usize = self.layers.iter().sum();
+        let mut x = self.stem(&mut net, settings.scaling.channels(self.planes))?;
+        let repeats = |stage: usize| settings.scaling.repeats(self.layers[stage]);
+        let blocks: usize = (0..self.layers.len()).map(repeats).sum();
         let mut nth = 0;
-        for (stage, &repeats) in self.layers.iter().enumerate() {
-            for repeat in 0..repeats {
+        for stage in 0..self.layers.len() {
+            for repeat in 0..repeats(stage) {
                 nth += 1;
                 let at = Place {
                     name: format!("layer{}.{repeat}", stage + 1),
-                    planes: self.planes << stage,
+                    planes: settings.scaling.channels(self.planes << stage),
                     stride: if stage > 0 && repeat == 0 { 2 } else { 1 },
                     // Huang et al. 2016, "Deep networks with stochastic depth", equation 4.
                     drop: settings.stochastic_depth * nth as f64 / blocks as f64,
@@ -103,11 +104,11 @@ impl ResNet {
         net.classify(x, ("dropout", settings.dropout), "fc", linear)
     }
 
-    fn stem(&self, net: &mut Layers) -> Built<NodeId> {
+    fn stem(&self, net: &mut Layers, planes: usize) -> Built<NodeId> {
         let x = net.graph.input();
         let spec = match self.stem {
-            Stem::ImageNet => net.conv(self.planes, 7, 2),
-            Stem::Cifar => net.conv(self.planes, 3, 1),
+            Stem::ImageNet => net.conv(planes, 7, 2),
+            Stem::Cifar => net.conv(planes, 3, 1),
         };
         let x = net.conv_bn("conv1", "bn1", x, spec)?;
         let x = net.graph.activation("relu", x, Relu)?;

@@ -8,6 +8,7 @@ use tallow_input::{Interpolation, Preprocess};
 use crate::augment::{Augment, Mix};
 use crate::data::{RecordOptions, SplitOptions, title};
 use crate::error::{Error, Result};
+use crate::network::NetworkConfig;
 use crate::optim::{Decay, OptimizerKind};
 use crate::schedule::Schedule;
 use crate::tensorboard::TensorboardConfig;
@@ -68,6 +69,9 @@ pub struct Config {
     /// How TFRecord shards are read; a run that reads some records it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordOptions>,
+    /// What is different from the zoo's network.
+    #[serde(skip_serializing_if = "NetworkConfig::is_default")]
+    pub network: NetworkConfig,
     /// What is held out where the data set has no validation part.
     pub split: SplitOptions,
 }
@@ -95,6 +99,7 @@ impl Default for Config {
             ema: None,
             augment: None,
             mix: None,
+            network: NetworkConfig::default(),
             split: SplitOptions::default(),
             tensorboard: TensorboardConfig::default(),
             records: None,
@@ -251,6 +256,7 @@ impl Config {
         if let Some(records) = &self.records {
             records.validate()?;
         }
+        self.network.validate()?;
         let fraction = self.split.fraction;
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::Fraction { fraction });

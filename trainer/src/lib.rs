@@ -10,7 +10,7 @@ pub mod diagnose;
 mod error;
 pub mod evaluate;
 pub mod metrics;
-mod network;
+pub mod network;
 pub mod optim;
 pub mod plot;
 pub mod progress;

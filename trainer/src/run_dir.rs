@@ -88,6 +88,11 @@ impl RunDir {
         }
     }
 
+    /// Whether another process trains in it at this moment.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.clone().locked(), Err(Error::RunBusy { .. }))
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -189,6 +194,9 @@ mod tests {
         let text = run.clone().locked().unwrap_err().to_string();
         assert!(text.contains("another process trains"), "{text}");
         drop(held);
-        run.locked().unwrap();
+        let free = RunDir { path: folder.path().to_owned(), _lock: None };
+        assert!(!free.is_busy());
+        let _held = run.locked().unwrap();
+        assert!(free.is_busy());
     }
 }

@@ -11,6 +11,7 @@ use tallow_exporter::{Existing, Head, Imported, read_weights};
 use tallow_models::Options;
 use tallow_trainer::RunDir;
 
+use crate::factors::Factors;
 use crate::failure::usage;
 use crate::model::is_run;
 use crate::output::{json, note, say, thousands};
@@ -32,6 +33,8 @@ pub struct Args {
     /// Side of its square images, pixels: only of networks whose weights depend on it
     #[arg(long, value_name = "PIXELS", requires = "model")]
     size: Option<usize>,
+    #[command(flatten)]
+    factors: Factors,
     /// Where the state dict is in a checkpoint of PyTorch's, such as ema or model.state_dict [default: state_dict,
     /// model_state_dict, model or weights]
     #[arg(long)]
@@ -85,12 +88,20 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn network(args: &Args) -> Result<Graph> {
     let Some(model) = &args.model else {
+        if args.factors.is_some() {
+            return Err(usage("--widen and --deepen are for a network that --model names"));
+        }
         return of_saved_model(&args.file);
     };
     // A SavedModel of Tallow's says how many classes it has.
     let own = || SavedModel::open(&args.file).ok().map(|model| model.graph().output_shape().elements());
-    let classes = args.classes.or_else(own);
-    let options = Options { classes, width: args.size, height: args.size, ..Options::default() };
+    let options = Options {
+        classes: args.classes.or_else(own),
+        width: args.size,
+        height: args.size,
+        scaling: args.factors.scaling(),
+        ..Options::default()
+    };
     Ok(tallow_models::build(model, &options)?)
 }
 

@@ -10,6 +10,8 @@ pub mod info;
 pub mod predict;
 pub mod quickstart;
 pub mod runtime;
+pub mod scale;
+pub mod search;
 pub mod soup;
 pub mod summary;
 pub mod train;

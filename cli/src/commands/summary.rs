@@ -10,6 +10,7 @@ use tallow_exporter::tensorflow::SavedModel;
 use tallow_models::Options;
 use tallow_trainer::RunDir;
 
+use crate::factors::Factors;
 use crate::failure::usage;
 use crate::model::is_run;
 use crate::output::{json, say, table, thousands};
@@ -22,8 +23,10 @@ pub struct Args {
     #[arg(long)]
     classes: Option<usize>,
     /// Side of the square images, pixels [default: the network's own]
-    #[arg(long)]
+    #[arg(long, value_name = "PIXELS", visible_alias = "resolution")]
     size: Option<usize>,
+    #[command(flatten)]
+    factors: Factors,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,14 +53,19 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn open(network: &Path, args: &Args) -> Result<Graph> {
-    let options =
-        Options { classes: args.classes, width: args.size, height: args.size, ..Options::default() };
+    let options = Options {
+        classes: args.classes,
+        width: args.size,
+        height: args.size,
+        scaling: args.factors.scaling(),
+        ..Options::default()
+    };
     let is_path = network.components().count() > 1 || network.exists();
     match network.to_str().filter(|name| !is_path || tallow_models::find(name).is_ok()) {
         Some(name) => Ok(tallow_models::build(name, &options)?),
-        None if args.classes.is_some() || args.size.is_some() => {
-            Err(usage("--classes and --size are for a network of the zoo; a trained one has its own"))
-        }
+        None if args.classes.is_some() || args.size.is_some() || args.factors.is_some() => Err(usage(
+            "--classes, --size, --widen and --deepen are for a network of the zoo; a trained one has its own",
+        )),
         None if is_run(network) => Ok(RunDir::open(network)?.graph()?),
         None if SavedModel::is_at(network) => Ok(SavedModel::open(network)?.graph().clone()),
         None => bail!(

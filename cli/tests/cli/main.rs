@@ -16,6 +16,8 @@ mod hub;
 mod import;
 mod interruption;
 mod predict;
+mod scale;
+mod search;
 mod summary;
 mod support;
 mod train;

@@ -161,7 +161,7 @@ pub fn refuse_record_options(records: Option<&RecordOptions>) -> Result<()> {
 }
 
 /// A data set's name as it can be kept: a folder's is made absolute, so that it is found from any other folder.
-pub(crate) fn lasting(source: &str) -> String {
+pub fn lasting(source: &str) -> String {
     let path = Path::new(source);
     // A pattern names no file, but its folder is one.
     let by_folder = || Some(std::fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));

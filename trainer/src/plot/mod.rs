@@ -1,6 +1,6 @@
 //! The pictures of a run: learning curves ([`curves()`]), the confusion matrix ([`confusion()`]), images as the network
 //! sees them ([`samples()`]) and how gradients flow ([`gradient_flow()`]); of a data set: [`contact_sheet()`]; of what a
-//! network sees in a photo: [`activation_maps()`].
+//! network sees in a photo: [`activation_maps()`]; of a search: [`pareto()`]; of scaling: [`scaling()`].
 //! Drawn with plotters' bitmap backend at three times the size, then averaged, so that every edge is smooth;
 //! the font is DejaVu Sans, carried along, so that a picture needs nothing installed.
 
@@ -12,7 +12,9 @@ mod confusion;
 mod contact_sheet;
 mod curves;
 mod gradient_flow;
+mod pareto;
 mod samples;
+mod scaling;
 
 use std::path::Path;
 
@@ -27,7 +29,9 @@ pub use confusion::confusion;
 pub use contact_sheet::{SheetRow, THUMBNAIL, contact_sheet};
 pub use curves::curves;
 pub use gradient_flow::gradient_flow;
+pub use pareto::{Mark, Trial, pareto};
 pub use samples::samples;
+pub use scaling::scaling;
 
 /// Writes a picture as PNG, by way of a temporary file: an earlier picture stays whole until the new one is.
 ///

@@ -48,6 +48,26 @@ fn colors(picture: &RgbImage) -> usize {
 }
 
 #[test]
+fn searches_and_laws_draw_for_any_points() {
+    let trial =
+        |macs, accuracy, on_front, mark| Trial { macs, accuracy, on_front, mark, label: format!("#{macs}") };
+    let trials = [
+        trial(1_000_000, 0.8, true, Mark::Baseline),
+        trial(4_000_000, 0.9, true, Mark::Best),
+        trial(3_000_000, 0.0, false, Mark::None),
+    ];
+    let level = [(1e6, 0.95), (4e6, 0.9)];
+    for (trials, level) in [(&trials[..], &level[..]), (&trials[..1], &[]), (&[], &[])] {
+        let picture = pareto("Search", trials, level).unwrap();
+        assert!(colors(&picture) > 20, "{} trials", trials.len());
+    }
+    let named = [(0.5, 1.7, "B1".to_string()), (f64::NAN, 1.0, "B0".to_string())];
+    for (scaled, named) in [(&[(0.0, 1.0), (1.0, 2.2)][..], &named[..]), (&[(1.0, 2.2)], &[]), (&[], &[])] {
+        assert!(colors(&scaling("Law", scaled, named).unwrap()) > 20);
+    }
+}
+
+#[test]
 fn curves_draw_for_any_number_of_epochs_and_any_values() {
     let mut gaps = rows(30);
     gaps[3].train_loss = f64::NAN;

@@ -2,7 +2,7 @@
 
 mod augmentation;
 mod print_config;
-mod settings;
+pub mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -39,6 +39,9 @@ pub struct Args {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Stop as at a Ctrl-C when standard input ends: a search that is killed takes its trainings with it
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -86,6 +89,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "all of its {epochs} epochs are done; to go on: tallow train --resume {run} --epochs {}",
             2 * epochs
         );
+    }
+    if args.until_stdin_ends {
+        interrupt::at_end_of_stdin();
     }
     let outcome = train(&mut trainer)?;
     if args.json {

@@ -141,6 +141,16 @@ const KEYS: &[(&str, &[Key])] = &[
         ],
     ),
     (
+        "network",
+        &[
+            ("widen", "1.5", "factor on the network's channels, which are rounded to multiples of 8"),
+            ("deepen", "1.5", "factor on the repeats of its stages, which are rounded up"),
+            ("stem", "32", "channels before stages of one's own, which follow as [[network.stages]]"),
+            ("stem_stride", "2", "stride before them"),
+            ("head", "1280", "channels after them"),
+        ],
+    ),
+    (
         "split",
         &[
             ("fraction", "", "share of each class held out where there is no validation folder"),
@@ -180,12 +190,16 @@ pub fn annotated(config: Config) -> Result<String> {
         if !section.is_empty() {
             writeln!(text, "\n{off}[{section}]")?;
         }
+        let stages = config.network.stages.iter().filter(|_| *section == "network");
         for (key, example, meaning) in *keys {
             let line = match values.get(&((*section).to_owned(), (*key).to_owned())) {
                 Some(value) => format!("{key} = {value}"),
                 None => format!("# {key} = {example}"),
             };
             writeln!(text, "{line:<34} # {meaning}")?;
+        }
+        for stage in stages {
+            write!(text, "\n[[network.stages]]\n{}", toml::to_string(stage)?)?;
         }
     }
     Ok(text)
@@ -195,7 +209,9 @@ pub fn annotated(config: Config) -> Result<String> {
 fn values(text: &str) -> BTreeMap<(String, String), String> {
     let mut section = String::new();
     let mut values = BTreeMap::new();
-    for line in text.lines() {
+    // Arrays of tables have no keys of their own: they are written out by whoever knows them.
+    let lines = text.lines().filter(|line| !line.starts_with("[["));
+    for line in lines {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
         } else if let Some((key, value)) = line.split_once(" = ") {
@@ -207,12 +223,14 @@ fn values(text: &str) -> BTreeMap<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use tallow_models::{Stage, Table};
     use tallow_trainer::augment::{
         AffineFilter, Augment, AutoAugment, ColorJitter, Mix, Policy, RandAugment, RandomErasing,
         RandomResizedCrop,
     };
     use tallow_trainer::config::InputConfig;
     use tallow_trainer::data::RecordOptions;
+    use tallow_trainer::network::NetworkConfig;
     use tallow_trainer::optim::{Decay, OptimizerKind};
     use tallow_trainer::schedule::{RateDecay, Schedule};
 
@@ -220,7 +238,9 @@ mod tests {
 
     /// Settings in which every key is there.
     fn full(optimizer: OptimizerKind, decay: RateDecay, input: InputConfig) -> Config {
+        let stage = Stage { kernel: 5, stride: 2, expand: 3, channels: 16, repeats: 2, se: None };
         Config {
+            model: "efficientnet_b0".into(),
             weights: Some("start \"here\".safetensors".into()),
             clip_norm: Some(1.0),
             dropout: Some(0.25),
@@ -241,6 +261,11 @@ mod tests {
             schedule: Schedule { decay, ..Schedule::default() },
             input,
             optimizer,
+            network: NetworkConfig {
+                widen: 0.5,
+                deepen: 2.0,
+                ..Table { stages: vec![stage, Stage { se: Some(0.25), ..stage }], ..Table::default() }.into()
+            },
             records: Some(RecordOptions {
                 label_offset: Some(0),
                 labels: Some("names.txt".into()),

@@ -10,6 +10,7 @@ use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::schedule::RateDecay;
 
 use super::augmentation::Augmentation;
+use crate::factors::Factors;
 use crate::failure::usage;
 use crate::records;
 
@@ -36,7 +37,7 @@ pub struct Settings {
     #[arg(short, long, value_name = "IMAGES")]
     batch_size: Option<usize>,
     /// Side of the square images, pixels [default: the network's own]
-    #[arg(long, value_name = "PIXELS", visible_alias = "image-size", conflicts_with_all = ["width", "height"])]
+    #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"], conflicts_with_all = ["width", "height"])]
     size: Option<u32>,
     /// Columns of the images, pixels
     #[arg(long, value_name = "PIXELS")]
@@ -44,6 +45,8 @@ pub struct Settings {
     /// Rows of the images, pixels
     #[arg(long, value_name = "PIXELS")]
     height: Option<u32>,
+    #[command(flatten)]
+    factors: Factors,
     /// The learning rate after the warm-up [default: sgd 0.05, adamw 0.001, rmsprop 0.004 for 64 images]
     #[arg(help_heading = OPTIMISATION, long, value_name = "RATE", visible_alias = "lr")]
     learning_rate: Option<f64>,
@@ -140,6 +143,11 @@ impl Settings {
         self.config.is_some() || self.data.is_some()
     }
 
+    /// Whether there is a settings file, which says everything.
+    pub fn have_file(&self) -> bool {
+        self.config.is_some()
+    }
+
     /// Refuses a share to hold out of data that has its own validation part.
     pub fn refuse_idle_share(&self, config: &Config) -> Result<()> {
         if let Some(share) = self.validation_share.filter(|share| *share > 0.0 && *share < 1.0)
@@ -155,6 +163,11 @@ impl Settings {
 
     /// The settings file, or the defaults, with the flags on top.
     pub fn resolve(&self, epochs: Option<u64>) -> Result<Config> {
+        self.resolve_for(epochs, Config::default().model)
+    }
+
+    /// As [`Self::resolve`]; `model` where neither flags nor the file name one.
+    pub fn resolve_for(&self, epochs: Option<u64>, model: String) -> Result<Config> {
         let mut config = match &self.config {
             Some(path) => Config::read(path).map_err(|error| match error {
                 tallow_trainer::Error::Config { .. } => {
@@ -162,7 +175,7 @@ impl Settings {
                 }
                 other => other.into(),
             })?,
-            None => Config::default(),
+            None => Config { model, ..Config::default() },
         };
         take(&mut config.data, &self.data()?);
         take(&mut config.model, &self.model);
@@ -174,6 +187,8 @@ impl Settings {
         take(&mut config.label_smoothing, &self.label_smoothing);
         take(&mut config.schedule.warmup_epochs, &self.warmup);
         take(&mut config.split.fraction, &self.validation_share);
+        take(&mut config.network.widen, &self.factors.widen);
+        take(&mut config.network.deepen, &self.factors.deepen);
         config.weights = self.weights.clone().or(config.weights);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.dropout = self.dropout.or(config.dropout);

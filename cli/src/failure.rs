@@ -82,6 +82,8 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | Train::Fraction { .. }
                         | Train::SmallImages { .. }
                         | Train::Models(_)
+                        | Train::NoSuchLayers { .. }
+                        | Train::NothingToTrain { .. }
                 )
             )
             || cause.is::<Models>()

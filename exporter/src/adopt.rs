@@ -25,24 +25,26 @@ pub enum Head {
     },
 }
 
-/// Tensors as `origin` has them, as the weights of `graph`; all of them have to fit.
+/// Tensors as `origin` has them, as the weights of `graph`; all of them have to fit. With them, the classes of a head
+/// that was drawn anew.
 pub(crate) fn adopt(
     graph: &Graph,
     tensors: BTreeMap<String, Tensor>,
     origin: &str,
     head: Head,
     device: &Device,
-) -> Result<Weights> {
+) -> Result<(Weights, Option<usize>)> {
     let tensors = without_prefixes(tensors);
     let shapes: BTreeMap<String, Vec<usize>> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     let mut tensors = Layout::of(tensors.keys().map(String::as_str)).rename(graph, tensors);
     let needed = graph.parameters();
     count_no_batches(&needed, &mut tensors, device)?;
-    if let Head::New { seed } = head {
-        replace_head(graph, &mut tensors, &Weights::init(graph, seed, device)?);
-    }
-    Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
+    let other_head = match head {
+        Head::New { seed } => replace_head(graph, &mut tensors, &Weights::init(graph, seed, device)?),
+        Head::Kept => None,
+    };
+    let weights = Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
         tallow_builder::Error::Weights { differences, .. } => Error::OtherNetwork {
             origin: origin.to_owned(),
             network: graph.name().to_owned(),
@@ -50,7 +52,8 @@ pub(crate) fn adopt(
             advice: advice(graph, identify(&shapes)),
         },
         other => other.into(),
-    })
+    })?;
+    Ok((weights, other_head))
 }
 
 fn without_prefixes(mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
@@ -80,18 +83,24 @@ fn count_no_batches(
     Ok(())
 }
 
-/// Draws the classifier anew if its shape is another one.
-fn replace_head(graph: &Graph, tensors: &mut BTreeMap<String, Tensor>, drawn: &Weights) {
-    let Some(classifier) = graph.classifier() else { return };
+/// Draws the classifier anew if its shape is another one, and gives the classes that it had.
+fn replace_head(
+    graph: &Graph,
+    tensors: &mut BTreeMap<String, Tensor>,
+    drawn: &Weights,
+) -> Option<usize> {
+    let classifier = graph.classifier()?;
     let layer = graph.layer_parameters(classifier);
     let fits =
         |tensor: &Parameter| tensors.get(&tensor.name).is_none_or(|found| found.dims() == tensor.shape);
     if layer.iter().all(fits) {
-        return;
+        return None;
     }
+    let had = layer.iter().find_map(|tensor| tensors.get(&tensor.name)?.dims().first().copied());
     for tensor in layer {
         tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
     }
+    had
 }
 
 /// What to do about weights of another network.
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn adopted(graph: &Graph, tensors: BTreeMap<String, Tensor>, head: Head) -> Result<Weights> {
-        adopt(graph, tensors, "x.pth", head, &Device::Cpu)
+        Ok(adopt(graph, tensors, "x.pth", head, &Device::Cpu)?.0)
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Imported {
     pub weights: Weights,
     /// What belongs to the training and not to the network: optimiser slots, averages, step counters.
     pub left_out: Vec<String>,
+    /// The classes that the file's classifier has, where it was drawn anew because they are not the network's.
+    pub other_head: Option<usize>,
 }
 
 /// Reads weights, strictly: what is missing, left over or wrongly shaped is an error that lists all of it, and says
@@ -45,6 +47,6 @@ pub fn read_weights(
     }
     let tensors =
         if is_torch_file(path) { read_state_dict(path, key)? } else { read_safetensors(path, device)? };
-    let weights = adopt(graph, tensors, &path.display().to_string(), head, device)?;
-    Ok(Imported { weights, left_out: vec![] })
+    let (weights, other_head) = adopt(graph, tensors, &path.display().to_string(), head, device)?;
+    Ok(Imported { weights, left_out: vec![], other_head })
 }

@@ -34,6 +34,17 @@ pub(crate) enum Spec {
     EfficientNet(EfficientNet),
 }
 
+/// Networks of one design, which are trained alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Convolutions in a row.
+    PlainCnn,
+    /// Residual networks (He et al. 2015).
+    ResNet,
+    /// EfficientNet and its Lite form (Tan & Le 2019).
+    EfficientNet,
+}
+
 /// How the published weights' authors prepare an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pixels {
@@ -131,6 +142,15 @@ impl Architecture {
             Spec::PlainCnn => PlainCnn::default().build(self.name, &options),
             Spec::ResNet(spec) => spec.build(self.name, &options),
             Spec::EfficientNet(spec) => spec.build(self.name, &options),
+        }
+    }
+
+    /// The family it belongs to.
+    pub fn family(&self) -> Family {
+        match self.spec {
+            Spec::PlainCnn => Family::PlainCnn,
+            Spec::ResNet(_) => Family::ResNet,
+            Spec::EfficientNet(_) => Family::EfficientNet,
         }
     }
 

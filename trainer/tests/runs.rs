@@ -8,6 +8,7 @@ use tallow_trainer::checkpoint::Checkpoint;
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::progress::Progress;
+use tallow_trainer::recipe::SGD;
 use tallow_trainer::schedule::{RateDecay, Schedule};
 use tallow_trainer::{Config, Outcome, RunDir, Trainer};
 
@@ -109,7 +110,7 @@ fn every_optimiser_learns_the_digits() {
         decay: RateDecay::Cosine { floor: 0.0 },
     };
     for (name, optimizer, rate) in [
-        ("sgd", OptimizerKind::default(), 0.1),
+        ("sgd", SGD, 0.1),
         ("adamw", OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 }, 0.003),
         (
             "rmsprop",
@@ -118,7 +119,7 @@ fn every_optimiser_learns_the_digits() {
         ),
     ] {
         let settings = Config {
-            optimizer,
+            optimizer: Some(optimizer),
             schedule: schedule(rate),
             dropout: None,
             ema: None,

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let graph = network(args)?;
-    let Imported { weights, left_out } =
+    let Imported { weights, left_out, .. } =
         read_weights(&graph, &args.file, args.key.as_deref(), Head::Kept, &Device::Cpu)?;
     weights.save(&args.output)?;
     let parameters = graph.totals().parameters;

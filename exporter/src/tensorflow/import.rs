@@ -48,7 +48,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
     let mut tensors = BTreeMap::new();
     let mut used = BTreeSet::new();
     let replaced = if head == Head::Kept { None } else { graph.classifier() };
-    let mut new_head = false;
+    let mut other_head = None;
     for variable in variables(graph) {
         let Some(data) = keys.get(&variable.name).map(|key| bundle.read(key)).transpose()?.flatten() else {
             differences.missing.push(variable.name);
@@ -56,7 +56,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         };
         used.insert(variable.name.clone());
         if data.shape != variable.shape && Some(variable.parameter.node) == replaced {
-            new_head = true;
+            other_head = data.shape.last().copied();
             continue;
         }
         if data.shape != variable.shape {
@@ -83,7 +83,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         };
         return Err(error.into());
     }
-    if let (Head::New { seed }, Some(classifier), true) = (head, replaced, new_head) {
+    if let (Head::New { seed }, Some(classifier), true) = (head, replaced, other_head.is_some()) {
         let drawn = Weights::init(graph, seed, device)?;
         for tensor in graph.layer_parameters(classifier) {
             tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
@@ -95,7 +95,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         }
     }
     let weights = Weights::from_tensors(graph, tensors, &prefix.display().to_string())?;
-    Ok(Imported { weights, left_out })
+    Ok(Imported { weights, left_out, other_head })
 }
 
 /// The bundle's keys by the variables' names. An object-based checkpoint tells the names; else the keys are the names.
@@ -157,7 +157,7 @@ mod tests {
         for path in [folder.path().to_owned(), prefix.clone(), index_path(&prefix)] {
             let found = bundle_at(&path).unwrap();
             assert_eq!(found, prefix);
-            let Imported { weights, left_out } =
+            let Imported { weights, left_out, .. } =
                 read_variables(&graph, &found, Head::Kept, &Device::Cpu).unwrap();
             assert_eq!(left_out, ["global_step"]);
             for ((name, a), (_, b)) in weights.iter().zip(newest.iter()) {

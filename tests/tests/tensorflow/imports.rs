@@ -38,7 +38,7 @@ fn what_tensorflow_wrote(python: &Python) -> Result<(), Failed> {
         ("slots", "Momentum"),
     ] {
         let path = folder.path().join(name);
-        let Imported { weights: read, left_out } =
+        let Imported { weights: read, left_out, .. } =
             read_weights(&graph, &path, None, Head::Kept, &Device::Cpu)?;
         let training = extra.is_empty() || left_out.iter().any(|name| name.contains(extra));
         if !training {

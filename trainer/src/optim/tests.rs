@@ -57,7 +57,7 @@ fn check_trajectory(name: &str, kind: OptimizerKind) {
             // A factor that undoes a doubling: clipping must not change what comes of a gradient.
             let doubled = (tensor(&case["gradients"][step]) * 2.0).unwrap();
             let gradients = Gradients::from([("fc.weight".to_owned(), doubled)]);
-            optimizer.step(&mut weights, &gradients, rate, 0.5).unwrap();
+            optimizer.step(&mut weights, &gradients, |_| rate, 0.5).unwrap();
             assert_close(name, step, weights.get("fc.weight"), &case["values"][step]);
         }
         assert_eq!(optimizer.steps(), 5);
@@ -97,7 +97,7 @@ fn the_average_of_the_weights_matches_timm() {
         let mut ema = Ema::new(decay, &graph, weights.clone());
         for (step, parameters) in case["parameters"].as_array().unwrap().iter().enumerate() {
             weights.set("fc.weight", tensor(parameters));
-            ema.update(&weights, step as u64 + 1).unwrap();
+            ema.update(&weights, step as u64 + 1, |_| true).unwrap();
             assert_close("ema", step, ema.weights().get("fc.weight"), &case["values"][step]);
         }
     }
@@ -152,7 +152,8 @@ fn weight_decay_spares_biases_and_batch_normalisation() {
         let before = weights.clone();
         let zeros = |name: &str| (name.to_owned(), before.get(name).zeros_like().unwrap());
         let gradients: Gradients = ["conv.weight", "conv.bias", "bn.weight", "bn.bias"].map(zeros).into();
-        Optimizer::new(kind, &graph, &weights).unwrap().step(&mut weights, &gradients, 0.1, 1.0).unwrap();
+        let mut optimizer = Optimizer::new(kind, &graph, &weights).unwrap();
+        optimizer.step(&mut weights, &gradients, |_| 0.1, 1.0).unwrap();
         let sum = |w: &Weights, name: &str| {
             w.get(name).abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()
         };

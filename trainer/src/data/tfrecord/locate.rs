@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tallow_tensorflow::shards::{self, ShardName, ShardSet};
 
 use super::info::INFO_FILE;
-use super::pattern::{is_pattern, matches};
+use crate::pattern::{is_pattern, matches};
 use crate::data::folder::VALIDATION_NAMES;
 use crate::error::{Error, Result};
 

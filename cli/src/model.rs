@@ -49,7 +49,9 @@ pub fn open_trained(path: &Path) -> Result<Trained> {
 /// The error for a run without a checkpoint.
 pub fn no_checkpoint(run: &Path) -> anyhow::Error {
     let run = run.display();
-    anyhow!("{run} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {run}`")
+    anyhow!(
+        "{run} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {run}`"
+    )
 }
 
 fn open_run(path: &Path) -> Result<Trained> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{Parameter, Role};
-use tallow_builder::{Graph, Weights};
+use tallow_builder::{Graph, Init, Rng, Weights};
 use tallow_models::{Identity, Layout, identify};
 
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ pub(crate) fn adopt(
     let needed = graph.parameters();
     count_no_batches(&needed, &mut tensors, device)?;
     let other_head = match head {
-        Head::New { seed } => replace_head(graph, &mut tensors, &Weights::init(graph, seed, device)?),
+        Head::New { seed } => replace_head(graph, &mut tensors, seed, device)?,
         Head::Kept => None,
     };
     let weights = Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
@@ -87,20 +87,35 @@ fn count_no_batches(
 fn replace_head(
     graph: &Graph,
     tensors: &mut BTreeMap<String, Tensor>,
-    drawn: &Weights,
-) -> Option<usize> {
-    let classifier = graph.classifier()?;
+    seed: u64,
+    device: &Device,
+) -> Result<Option<usize>> {
+    let Some(classifier) = graph.classifier() else { return Ok(None) };
     let layer = graph.layer_parameters(classifier);
     let fits =
         |tensor: &Parameter| tensors.get(&tensor.name).is_none_or(|found| found.dims() == tensor.shape);
     if layer.iter().all(fits) {
-        return None;
+        return Ok(None);
     }
     let had = layer.iter().find_map(|tensor| tensors.get(&tensor.name)?.dims().first().copied());
-    for tensor in layer {
-        tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
+    tensors.extend(new_head(graph, seed, device)?);
+    Ok(had)
+}
+
+/// A classifier drawn as PyTorch draws a linear layer, uniform in ±1/√inputs, whatever the network's own classifier
+/// starts with: torchvision's EfficientNets start in ±1/√classes, which for few classes and features that are learned
+/// already makes logits so large that the first steps destroy the features.
+pub(crate) fn new_head(graph: &Graph, seed: u64, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let mut drawn = BTreeMap::new();
+    for (i, tensor) in graph.parameters().into_iter().enumerate() {
+        if Some(tensor.node) == graph.classifier() {
+            let inputs = graph.node(graph.node(tensor.node).inputs[0]).shape.channels();
+            let init = Init::Uniform { bound: 1.0 / (inputs as f64).sqrt() };
+            let values = init.sample(&tensor.shape, &mut Rng::stream(seed, &[i as u64]));
+            drawn.insert(tensor.name, Tensor::from_vec(values, tensor.shape, device)?);
+        }
     }
-    had
+    Ok(drawn)
 }
 
 /// What to do about weights of another network.

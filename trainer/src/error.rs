@@ -185,7 +185,9 @@ pub enum Error {
         near: String,
     },
     /// Every parameter is frozen.
-    #[error("freeze {patterns} leaves nothing to train: leave out a pattern, such as the one that holds the head")]
+    #[error(
+        "freeze {patterns} leaves nothing to train: leave out a pattern, such as the one that holds the head"
+    )]
     NothingToTrain {
         /// The patterns.
         patterns: String,

@@ -10,6 +10,7 @@ mod bad_settings;
 mod data;
 mod engines;
 mod export;
+mod fine_tuning;
 mod hub;
 mod import;
 mod interruption;

@@ -14,7 +14,7 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 
 use super::checkpoint::latest;
 use super::variables::variables;
-use crate::adopt::Head;
+use crate::adopt::{Head, new_head};
 use crate::error::Result;
 use crate::weights::Imported;
 
@@ -83,11 +83,8 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         };
         return Err(error.into());
     }
-    if let (Head::New { seed }, Some(classifier), true) = (head, replaced, other_head.is_some()) {
-        let drawn = Weights::init(graph, seed, device)?;
-        for tensor in graph.layer_parameters(classifier) {
-            tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
-        }
+    if let (Head::New { seed }, true) = (head, other_head.is_some()) {
+        tensors.extend(new_head(graph, seed, device)?);
     }
     for parameter in graph.parameters() {
         if parameter.role == Role::BatchesTracked {

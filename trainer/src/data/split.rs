@@ -146,7 +146,8 @@ mod tests {
     fn every_class_keeps_its_share_and_no_sample_is_lost_or_doubled() {
         let digits: Arc<dyn Labelled> = Arc::new(Digits::new());
         let all = per_class(&*digits);
-        let splits = stratified_split(digits.clone(), SplitOptions { fraction: 0.2, seed: 3, fold: None }).unwrap();
+        let splits =
+            stratified_split(digits.clone(), SplitOptions { fraction: 0.2, seed: 3, fold: None }).unwrap();
         for (held_out, n) in per_class(&*splits.validation).iter().zip(&all) {
             assert_eq!(*held_out, (*n as f64 * 0.2).round() as usize);
         }
@@ -161,7 +162,8 @@ mod tests {
         let all = per_class(&*digits);
         let mut seen = BTreeSet::new();
         for text in ["1/5", "2/5", "3/5", "4/5", "5/5"] {
-            let options = SplitOptions { fold: Some(text.parse().unwrap()), seed: 3, ..SplitOptions::default() };
+            let options =
+                SplitOptions { fold: Some(text.parse().unwrap()), seed: 3, ..SplitOptions::default() };
             let splits = stratified_split(digits.clone(), options).unwrap();
             for (held_out, n) in per_class(&*splits.validation).iter().zip(&all) {
                 assert!((n / 5..=n.div_ceil(5)).contains(held_out), "{held_out} of {n}");
@@ -179,7 +181,8 @@ mod tests {
     fn the_seed_alone_decides() {
         let split = |seed| {
             let splits =
-                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction: 0.1, seed, fold: None }).unwrap();
+                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction: 0.1, seed, fold: None })
+                    .unwrap();
             origins(&*splits.validation)
         };
         assert_eq!(split(1), split(1));
@@ -192,7 +195,8 @@ mod tests {
         // Two of class 0, one of class 1: indices 0, 10 and 1 in scikit-learn's order.
         let few = Arc::new(Subset::new(digits.clone(), vec![0, 10, 1]));
         for fraction in [0.01, 0.5, 0.99] {
-            let splits = stratified_split(few.clone(), SplitOptions { fraction, seed: 0, fold: None }).unwrap();
+            let splits =
+                stratified_split(few.clone(), SplitOptions { fraction, seed: 0, fold: None }).unwrap();
             assert_eq!(per_class(&*splits.train)[..2], [1, 1]);
             assert_eq!(per_class(&*splits.validation)[..2], [1, 0]);
         }
@@ -203,7 +207,8 @@ mod tests {
     #[test]
     fn a_senseless_fraction_is_an_error() {
         for fraction in [0.0, 1.0, -0.1, f64::NAN] {
-            let split = stratified_split(Arc::new(Digits::new()), SplitOptions { fraction, seed: 0, fold: None });
+            let split =
+                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction, seed: 0, fold: None });
             assert!(matches!(split, Err(Error::Fraction { .. })), "{fraction}");
         }
     }

@@ -66,8 +66,7 @@ impl GradientFlow {
         for parameter in graph.parameters().iter().filter(|parameter| parameter.role == Role::Weight) {
             let layer = &graph.node(parameter.node).name;
             // Frozen layers have no gradient that could vanish.
-            let (Some(activation), Some(gradient)) =
-                (activations.of(layer), gradients.get(&parameter.name))
+            let (Some(activation), Some(gradient)) = (activations.of(layer), gradients.get(&parameter.name))
             else {
                 continue;
             };

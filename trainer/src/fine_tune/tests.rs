@@ -32,9 +32,14 @@ fn a_pattern_freezes_what_it_names_and_the_moments_in_it() {
 
 #[test]
 fn a_module_stands_for_all_that_is_in_it_and_a_parameter_for_itself() {
-    let tuning = tuning("efficientnet_lite0", &freeze(&["features.3", "*.0.bias", "features.4.0.block.0.0.weight"]));
+    let tuning = tuning(
+        "efficientnet_lite0",
+        &freeze(&["features.3", "*.2.0.block.1.1.bias", "features.4.0.block.0.0.weight"]),
+    );
     assert!(!tuning.trains(0, "features.3.0.block.0.0.weight"));
-    assert!(tuning.trains(0, "features.2.0.block.0.0.weight"));
+    assert!(
+        !tuning.trains(0, "features.2.0.block.1.1.bias") && tuning.trains(0, "features.2.0.block.1.1.weight")
+    );
     assert!(!tuning.trains(0, "features.4.0.block.0.0.weight"));
     assert!(tuning.trains(0, "features.4.0.block.1.0.weight"));
 }
@@ -50,7 +55,10 @@ fn frozen_batch_norms_are_still_scaled() {
 fn a_pattern_that_fits_nothing_is_told_what_is_near() {
     let text = |pattern| Tuning::new(&freeze(&[pattern]), &network("resnet18")).unwrap_err().to_string();
     let error = text("layr[1-3]*");
-    assert!(error.contains("freeze `layr[1-3]*` fits no layer") && error.contains("layer1, layer2"), "{error}");
+    assert!(
+        error.contains("freeze `layr[1-3]*` fits no layer") && error.contains("layer1, layer2"),
+        "{error}"
+    );
     let error = text("layer3.2*");
     assert!(error.contains("near are layer3"), "{error}");
     let settings = FineTune {

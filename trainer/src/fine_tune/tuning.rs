@@ -46,7 +46,8 @@ impl Tuning {
             tuning.apply("freeze", pattern, |treatment| treatment.from = None)?;
         }
         for rate in &settings.rates {
-            tuning.apply("fine_tune.rates", &rate.pattern, |treatment| treatment.factor *= rate.multiplier)?;
+            tuning
+                .apply("fine_tune.rates", &rate.pattern, |treatment| treatment.factor *= rate.multiplier)?;
         }
         if tuning.parameters.values().all(|treatment| treatment.from.is_none()) {
             return Err(Error::NothingToTrain { patterns: settings.freeze.join(", ") });
@@ -81,12 +82,7 @@ impl Tuning {
     }
 
     /// Changes the treatment of everything that a pattern names.
-    fn apply(
-        &mut self,
-        setting: &'static str,
-        pattern: &str,
-        change: impl Fn(&mut Treatment),
-    ) -> Result<()> {
+    fn apply(&mut self, setting: &'static str, pattern: &str, change: impl Fn(&mut Treatment)) -> Result<()> {
         let mut found = false;
         for (name, treatment) in &mut self.parameters {
             if with_surroundings(name).any(|name| matches(pattern, name)) {

@@ -163,3 +163,30 @@ fn weight_decay_spares_biases_and_batch_normalisation() {
         }
     }
 }
+
+#[test]
+fn a_parameter_that_was_frozen_at_first_steps_as_if_it_began_then() {
+    let (graph, start) = six_weights();
+    let gradient = Tensor::new(&[[0.3f32, -0.1, 0.7, 2.0, -1.5, 0.01]], &Device::Cpu).unwrap();
+    let gradients = Gradients::from([("fc.weight".to_owned(), gradient)]);
+    let run = |frozen: usize, restore: bool| {
+        let mut weights = start.clone();
+        let mut optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+        for _ in 0..frozen {
+            optimizer.step(&mut weights, &Gradients::new(), |_| 0.1, 1.0).unwrap();
+        }
+        assert_eq!(weights.get("fc.weight").to_string(), start.get("fc.weight").to_string());
+        if restore {
+            let (state, steps) = (optimizer.state().clone(), optimizer.steps());
+            optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+            optimizer.restore(state, steps).unwrap();
+        }
+        for _ in 0..3 {
+            optimizer.step(&mut weights, &gradients, |_| 0.1, 1.0).unwrap();
+        }
+        weights.get("fc.weight").to_vec2::<f32>().unwrap()
+    };
+    let expected = run(0, false);
+    assert_eq!(run(7, false), expected);
+    assert_eq!(run(7, true), expected);
+}

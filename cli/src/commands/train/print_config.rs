@@ -20,7 +20,11 @@ const KEYS: &[(&str, &[Key])] = &[
             ("batch_size", "", "images in a batch"),
             ("accumulate", "", "batches in a step, whose gradient is that of the mean over their images"),
             ("seed", "", "decides everything random"),
-            ("weights", "\"hf:timm/resnet18.a1_in1k\"", "to start from: a run, a SavedModel, a file or of the hub"),
+            (
+                "weights",
+                "\"hf:timm/resnet18.a1_in1k\"",
+                "to start from: a run, a SavedModel, a file or of the hub",
+            ),
             ("label_smoothing", "", "probability taken from the true class and spread over all"),
             ("clip_norm", "1.0", "the largest allowed norm of all gradients together"),
             ("dropout", "0.2", "before the last layer, instead of the network's own"),

@@ -74,9 +74,9 @@ impl Start {
 /// Refuses weights that know that they are of another network.
 fn refuse_other(source: &str, network: &str, said: Option<&str>) -> Result<()> {
     match said {
-        Some(said) if said != network => {
-            Err(usage(format!("{source}: is of {network}, not {said}: leave the network out, or name other weights")))
-        }
+        Some(said) if said != network => Err(usage(format!(
+            "{source}: is of {network}, not {said}: leave the network out, or name other weights"
+        ))),
         _ => Ok(()),
     }
 }

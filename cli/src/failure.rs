@@ -83,7 +83,6 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | Train::SmallImages { .. }
                         | Train::Models(_)
                         | Train::NoSuchLayers { .. }
-                        | Train::NothingToTrain { .. }
                 )
             )
             || cause.is::<Models>()

@@ -184,14 +184,6 @@ pub enum Error {
         /// Names that begin like it.
         near: String,
     },
-    /// Every parameter is frozen.
-    #[error(
-        "freeze {patterns} leaves nothing to train: leave out a pattern, such as the one that holds the head"
-    )]
-    NothingToTrain {
-        /// The patterns.
-        patterns: String,
-    },
     /// The loss or a gradient stopped being a number.
     #[error(
         "the {what} is no longer a finite number in epoch {epoch}, batch {batch}, {place}: lower the learning rate, \

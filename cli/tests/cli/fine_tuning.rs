@@ -136,7 +136,7 @@ fn what_cannot_be_meant_is_one_clear_line() {
     let at = shared();
     let train = |flags: &str| typed(at, &format!("{QUICK} --data data --run never {flags}"));
     train("--freeze layer1*").fails(2, &["freeze `layer1*` fits no layer", "near are", "stage1"]);
-    train("--freeze stage1 --freeze *").fails(2, &["freeze stage1, * leaves nothing to train"]);
+    train("--freeze stage1 --freeze *").fails(2, &["freeze = stage1, *: leaves nothing to train"]);
     train("--layer-decay 0").fails(2, &["layer_decay = 0: choose a number above 0"]);
     train("--accumulate 0").fails(2, &["accumulate = 0: choose at least 1"]);
     train("--fold 6/5").fails(2, &["6/5", "K from 1 to N"]);

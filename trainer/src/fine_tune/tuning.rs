@@ -50,7 +50,8 @@ impl Tuning {
                 .apply("fine_tune.rates", &rate.pattern, |treatment| treatment.factor *= rate.multiplier)?;
         }
         if tuning.parameters.values().all(|treatment| treatment.from.is_none()) {
-            return Err(Error::NothingToTrain { patterns: settings.freeze.join(", ") });
+            let remedy = "leaves nothing to train: leave out a pattern, such as the one that holds the head";
+            return Err(Error::Setting { name: "freeze", value: settings.freeze.join(", "), remedy });
         }
         Ok(tuning)
     }

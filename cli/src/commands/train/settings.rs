@@ -186,7 +186,7 @@ impl Settings {
     }
 
     /// The settings file, or the defaults.
-    fn from_file(&self) -> Result<Config> {
+    fn file(&self) -> Result<Config> {
         let Some(path) = &self.config else { return Ok(Config::default()) };
         Config::read(path).map_err(|error| match error {
             tallow_trainer::Error::Config { .. } => {
@@ -208,7 +208,7 @@ impl Settings {
     /// The settings file, or the defaults, with the flags on top; and the weights to start from, which say what neither
     /// of the two does: the network, and how its images are prepared.
     pub fn resolve(&self, epochs: Option<u64>) -> Result<(Config, Option<Start>)> {
-        let mut config = self.from_file()?;
+        let mut config = self.file()?;
         let model = self.said_model(&config)?;
         config.weights = self.weights.clone().or(config.weights);
         let start = config.weights.as_deref().map(|source| Start::find(source, model.as_deref()));

@@ -83,6 +83,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | Train::Fraction { .. }
                         | Train::SmallImages { .. }
                         | Train::Models(_)
+                        | Train::NoSuchLayers { .. }
                 )
             )
             || cause.is::<Models>()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use tallow_builder::{Graph, Weights};
 use tallow_exporter::tensorflow::SavedModel;
@@ -46,16 +46,20 @@ pub fn open_trained(path: &Path) -> Result<Trained> {
     Ok(Trained { graph: model.graph().clone(), weights, card: model.card().clone(), steps: 0 })
 }
 
+/// The error for a run without a checkpoint.
+pub fn no_checkpoint(run: &Path) -> anyhow::Error {
+    let run = run.display();
+    anyhow!(
+        "{run} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {run}`"
+    )
+}
+
 fn open_run(path: &Path) -> Result<Trained> {
     let run = RunDir::open(path)?;
     let config = run.config()?;
     let graph = run.graph()?;
-    if !Checkpoint::exists(&run.best()) {
-        bail!(
-            "{} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {}`",
-            path.display(),
-            path.display()
-        );
+    if !run.has_checkpoint() {
+        return Err(no_checkpoint(path));
     }
     let (weights, position) = Checkpoint::read_weights(&run.best(), &graph, &Device::Cpu)?;
     let mut card = ModelCard::new(graph.name(), run.labels()?, config.preprocess()?);

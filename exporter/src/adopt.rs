@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{Parameter, Role};
-use tallow_builder::{Graph, Weights};
+use tallow_builder::{Graph, Init, Rng, Weights};
 use tallow_models::{Identity, Layout, identify};
 
 use crate::error::{Error, Result};
@@ -25,24 +25,26 @@ pub enum Head {
     },
 }
 
-/// Tensors as `origin` has them, as the weights of `graph`; all of them have to fit.
+/// Tensors as `origin` has them, as the weights of `graph`; all of them have to fit. With them, the classes of a head
+/// that was drawn anew.
 pub(crate) fn adopt(
     graph: &Graph,
     tensors: BTreeMap<String, Tensor>,
     origin: &str,
     head: Head,
     device: &Device,
-) -> Result<Weights> {
+) -> Result<(Weights, Option<usize>)> {
     let tensors = without_prefixes(tensors);
     let shapes: BTreeMap<String, Vec<usize>> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     let mut tensors = Layout::of(tensors.keys().map(String::as_str)).rename(graph, tensors);
     let needed = graph.parameters();
     count_no_batches(&needed, &mut tensors, device)?;
-    if let Head::New { seed } = head {
-        replace_head(graph, &mut tensors, &Weights::init(graph, seed, device)?);
-    }
-    Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
+    let other_head = match head {
+        Head::New { seed } => replace_head(graph, &mut tensors, seed, device)?,
+        Head::Kept => None,
+    };
+    let weights = Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
         tallow_builder::Error::Weights { differences, .. } => Error::OtherNetwork {
             origin: origin.to_owned(),
             network: graph.name().to_owned(),
@@ -50,7 +52,8 @@ pub(crate) fn adopt(
             advice: advice(graph, identify(&shapes)),
         },
         other => other.into(),
-    })
+    })?;
+    Ok((weights, other_head))
 }
 
 fn without_prefixes(mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
@@ -80,18 +83,39 @@ fn count_no_batches(
     Ok(())
 }
 
-/// Draws the classifier anew if its shape is another one.
-fn replace_head(graph: &Graph, tensors: &mut BTreeMap<String, Tensor>, drawn: &Weights) {
-    let Some(classifier) = graph.classifier() else { return };
+/// Draws the classifier anew if its shape is another one, and gives the classes that it had.
+fn replace_head(
+    graph: &Graph,
+    tensors: &mut BTreeMap<String, Tensor>,
+    seed: u64,
+    device: &Device,
+) -> Result<Option<usize>> {
+    let Some(classifier) = graph.classifier() else { return Ok(None) };
     let layer = graph.layer_parameters(classifier);
     let fits =
         |tensor: &Parameter| tensors.get(&tensor.name).is_none_or(|found| found.dims() == tensor.shape);
     if layer.iter().all(fits) {
-        return;
+        return Ok(None);
     }
-    for tensor in layer {
-        tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
+    let had = layer.iter().find_map(|tensor| tensors.get(&tensor.name)?.dims().first().copied());
+    tensors.extend(new_head(graph, seed, device)?);
+    Ok(had)
+}
+
+/// A classifier drawn as PyTorch draws a linear layer, uniform in ±1/√inputs, whatever the network's own classifier
+/// starts with: torchvision's EfficientNets start in ±1/√classes, which for few classes and features that are learned
+/// already makes logits so large that the first steps destroy the features.
+pub(crate) fn new_head(graph: &Graph, seed: u64, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let mut drawn = BTreeMap::new();
+    for (i, tensor) in graph.parameters().into_iter().enumerate() {
+        if Some(tensor.node) == graph.classifier() {
+            let inputs = graph.node(graph.node(tensor.node).inputs[0]).shape.channels();
+            let init = Init::Uniform { bound: 1.0 / (inputs as f64).sqrt() };
+            let values = init.sample(&tensor.shape, &mut Rng::stream(seed, &[i as u64]));
+            drawn.insert(tensor.name, Tensor::from_vec(values, tensor.shape, device)?);
+        }
     }
+    Ok(drawn)
 }
 
 /// What to do about weights of another network.
@@ -129,7 +153,7 @@ mod tests {
     }
 
     fn adopted(graph: &Graph, tensors: BTreeMap<String, Tensor>, head: Head) -> Result<Weights> {
-        adopt(graph, tensors, "x.pth", head, &Device::Cpu)
+        Ok(adopt(graph, tensors, "x.pth", head, &Device::Cpu)?.0)
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Imported {
     pub left_out: Vec<String>,
     /// The file, or the prefix of the checkpoint's files.
     pub source: PathBuf,
+    /// The classes that the file's classifier has, where it was drawn anew because they are not the network's.
+    pub other_head: Option<usize>,
 }
 
 /// Reads weights, strictly: what is missing, left over or wrongly shaped is an error that lists all of it, and says
@@ -59,8 +61,8 @@ pub fn read_weights(
         Some(Kind::Torch) => read_state_dict(path, key)?,
         _ => read_safetensors(path, device)?,
     };
-    let weights = adopt(graph, tensors, &path.display().to_string(), head, device)?;
-    Ok(Imported { weights, left_out: vec![], source: path.to_owned() })
+    let (weights, other_head) = adopt(graph, tensors, &path.display().to_string(), head, device)?;
+    Ok(Imported { weights, left_out: vec![], source: path.to_owned(), other_head })
 }
 
 /// The error about a directory without a tensor bundle, or with too many.

@@ -35,6 +35,17 @@ pub(crate) enum Spec {
     EfficientNet(EfficientNet),
 }
 
+/// Networks of one design, which are trained alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Convolutions in a row.
+    PlainCnn,
+    /// Residual networks (He et al. 2015).
+    ResNet,
+    /// EfficientNet and its Lite form (Tan & Le 2019).
+    EfficientNet,
+}
+
 /// How the published weights' authors prepare an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pixels {
@@ -148,6 +159,15 @@ impl Architecture {
         let mut table = Table::default();
         table.stages.iter_mut().for_each(|stage| stage.se = Some(spec.squeeze));
         Some(table)
+    }
+
+    /// The family it belongs to.
+    pub fn family(&self) -> Family {
+        match self.spec {
+            Spec::PlainCnn => Family::PlainCnn,
+            Spec::ResNet(_) => Family::ResNet,
+            Spec::EfficientNet(_) => Family::EfficientNet,
+        }
     }
 
     /// How an image becomes an input of `width`×`height` pixels: resize filter, crop, mean and standard deviation of the

@@ -79,7 +79,7 @@ impl Ours {
         let (_, grad) = CrossEntropy { smoothing: 0.0 }.loss_and_gradient(&logits, labels).unwrap();
         let statistics = tape.statistics(&self.network);
         let gradients = tape.backward(&self.network, &grad, |_| true).unwrap();
-        self.optimizer.step(self.network.weights_mut(), &gradients, RATE, 1.0).unwrap();
+        self.optimizer.step(self.network.weights_mut(), &gradients, |_| RATE, 1.0).unwrap();
         self.network.track(&statistics).unwrap();
     }
 }

@@ -171,7 +171,7 @@ fn step(plan: &Plan, batch: &Batch) -> Result<GradientFlow, Box<dyn Error>> {
     let (_, gradient) = CrossEntropy { smoothing: 0.0 }.loss_and_gradient(&logits, &batch.labels)?;
     let gradients = tape.backward(&network, &gradient, |_| true)?;
     let before = network.weights().clone();
-    optimizer.step(network.weights_mut(), &gradients, RATE, 1.0)?;
+    optimizer.step(network.weights_mut(), &gradients, |_| RATE, 1.0)?;
     Ok(GradientFlow::measure(network.graph(), &activations, &gradients, &before, network.weights())?)
 }
 

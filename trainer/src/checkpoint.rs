@@ -141,10 +141,16 @@ impl Checkpoint {
     pub fn read_weights(path: &Path, graph: &Graph, device: &Device) -> Result<(Weights, Position)> {
         let path = &whole(path);
         let position = read_position(path)?;
-        let ema = path.join(EMA);
-        let file = if ema.exists() { ema } else { path.join(WEIGHTS) };
+        let file = Self::weights_file(path);
         let weights = Weights::load(graph, &file, device).map_err(|error| damaged(path, error))?;
         Ok((weights, position))
+    }
+
+    /// The file with the weights that [`Self::read_weights`] reads, for networks that share some of them.
+    pub fn weights_file(path: &Path) -> PathBuf {
+        let path = whole(path);
+        let ema = path.join(EMA);
+        if ema.exists() { ema } else { path.join(WEIGHTS) }
     }
 
     /// The first tensor that holds NaN or an infinity.

@@ -1,6 +1,6 @@
 //! Everything that decides a run, as the TOML file and the flags say it and as the run directory keeps it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
@@ -8,8 +8,10 @@ use tallow_input::{Interpolation, Preprocess};
 use crate::augment::{Augment, Mix};
 use crate::data::{RecordOptions, SplitOptions, title};
 use crate::error::{Error, Result};
+use crate::fine_tune::FineTune;
 use crate::network::NetworkConfig;
 use crate::optim::{Decay, OptimizerKind};
+use crate::recipe::{self, Start};
 use crate::schedule::Schedule;
 use crate::tensorboard::TensorboardConfig;
 
@@ -23,13 +25,15 @@ pub struct Config {
     pub data: String,
     /// Passes over the training set.
     pub epochs: u64,
-    /// Images in a step.
+    /// Images in a batch.
     pub batch_size: usize,
+    /// Batches in a step, whose gradient is that of the mean over all their images.
+    pub accumulate: usize,
     /// Decides initial weights, order, augmentation, dropout and the validation split.
     pub seed: u64,
-    /// Weights to start from instead of random ones: a safetensors file that fits the network exactly.
+    /// Where the weights came from that the run starts with instead of random ones; to go on, it does not need them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<PathBuf>,
+    pub weights: Option<String>,
     /// Probability taken from the true class and spread over all, in [0, 1).
     pub label_smoothing: f64,
     /// The largest allowed norm of all gradients together.
@@ -51,8 +55,11 @@ pub struct Config {
     pub diagnose: bool,
     /// Size of the images and how they get to it.
     pub input: InputConfig,
-    /// The optimiser.
-    pub optimizer: OptimizerKind,
+    /// What of the network is trained, when, and how fast.
+    pub fine_tune: FineTune,
+    /// The optimiser; absent, that of [`recipe`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerKind>,
     /// The learning rate over time.
     pub schedule: Schedule,
     /// The average of the weights that is validated and exported.
@@ -83,6 +90,7 @@ impl Default for Config {
             data: "digits".into(),
             epochs: 30,
             batch_size: 64,
+            accumulate: 1,
             seed: 0,
             weights: None,
             label_smoothing: 0.1,
@@ -94,7 +102,8 @@ impl Default for Config {
             checkpoint_minutes: 10.0,
             diagnose: false,
             input: InputConfig::default(),
-            optimizer: OptimizerKind::default(),
+            fine_tune: FineTune::default(),
+            optimizer: None,
             schedule: Schedule::default(),
             ema: None,
             augment: None,
@@ -148,6 +157,26 @@ impl InputConfig {
             interpolation: self.interpolation.unwrap_or(usual.interpolation),
             crop_fraction: self.crop_fraction.unwrap_or(crop_fraction),
             ..usual
+        }
+    }
+}
+
+impl InputConfig {
+    /// What is not said here is as images were prepared for the weights that a run starts from.
+    pub fn or(self, described: Preprocess) -> Self {
+        let described = Self::from(described);
+        let [size, width, height] = match (self.size, self.width, self.height) {
+            (None, None, None) => [described.size, described.width, described.height],
+            said => said.into(),
+        };
+        Self {
+            size,
+            width,
+            height,
+            mean: self.mean.or(described.mean),
+            std: self.std.or(described.std),
+            interpolation: self.interpolation.or(described.interpolation),
+            crop_fraction: self.crop_fraction.or(described.crop_fraction),
         }
     }
 }
@@ -228,6 +257,9 @@ impl Config {
         if self.epochs == 0 {
             return setting("epochs", &0, "choose at least 1");
         }
+        if self.accumulate == 0 {
+            return setting("accumulate", &0, "choose at least 1");
+        }
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return setting(
                 "label_smoothing",
@@ -262,13 +294,36 @@ impl Config {
             return Err(Error::Fraction { fraction });
         }
         self.tensorboard.validate()?;
-        self.optimizer.validate()?;
-        self.schedule.validate(self.learning_rate())
+        self.fine_tune.validate()?;
+        self.optimizer()?.validate()?;
+        self.schedule.validate(self.learning_rate()?)
     }
 
-    /// The largest learning rate: what was asked for, or what is usual for the optimiser.
-    pub fn learning_rate(&self) -> f64 {
-        self.schedule.learning_rate.unwrap_or_else(|| self.optimizer.usual_rate(self.batch_size))
+    /// Whether the run starts from weights.
+    fn start(&self) -> Start {
+        if self.weights.is_some() { Start::Weights } else { Start::Scratch }
+    }
+
+    /// The optimiser: what was asked for, or that of the [`recipe`] for the network.
+    ///
+    /// # Errors
+    /// Where there is no such network.
+    pub fn optimizer(&self) -> Result<OptimizerKind> {
+        if let Some(optimizer) = self.optimizer {
+            return Ok(optimizer);
+        }
+        Ok(recipe::optimizer(tallow_models::find(&self.model)?.family(), self.start()))
+    }
+
+    /// The largest learning rate: what was asked for, or that of the [`recipe`] for the optimiser.
+    ///
+    /// # Errors
+    /// Where there is no such network.
+    pub fn learning_rate(&self) -> Result<f64> {
+        if let Some(rate) = self.schedule.learning_rate {
+            return Ok(rate);
+        }
+        Ok(recipe::learning_rate(&self.optimizer()?, self.start(), self.batch_size * self.accumulate))
     }
 
     /// What people call the data set.
@@ -282,9 +337,12 @@ impl Config {
     /// Where there is no such network.
     pub fn resolved(self) -> Result<Self> {
         let preprocess = self.preprocess()?;
-        let schedule = Schedule { learning_rate: Some(self.learning_rate()), ..self.schedule };
+        let optimizer = Some(self.optimizer()?);
+        let schedule = Schedule { learning_rate: Some(self.learning_rate()?), ..self.schedule };
         let augment = Some(self.augmentation(&preprocess));
-        Ok(Self { input: InputConfig::from(preprocess), schedule, augment, ..self })
+        let layer_decay = self.fine_tune.layer_decay.unwrap_or_else(|| recipe::layer_decay(self.start()));
+        let fine_tune = FineTune { layer_decay: Some(layer_decay), ..self.fine_tune };
+        Ok(Self { input: InputConfig::from(preprocess), fine_tune, optimizer, schedule, augment, ..self })
     }
 
     /// How images get to the network.

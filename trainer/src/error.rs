@@ -174,6 +174,16 @@ pub enum Error {
         /// What would be right.
         remedy: &'static str,
     },
+    /// A pattern that names no layer or parameter.
+    #[error("{setting} `{pattern}` fits no layer or parameter of the network; near are {near}")]
+    NoSuchLayers {
+        /// The setting that has the pattern.
+        setting: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// Names that begin like it.
+        near: String,
+    },
     /// The loss or a gradient stopped being a number.
     #[error(
         "the {what} is no longer a finite number in epoch {epoch}, batch {batch}, {place}: lower the learning rate, \

@@ -37,7 +37,7 @@ fn write_folder(root: &Path, count: u64, side: u32) {
 }
 
 fn open(root: &Path) -> Splits {
-    folder::open(root, SplitOptions { fraction: 0.25, seed: 0 }).unwrap()
+    folder::open(root, SplitOptions { fraction: 0.25, seed: 0, fold: None }).unwrap()
 }
 
 fn everything() -> Augment {

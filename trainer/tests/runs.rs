@@ -1,6 +1,8 @@
 //! Whole runs: they learn, resume to the bit, stop when asked, and explain what went wrong.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod support;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -9,8 +11,11 @@ use tallow_trainer::checkpoint::Checkpoint;
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::progress::Progress;
+use tallow_trainer::recipe::SGD;
 use tallow_trainer::schedule::{RateDecay, Schedule};
-use tallow_trainer::{Config, Outcome, RunDir, Trainer};
+use tallow_trainer::{Config, RunDir, Trainer};
+
+use support::{contents, finish, train_until};
 
 /// A run of seconds that exercises everything random: augmentation, dropout, order.
 fn config(epochs: u64) -> Config {
@@ -24,35 +29,6 @@ fn config(epochs: u64) -> Config {
         ema: Some(Decay { decay: 0.9, warm_up: true }),
         ..Config::default()
     }
-}
-
-fn finish(trainer: &mut Trainer) -> Outcome {
-    trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap()
-}
-
-/// Every file of a checkpoint; times differ from run to run and are left out.
-fn contents(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let folder = run.join("checkpoints/last");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    let read = |path: &std::path::PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let mut bytes = std::fs::read(path).unwrap();
-        if name == "state.json" {
-            let mut state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-            state["seconds"] = 0.into();
-            bytes = state.to_string().into_bytes();
-        }
-        (name, bytes)
-    };
-    files.iter().map(read).collect()
-}
-
-/// Trains so many batches: with `stop` set, each call ends after one.
-fn train_until(trainer: &mut Trainer, batches: usize) -> Outcome {
-    let stop = AtomicBool::new(true);
-    let outcomes = (0..batches).map(|_| trainer.train(&mut Progress::hidden(), &stop).unwrap());
-    outcomes.last().unwrap()
 }
 
 #[test]
@@ -134,7 +110,7 @@ fn every_optimiser_learns_the_digits() {
         decay: RateDecay::Cosine { floor: 0.0 },
     };
     for (name, optimizer, rate) in [
-        ("sgd", OptimizerKind::default(), 0.1),
+        ("sgd", SGD, 0.1),
         ("adamw", OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 }, 0.003),
         (
             "rmsprop",
@@ -143,7 +119,7 @@ fn every_optimiser_learns_the_digits() {
         ),
     ] {
         let settings = Config {
-            optimizer,
+            optimizer: Some(optimizer),
             schedule: schedule(rate),
             dropout: None,
             ema: None,

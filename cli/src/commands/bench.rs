@@ -185,7 +185,7 @@ fn training(name: &str, args: &Args) -> Result<Vec<Timing>> {
             let (_, gradient) = CrossEntropy { smoothing: 0.0 }.loss_and_gradient(&logits, &labels)?;
             let statistics = tape.statistics(&network);
             let gradients = tape.backward(&network, &gradient, |_| true)?;
-            optimizer.step(network.weights_mut(), &gradients, 1e-3, 1.0).context("optimiser")?;
+            optimizer.step(network.weights_mut(), &gradients, |_| 1e-3, 1.0).context("optimiser")?;
             Ok(network.track(&statistics)?)
         };
         timings.push(measure("candle", n, args.seconds, step)?);

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     existing.check_file(&args.output)?;
     let graph = network(args)?;
-    let Imported { weights, left_out, source } =
+    let Imported { weights, left_out, source, .. } =
         read_weights(&graph, &args.file, args.key.as_deref(), Head::Kept, &Device::Cpu)?;
     weights.save(&args.output)?;
     let parameters = graph.totals().parameters;

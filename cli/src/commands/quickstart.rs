@@ -46,7 +46,7 @@ fn config(seed: u64) -> Config {
         seed,
         label_smoothing: 0.1,
         input: InputConfig { size: Some(16), mean: grey, std: grey, ..InputConfig::default() },
-        optimizer: OptimizerKind::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 },
+        optimizer: Some(OptimizerKind::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 }),
         schedule: Schedule {
             learning_rate: Some(0.1),
             warmup_epochs: 2.0,

@@ -12,6 +12,7 @@ mod cam;
 mod data;
 mod engines;
 mod export;
+mod fine_tuning;
 mod hub;
 mod import;
 mod interruption;

@@ -16,7 +16,7 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 use super::checkpoint::latest;
 use super::saved_model::{VARIABLES, version_at};
 use super::variables::variables;
-use crate::adopt::Head;
+use crate::adopt::{Head, new_head};
 use crate::error::{Error, Result};
 use crate::weights::Imported;
 
@@ -55,7 +55,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
     let mut tensors = BTreeMap::new();
     let mut used = BTreeSet::new();
     let replaced = if head == Head::Kept { None } else { graph.classifier() };
-    let mut new_head = false;
+    let mut other_head = None;
     for variable in variables(graph) {
         let Some(data) = keys.get(&variable.name).map(|key| bundle.read(key)).transpose()?.flatten() else {
             batch_norms_missing &= variable.is_of_batch_norm();
@@ -64,7 +64,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         };
         used.insert(variable.name.clone());
         if data.shape != variable.shape && Some(variable.parameter.node) == replaced {
-            new_head = true;
+            other_head = data.shape.last().copied();
             continue;
         }
         if data.shape != variable.shape {
@@ -105,11 +105,8 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
             None => tallow_builder::Error::Weights { origin, network, differences }.into(),
         });
     }
-    if let (Head::New { seed }, Some(classifier), true) = (head, replaced, new_head) {
-        let drawn = Weights::init(graph, seed, device)?;
-        for tensor in graph.layer_parameters(classifier) {
-            tensors.insert(tensor.name.clone(), drawn.get(&tensor.name).clone());
-        }
+    if let (Head::New { seed }, true) = (head, other_head.is_some()) {
+        tensors.extend(new_head(graph, seed, device)?);
     }
     for parameter in graph.parameters() {
         if parameter.role == Role::BatchesTracked {
@@ -117,7 +114,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         }
     }
     let weights = Weights::from_tensors(graph, tensors, &prefix.display().to_string())?;
-    Ok(Imported { weights, left_out, source: prefix.to_owned() })
+    Ok(Imported { weights, left_out, source: prefix.to_owned(), other_head })
 }
 
 /// The classes that the file's classifier has, if nothing but that differs.

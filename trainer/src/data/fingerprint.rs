@@ -86,7 +86,11 @@ mod tests {
     fn digits(kept: impl Fn(usize) -> bool, seed: u64) -> Splits {
         let all: Arc<dyn Labelled> = Arc::new(Digits::new());
         let indices = (0..all.len()).filter(|&i| kept(i)).collect();
-        stratified_split(Arc::new(Subset::new(all, indices)), SplitOptions { fraction: 0.2, seed }).unwrap()
+        stratified_split(
+            Arc::new(Subset::new(all, indices)),
+            SplitOptions { fraction: 0.2, seed, fold: None },
+        )
+        .unwrap()
     }
 
     #[test]

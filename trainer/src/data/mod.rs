@@ -5,6 +5,7 @@
 
 pub mod digits;
 mod fingerprint;
+mod fold;
 pub mod folder;
 mod format;
 pub mod inspect;
@@ -23,6 +24,7 @@ use tallow_builder::Rng;
 use crate::error::{Error, Result};
 
 pub use fingerprint::Fingerprint;
+pub use fold::Fold;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
 pub use tfrecord::{Known, RecordOptions};

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
 
-use super::{Dataset, Labelled, Sample, Splits, stream};
+use super::{Dataset, Fold, Labelled, Sample, Splits, stream};
 use crate::error::{Error, Result};
 
 /// How to hold out a validation set where the data set has none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SplitOptions {
+    /// One of several equal parts, for cross-validation; it is held out instead of `fraction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
     /// Share of each class that is held out, between 0 and 1.
     pub fraction: f64,
     /// Decides which samples are held out. Keep it when a run is resumed.
@@ -20,7 +23,7 @@ pub struct SplitOptions {
 
 impl Default for SplitOptions {
     fn default() -> Self {
-        Self { fraction: 0.2, seed: 0 }
+        Self { fold: None, fraction: 0.2, seed: 0 }
     }
 }
 
@@ -76,7 +79,8 @@ impl Labelled for Subset {
 /// Splits `source` into training and validation, class by class.
 ///
 /// Of a class with n samples, round(n · fraction) are held out, but at least one and at most n − 1; a class with a
-/// single sample stays in training. The split depends on the seed and on the number of samples in each class.
+/// single sample stays in training. Of N folds, each has n/N of a class's samples, rounded up or down, and over all folds
+/// every sample is held out once. The split depends on the seed and on the number of samples in each class.
 ///
 /// # Errors
 /// [`Error::Fraction`] unless 0 < fraction < 1; [`Error::TooFewToSplit`] if no class has two samples.
@@ -92,7 +96,7 @@ pub fn stratified_split(source: Arc<dyn Labelled>, options: SplitOptions) -> Res
 
 /// The numbers of the samples to train on and of those that are held out, each sorted. See [`stratified_split`].
 pub(crate) fn stratified(labels: &[u32], options: SplitOptions) -> Result<[Vec<usize>; 2]> {
-    let SplitOptions { fraction, seed } = options;
+    let SplitOptions { fold, fraction, seed } = options;
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { fraction });
     }
@@ -102,14 +106,17 @@ pub(crate) fn stratified(labels: &[u32], options: SplitOptions) -> Result<[Vec<u
         by_class[label as usize].push(index);
     }
     let (mut train, mut validation) = (Vec::new(), Vec::new());
+    // Samples dealt out so far: folds go on where the last class ended, so that small classes fill all of them alike.
+    let mut dealt = 0;
     for (class, mut members) in by_class.into_iter().enumerate() {
         Rng::stream(seed, &[stream::SPLIT, class as u64]).shuffle(&mut members);
-        let held_out = match members.len() {
-            0 | 1 => 0,
-            n => ((n as f64 * fraction).round() as usize).clamp(1, n - 1),
-        };
-        train.extend_from_slice(&members[held_out..]);
-        validation.extend_from_slice(&members[..held_out]);
+        let n = members.len();
+        let count = ((n as f64 * fraction).round() as usize).clamp(1, n.max(2) - 1);
+        for (place, sample) in members.into_iter().enumerate() {
+            let held_out = fold.map_or(place < count, |fold| fold.holds(dealt + place));
+            if held_out && n > 1 { validation.push(sample) } else { train.push(sample) }
+        }
+        dealt += n;
     }
     if validation.is_empty() {
         return Err(Error::TooFewToSplit);
@@ -139,7 +146,8 @@ mod tests {
     fn every_class_keeps_its_share_and_no_sample_is_lost_or_doubled() {
         let digits: Arc<dyn Labelled> = Arc::new(Digits::new());
         let all = per_class(&*digits);
-        let splits = stratified_split(digits.clone(), SplitOptions { fraction: 0.2, seed: 3 }).unwrap();
+        let splits =
+            stratified_split(digits.clone(), SplitOptions { fraction: 0.2, seed: 3, fold: None }).unwrap();
         for (held_out, n) in per_class(&*splits.validation).iter().zip(&all) {
             assert_eq!(*held_out, (*n as f64 * 0.2).round() as usize);
         }
@@ -149,10 +157,32 @@ mod tests {
     }
 
     #[test]
+    fn over_all_folds_every_sample_is_held_out_once_and_classes_keep_their_share() {
+        let digits: Arc<dyn Labelled> = Arc::new(Digits::new());
+        let all = per_class(&*digits);
+        let mut seen = BTreeSet::new();
+        for text in ["1/5", "2/5", "3/5", "4/5", "5/5"] {
+            let options =
+                SplitOptions { fold: Some(text.parse().unwrap()), seed: 3, ..SplitOptions::default() };
+            let splits = stratified_split(digits.clone(), options).unwrap();
+            for (held_out, n) in per_class(&*splits.validation).iter().zip(&all) {
+                assert!((n / 5..=n.div_ceil(5)).contains(held_out), "{held_out} of {n}");
+            }
+            assert!((digits.len() / 5..=digits.len().div_ceil(5)).contains(&splits.validation.len()));
+            let validation = origins(&*splits.validation);
+            assert!(origins(&*splits.train).is_disjoint(&validation));
+            assert!(validation.is_disjoint(&seen), "{text}");
+            seen.extend(validation);
+        }
+        assert_eq!(seen.len(), digits.len());
+    }
+
+    #[test]
     fn the_seed_alone_decides() {
         let split = |seed| {
             let splits =
-                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction: 0.1, seed }).unwrap();
+                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction: 0.1, seed, fold: None })
+                    .unwrap();
             origins(&*splits.validation)
         };
         assert_eq!(split(1), split(1));
@@ -165,7 +195,8 @@ mod tests {
         // Two of class 0, one of class 1: indices 0, 10 and 1 in scikit-learn's order.
         let few = Arc::new(Subset::new(digits.clone(), vec![0, 10, 1]));
         for fraction in [0.01, 0.5, 0.99] {
-            let splits = stratified_split(few.clone(), SplitOptions { fraction, seed: 0 }).unwrap();
+            let splits =
+                stratified_split(few.clone(), SplitOptions { fraction, seed: 0, fold: None }).unwrap();
             assert_eq!(per_class(&*splits.train)[..2], [1, 1]);
             assert_eq!(per_class(&*splits.validation)[..2], [1, 0]);
         }
@@ -176,7 +207,8 @@ mod tests {
     #[test]
     fn a_senseless_fraction_is_an_error() {
         for fraction in [0.0, 1.0, -0.1, f64::NAN] {
-            let split = stratified_split(Arc::new(Digits::new()), SplitOptions { fraction, seed: 0 });
+            let split =
+                stratified_split(Arc::new(Digits::new()), SplitOptions { fraction, seed: 0, fold: None });
             assert!(matches!(split, Err(Error::Fraction { .. })), "{fraction}");
         }
     }

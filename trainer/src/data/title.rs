@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::tfrecord::{DatasetInfo, is_pattern};
+use super::tfrecord::DatasetInfo;
+use crate::pattern::is_pattern;
 
 /// The data set's name: that of tensorflow_datasets' own file, else that of its folder, which is above the version's
 /// (`birds/1.0.0`) and above the shards that a pattern or a file names.

@@ -68,10 +68,14 @@ impl GradientFlow {
         let mut layers = vec![];
         for parameter in graph.parameters().iter().filter(|parameter| parameter.role == Role::Weight) {
             let layer = &graph.node(parameter.node).name;
-            let Some(activation) = activations.of(layer) else { continue };
+            // Frozen layers have no gradient that could vanish.
+            let (Some(activation), Some(gradient)) = (activations.of(layer), gradients.get(&parameter.name))
+            else {
+                continue;
+            };
             let weight = before.get(&parameter.name);
             let weight_norm = with_values(weight, norm)?;
-            let gradient_norm = gradients.get(&parameter.name).map_or(Ok(0.0), |g| with_values(g, norm))?;
+            let gradient_norm = with_values(gradient, norm)?;
             let moved = with_values(weight, |old| {
                 with_values(after.get(&parameter.name), |new| distance(old, new))
             })??;

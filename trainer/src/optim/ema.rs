@@ -62,13 +62,14 @@ impl Ema {
         &self.weights
     }
 
-    /// Moves the average after optimiser step number `step`, counted from 1.
+    /// Moves the average after optimiser step number `step`, counted from 1. Tensors that `moves` refuses are frozen,
+    /// and stay in the average as they are: rounding would make them drift.
     ///
     /// # Errors
     /// Where the device has no room.
-    pub fn update(&mut self, weights: &Weights, step: u64) -> Result<()> {
+    pub fn update(&mut self, weights: &Weights, step: u64, moves: impl Fn(&str) -> bool) -> Result<()> {
         let new = (1.0 - self.decay.at(step)) as f32;
-        for (name, role) in &self.names {
+        for (name, role) in self.names.iter().filter(|(name, _)| moves(name)) {
             let current = weights.get(name);
             let moved = match role {
                 Role::BatchesTracked => current.clone(),

@@ -2,6 +2,7 @@
 //!
 //! State is tensors by parameter name, so that a checkpoint can hold it ([`State`]).
 
+mod accumulate;
 mod ema;
 mod rule;
 #[cfg(test)]
@@ -9,12 +10,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_builder::graph::{Graph, Parameter};
 
+pub use accumulate::merged;
 pub use ema::{Decay, Ema};
 
 use crate::error::{Error, Result};
@@ -85,12 +87,6 @@ fn default_decoupled_decay() -> f64 {
     1e-2
 }
 
-impl Default for OptimizerKind {
-    fn default() -> Self {
-        Self::Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 }
-    }
-}
-
 impl OptimizerKind {
     /// Refuses constants that no step can come of.
     ///
@@ -135,17 +131,6 @@ impl OptimizerKind {
                 positive("eps", eps)?;
                 decay(weight_decay)
             }
-        }
-    }
-
-    /// The learning rate that goes with this optimiser where none is named.
-    pub fn usual_rate(&self, batch_size: usize) -> f64 {
-        match self {
-            Self::Sgd { .. } => 0.05,
-            // Tan & Le 2019, section 5.2, as their code scales it: 0.256 for 4096 images.
-            Self::RmsProp { .. } => 0.256 * batch_size as f64 / 4096.0,
-            // Kingma & Ba 2015, algorithm 1.
-            Self::AdamW { .. } => 1e-3,
         }
     }
 
@@ -210,7 +195,8 @@ impl Optimizer {
     /// Where the state is another optimiser's or another network's.
     pub fn restore(&mut self, state: State, steps: u64) -> Result<()> {
         let dims = |state: &State| -> Vec<(String, Vec<usize>)> {
-            state.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
+            let slots = state.iter().filter(|(name, _)| !name.ends_with(&format!("/{MISSED}")));
+            slots.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
         };
         if dims(&state) != dims(&self.state) {
             return Err(Error::OptimizerState);
@@ -220,8 +206,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Moves every parameter that has a gradient by one step of size `rate`. Gradients are multiplied by `factor`
-    /// first, which is how their norm is clipped.
+    /// Moves every parameter that has a gradient by one step of the size that `rate` gives for its name; the others
+    /// stay as they are, penalty or not. Gradients are multiplied by `factor` first, which is how their norm is clipped.
     ///
     /// # Errors
     /// Where a gradient does not fit its parameter.
@@ -229,20 +215,38 @@ impl Optimizer {
         &mut self,
         weights: &mut Weights,
         gradients: &Gradients,
-        rate: f64,
+        rate: impl Fn(&str) -> f64,
         factor: f64,
     ) -> Result<()> {
         self.steps += 1;
         for parameter in &self.parameters {
-            let Some(gradient) = gradients.get(&parameter.name) else { continue };
+            let missed = missed(&self.state, parameter)?;
+            let Some(gradient) = gradients.get(&parameter.name) else {
+                if let OptimizerKind::AdamW { .. } = self.kind {
+                    let missed = Tensor::new(missed as i64 + 1, &Device::Cpu)?;
+                    self.state.insert(slot_name(parameter, MISSED), missed);
+                }
+                continue;
+            };
             let value = weights.get(&parameter.name);
             let gradient = if factor == 1.0 { gradient.clone() } else { (gradient * factor)? };
-            let mut update = Update { state: &mut self.state, parameter, steps: self.steps };
-            let moved = update.apply(self.kind, value, &gradient, rate)?;
+            let steps = self.steps - missed;
+            let mut update = Update { state: &mut self.state, parameter, steps };
+            let moved = update.apply(self.kind, value, &gradient, rate(&parameter.name))?;
             weights.set(&parameter.name, moved);
         }
         Ok(())
     }
+}
+
+/// The slot of the steps that a parameter was frozen in, which only such parameters have, and only where it matters:
+/// AdamW corrects its averages by the number of steps they are over, and those of a parameter that was frozen at first
+/// begin with its own first step, as PyTorch's do.
+const MISSED: &str = "missed";
+
+fn missed(state: &State, parameter: &Parameter) -> Result<u64> {
+    let missed = state.get(&slot_name(parameter, MISSED));
+    Ok(missed.map(Tensor::to_scalar::<i64>).transpose()?.unwrap_or(0) as u64)
 }
 
 fn slot_name(parameter: &Parameter, slot: &str) -> String {
@@ -253,6 +257,7 @@ fn slot_name(parameter: &Parameter, slot: &str) -> String {
 struct Update<'a> {
     state: &'a mut State,
     parameter: &'a Parameter,
+    /// Steps that the parameter has been through, this one included.
     steps: u64,
 }
 

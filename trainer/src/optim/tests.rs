@@ -57,7 +57,7 @@ fn check_trajectory(name: &str, kind: OptimizerKind) {
             // A factor that undoes a doubling: clipping must not change what comes of a gradient.
             let doubled = (tensor(&case["gradients"][step]) * 2.0).unwrap();
             let gradients = Gradients::from([("fc.weight".to_owned(), doubled)]);
-            optimizer.step(&mut weights, &gradients, rate, 0.5).unwrap();
+            optimizer.step(&mut weights, &gradients, |_| rate, 0.5).unwrap();
             assert_close(name, step, weights.get("fc.weight"), &case["values"][step]);
         }
         assert_eq!(optimizer.steps(), 5);
@@ -97,7 +97,7 @@ fn the_average_of_the_weights_matches_timm() {
         let mut ema = Ema::new(decay, &graph, weights.clone());
         for (step, parameters) in case["parameters"].as_array().unwrap().iter().enumerate() {
             weights.set("fc.weight", tensor(parameters));
-            ema.update(&weights, step as u64 + 1).unwrap();
+            ema.update(&weights, step as u64 + 1, |_| true).unwrap();
             assert_close("ema", step, ema.weights().get("fc.weight"), &case["values"][step]);
         }
     }
@@ -152,7 +152,8 @@ fn weight_decay_spares_biases_and_batch_normalisation() {
         let before = weights.clone();
         let zeros = |name: &str| (name.to_owned(), before.get(name).zeros_like().unwrap());
         let gradients: Gradients = ["conv.weight", "conv.bias", "bn.weight", "bn.bias"].map(zeros).into();
-        Optimizer::new(kind, &graph, &weights).unwrap().step(&mut weights, &gradients, 0.1, 1.0).unwrap();
+        let mut optimizer = Optimizer::new(kind, &graph, &weights).unwrap();
+        optimizer.step(&mut weights, &gradients, |_| 0.1, 1.0).unwrap();
         let sum = |w: &Weights, name: &str| {
             w.get(name).abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()
         };
@@ -161,4 +162,31 @@ fn weight_decay_spares_biases_and_batch_normalisation() {
             assert_eq!(sum(&weights, spared), sum(&before, spared), "{spared} with {kind:?}");
         }
     }
+}
+
+#[test]
+fn a_parameter_that_was_frozen_at_first_steps_as_if_it_began_then() {
+    let (graph, start) = six_weights();
+    let gradient = Tensor::new(&[[0.3f32, -0.1, 0.7, 2.0, -1.5, 0.01]], &Device::Cpu).unwrap();
+    let gradients = Gradients::from([("fc.weight".to_owned(), gradient)]);
+    let run = |frozen: usize, restore: bool| {
+        let mut weights = start.clone();
+        let mut optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+        for _ in 0..frozen {
+            optimizer.step(&mut weights, &Gradients::new(), |_| 0.1, 1.0).unwrap();
+        }
+        assert_eq!(weights.get("fc.weight").to_string(), start.get("fc.weight").to_string());
+        if restore {
+            let (state, steps) = (optimizer.state().clone(), optimizer.steps());
+            optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+            optimizer.restore(state, steps).unwrap();
+        }
+        for _ in 0..3 {
+            optimizer.step(&mut weights, &gradients, |_| 0.1, 1.0).unwrap();
+        }
+        weights.get("fc.weight").to_vec2::<f32>().unwrap()
+    };
+    let expected = run(0, false);
+    assert_eq!(run(7, false), expected);
+    assert_eq!(run(7, true), expected);
 }

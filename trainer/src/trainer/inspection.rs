@@ -51,7 +51,7 @@ impl Trainer {
         let Inspection { activations, gradients, before } = &inspection;
         self.recorder.histograms(at, activations, gradients, before)?;
         if self.config.diagnose {
-            self.diagnose(&inspection, step.learning_rate / self.config.learning_rate(), progress)?;
+            self.diagnose(&inspection, step.learning_rate / self.config.learning_rate()?, progress)?;
         }
         Ok(())
     }

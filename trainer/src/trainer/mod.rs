@@ -1,34 +1,35 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `prepare` puts a run together, `resume` goes on with an earlier one, `inspection` writes down what is seen of a step,
-//! `divergence` ends a run whose numbers are no longer finite.
+//! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
+//! is seen of it, `divergence` ends a run whose numbers are no longer finite.
 
 mod divergence;
 mod inspection;
 mod prepare;
 mod resume;
+mod step;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
-use tallow_builder::kernels::CrossEntropy;
-use tallow_builder::{Network, Rng};
+use tallow_builder::Network;
 
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
-use crate::data::{Batch, Loader, Skipped};
+use crate::data::{Loader, Skipped};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate, images};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::fine_tune::Tuning;
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
-use crate::optim::{Ema, Optimizer, global_norm};
+use crate::optim::{Ema, Optimizer};
 use crate::plot;
 use crate::progress::{Pass, Progress};
 use crate::run_dir::RunDir;
-use crate::tensorboard::{CutShort, EpochRecord, Recorder, StepRecord};
-use inspection::Inspection;
+use crate::tensorboard::{CutShort, EpochRecord, Recorder};
+use step::Group;
 
+pub use prepare::NewRun;
 pub use resume::Changes;
 
 /// Time between two drawings of the pictures; drawing takes longer than a small epoch.
@@ -42,6 +43,7 @@ pub struct Trainer {
     config: Config,
     network: Network,
     ema: Option<Ema>,
+    tuning: Tuning,
     optimizer: Optimizer,
     train: Loader,
     validation: Loader,
@@ -149,19 +151,28 @@ impl Trainer {
         self.validate(progress, stop)
     }
 
-    /// The rest of an epoch's training. True if it was interrupted.
+    /// The rest of an epoch's training. True if it was interrupted: between two steps, however many batches they have.
     fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
         self.recorder.begin_epoch();
+        let mut first = batch == 0;
+        let mut group: Option<Group> = None;
         for batch in self.train.epoch(epoch, batch)? {
             let batch = batch?;
-            let first = self.position.batch == 0;
-            let seen = self.step(&batch)?;
-            self.position.batch = batch.index + 1;
+            if let Some(whole) = group.take_if(|group| self.begins_another(group, &batch)) {
+                self.update(whole, std::mem::take(&mut first), progress)?;
+            }
+            let (index, images) = (batch.index, batch.len());
+            let learned = self.learn(batch, group.take())?;
+            self.position.batch = index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();
-            progress.step(batch.len(), self.position.running.loss(), self.position.running.top1());
-            self.record(&batch, first, seen, progress)?;
+            progress.step(images, self.position.running.loss(), self.position.running.top1());
+            if !self.is_last(index) {
+                group = Some(learned);
+                continue;
+            }
+            self.update(learned, std::mem::take(&mut first), progress)?;
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
             }
@@ -169,50 +180,10 @@ impl Trainer {
                 self.save(&self.run.last())?;
             }
         }
+        if let Some(rest) = group {
+            self.update(rest, first, progress)?;
+        }
         Ok(false)
-    }
-
-    /// One step: forward, loss, backward, update. Gives what there is to write down of it.
-    fn step(&mut self, batch: &Batch) -> Result<(StepRecord, Option<Inspection>)> {
-        let mut rng = Rng::stream(self.config.seed, &[STEP_STREAM, self.position.epoch, batch.index as u64]);
-        let rate = self.rate(batch.index);
-        let loss = CrossEntropy { smoothing: self.config.label_smoothing };
-
-        let tape = self.network.record(&images(batch, &Device::Cpu)?, &mut rng)?;
-        let logits = tape.value(self.network.graph().output()).clone();
-        let (mean_loss, gradient) = loss.mixed_loss_and_gradient(&logits, batch.targets())?;
-        if !mean_loss.is_finite() {
-            return Err(self.diverged(batch, &tape)?);
-        }
-        let statistics = tape.statistics(&self.network);
-        let activations = self.activations(&tape)?;
-        let before = activations.is_some().then(|| self.network.weights().clone());
-        let gradients = tape.backward(&self.network, &gradient, |_| true)?;
-        let norm = global_norm(&gradients)?;
-        if !norm.is_finite() {
-            return Err(self.exploded(batch, &gradients)?);
-        }
-        let factor = self.config.clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
-        self.optimizer.step(self.network.weights_mut(), &gradients, rate, factor)?;
-        self.network.track(&statistics)?;
-        self.position.steps = self.optimizer.steps();
-        if let Some(ema) = &mut self.ema {
-            ema.update(self.network.weights(), self.position.steps)?;
-        }
-        self.position.running.update(mean_loss, &logits.flatten_all()?.to_vec1::<f32>()?, &batch.labels);
-        let record =
-            StepRecord { loss: mean_loss, learning_rate: rate, gradient_norm: norm, images: batch.len() };
-        let inspection =
-            activations.zip(before).map(|(seen, before)| Inspection::new(seen, gradients, before));
-        Ok((record, inspection))
-    }
-
-    /// The learning rate of a batch. It follows the batch's place in the run, so that batches without a usable image
-    /// do not delay the schedule.
-    fn rate(&self, batch: usize) -> f64 {
-        let per_epoch = self.train.batches();
-        let step = self.position.epoch * per_epoch as u64 + batch as u64;
-        self.config.schedule.rate(self.config.learning_rate(), step, per_epoch, self.config.epochs)
     }
 
     fn validate(&self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
@@ -241,7 +212,7 @@ impl Trainer {
         let row = Row {
             epoch: epoch + 1,
             step: self.position.steps,
-            learning_rate: self.rate(self.train.batches().saturating_sub(1)),
+            learning_rate: self.rate(self.steps_per_epoch().saturating_sub(1))?,
             train_loss: running.loss(),
             train_top1: running.top1(),
             validation: Some(found.validation),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Device;
-use tallow_builder::{Network, Weights};
+use tallow_builder::{Graph, Network, Weights};
 use tallow_input::Preprocess;
 
 use super::Trainer;
@@ -14,47 +14,81 @@ use crate::checkpoint::Position;
 use crate::config::Config;
 use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Splits, lasting};
 use crate::error::Result;
+use crate::fine_tune::Tuning;
 use crate::metrics::csv::Log;
 use crate::network::build;
 use crate::optim::{Ema, Optimizer};
 use crate::run_dir::RunDir;
 use crate::tensorboard::{Recorder, Setting};
 
-impl Trainer {
-    /// Prepares a new run in `path`: opens the data, builds and initialises the network.
+/// A run that is about to begin: its data is open and its network built. Nothing has been written, and its weights are
+/// for the caller to bring.
+pub struct NewRun {
+    config: Config,
+    preprocess: Preprocess,
+    data: Splits,
+    graph: Graph,
+    tuning: Tuning,
+    loaders: [Loader; 2],
+}
+
+impl NewRun {
+    /// Opens the data and builds the network that `config` asks for.
     ///
     /// # Errors
-    /// For settings that make no sense, data that cannot be used, weights that do not fit, and a folder that holds
-    /// something already.
-    pub fn create(path: &Path, config: Config) -> Result<Self> {
+    /// For settings that make no sense, and data that cannot be used.
+    pub fn prepare(config: Config) -> Result<Self> {
         config.validate()?;
         let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
         // From here on the run is one that can be gone on with from any folder.
         let absolute = |file: PathBuf| std::fs::canonicalize(&file).unwrap_or(file);
-        let weights = config.weights.map(absolute);
         let records = data.label_offset.map(|offset| {
             let asked = config.records.unwrap_or_default();
             RecordOptions { label_offset: Some(offset), labels: asked.labels.map(absolute), ..asked }
         });
+        let weights = config.weights.as_deref().map(lasting);
         let config = Config { data: lasting(&config.data), weights, records, ..config }.resolved()?;
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
-        let device = Device::Cpu;
-        let weights = match &config.weights {
-            Some(file) => Weights::load(&graph, file, &device)?,
-            None => Weights::init(&graph, config.seed, &device)?,
-        };
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
-        let run = RunDir::create(path, &config, &graph, data.train.classes(), &Fingerprint::of(&data))?;
-        let log = Log::create(&run.file("metrics.csv"))?;
+        let tuning = Tuning::new(&config.fine_tune, &graph)?;
+        let loaders = loaders(&config, &preprocess, &data)?;
+        Ok(Self { config, preprocess, data, graph, tuning, loaders })
+    }
+
+    /// The network, which the weights must be for.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Makes the run's directory `path`, and begins with these weights.
+    ///
+    /// # Errors
+    /// For a folder that holds something already, or cannot be written.
+    pub fn begin(self, path: &Path, weights: Weights) -> Result<Trainer> {
+        let Self { config, preprocess, data, graph, tuning, loaders } = self;
         let labels = data.train.classes();
+        let run = RunDir::create(path, &config, &graph, labels, &Fingerprint::of(&data))?;
+        let log = Log::create(&run.file("metrics.csv"))?;
         let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
         let recorder = Recorder::create(&setting)?;
         let position = Position::start(labels.len());
         let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
-        let optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
+        let optimizer = Optimizer::new(config.optimizer()?, &graph, &weights)?;
         let network = Network::new(graph, weights);
-        Ok(Self::assemble(run, config, network, ema, optimizer, [train, validation], position, log, recorder))
+        Ok(Trainer::assemble(run, config, network, ema, tuning, optimizer, loaders, position, log, recorder))
+    }
+}
+
+impl Trainer {
+    /// Begins a new run in `path` with random weights; [`NewRun`] takes others.
+    ///
+    /// # Errors
+    /// As [`NewRun::prepare`] and [`NewRun::begin`].
+    pub fn create(path: &Path, config: Config) -> Result<Self> {
+        let seed = config.seed;
+        let new = NewRun::prepare(config)?;
+        let weights = Weights::init(new.graph(), seed, &Device::Cpu)?;
+        new.begin(path, weights)
     }
 
     #[allow(clippy::too_many_arguments)] // The one place where the parts come together.
@@ -63,6 +97,7 @@ impl Trainer {
         config: Config,
         network: Network,
         ema: Option<Ema>,
+        tuning: Tuning,
         optimizer: Optimizer,
         [train, validation]: [Loader; 2],
         position: Position,
@@ -75,6 +110,7 @@ impl Trainer {
             config,
             network,
             ema,
+            tuning,
             optimizer,
             train,
             validation,

@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{Fingerprint, Known, Splits, lasting};
 use crate::error::{Error, Result};
+use crate::fine_tune::Tuning;
 use crate::metrics::csv::Log;
 use crate::optim::{Ema, Optimizer};
 use crate::run_dir::RunDir;
@@ -78,8 +79,9 @@ impl Trainer {
         if config.ema.is_some() != ema.is_some() {
             return Err(Error::AverageChanged { run: path.to_owned() });
         }
+        let tuning = Tuning::new(&config.fine_tune, &graph)?;
         let ema = config.ema.zip(ema).map(|(decay, ema)| Ema::new(decay, &graph, ema));
-        let mut optimizer = Optimizer::new(config.optimizer, &graph, &weights)?;
+        let mut optimizer = Optimizer::new(config.optimizer()?, &graph, &weights)?;
         optimizer.restore(state, position.steps)?;
         let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
         let changed = config != kept;
@@ -98,6 +100,7 @@ impl Trainer {
             config,
             network,
             ema,
+            tuning,
             optimizer,
             [train, validation],
             position,

@@ -70,8 +70,11 @@ impl Common {
             return Err(usage("say what to train on: --data FOLDER or --data digits"));
         }
         let epochs = self.epochs.or((!self.settings.have_file()).then_some(EPOCHS));
-        let config = self.settings.resolve_for(epochs, MODEL.into())?;
-        self.settings.refuse_idle_share(&config)?;
+        let (config, start) = self.settings.resolve_for(epochs, MODEL)?;
+        if start.is_some() {
+            return Err(usage("--weights fit one network, and a search trains many: leave them out"));
+        }
+        self.settings.refuse_idle_split(&config)?;
         Ok(Basis::open(config)?)
     }
 

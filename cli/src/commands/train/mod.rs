@@ -1,18 +1,22 @@
 //! `tallow train`: settings from a TOML file and flags, a run directory out.
 
 mod augmentation;
+mod fine_tune;
 mod print_config;
 pub mod settings;
+mod start;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use candle_core::Device;
 use serde_json::json;
+use tallow_builder::Weights;
 use tallow_builder::graph::Op;
 use tallow_trainer::data::Skipped;
 use tallow_trainer::progress::Progress;
-use tallow_trainer::{Changes, Config, Outcome, Trainer};
+use tallow_trainer::{Changes, Config, NewRun, Outcome, Trainer};
 
 use crate::failure::{INTERRUPTED, usage};
 use crate::interrupt;
@@ -48,7 +52,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     if args.print_config {
-        let config = args.settings.resolve(args.epochs)?;
+        let (config, _) = args.settings.resolve(args.epochs)?;
         config.validate()?;
         say!("{}", print_config::annotated(config)?.trim_end())?;
         return Ok(ExitCode::SUCCESS);
@@ -68,10 +72,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                     "say what to train on: --data FOLDER (train/<class>/<image>, or TFRecord shards) or --data digits",
                 ));
             }
-            let config = args.settings.resolve(args.epochs)?;
-            args.settings.refuse_idle_share(&config)?;
+            let (config, start) = args.settings.resolve(args.epochs)?;
+            args.settings.refuse_idle_split(&config)?;
             let path = args.run.clone().unwrap_or_else(|| free_run(&config));
-            Trainer::create(&path, config)?
+            let seed = config.seed;
+            let new = NewRun::prepare(config)?;
+            let weights = match start {
+                Some(start) => start.read(new.graph(), seed)?,
+                None => Weights::init(new.graph(), seed, &Device::Cpu)?,
+            };
+            new.begin(&path, weights)?
         }
     };
     describe(&trainer);

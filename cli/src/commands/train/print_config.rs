@@ -17,9 +17,14 @@ const KEYS: &[(&str, &[Key])] = &[
             ("model", "", "a network of the zoo; `tallow summary` lists them"),
             ("data", "", "`digits`, a folder laid out as train/<class>/<image>, or TFRecord shards"),
             ("epochs", "", "passes over the training set"),
-            ("batch_size", "", "images in a step"),
+            ("batch_size", "", "images in a batch"),
+            ("accumulate", "", "batches in a step, whose gradient is that of the mean over their images"),
             ("seed", "", "decides everything random"),
-            ("weights", "\"w.safetensors\"", "weights to start from; they must fit the network exactly"),
+            (
+                "weights",
+                "\"hf:timm/resnet18.a1_in1k\"",
+                "to start from: a run, a SavedModel, a file or of the hub",
+            ),
             ("label_smoothing", "", "probability taken from the true class and spread over all"),
             ("clip_norm", "1.0", "the largest allowed norm of all gradients together"),
             ("dropout", "0.2", "before the last layer, instead of the network's own"),
@@ -40,6 +45,21 @@ const KEYS: &[(&str, &[Key])] = &[
             ("std", "", "standard deviation of R, G, B on a scale of 0 to 1"),
             ("interpolation", "", "resize filter: bilinear, bicubic"),
             ("crop_fraction", "", "part of the resized short side that validation's centre crop keeps"),
+        ],
+    ),
+    (
+        "fine_tune",
+        &[
+            ("freeze", "", "layers or parameters that are never trained, by name or pattern"),
+            ("freeze_batch_norm", "", "every batch normalisation keeps its running moments"),
+            ("layer_decay", "", "what the rate is multiplied by from each stage to the one below it"),
+            ("head_epochs", "", "epochs in which the head alone is trained"),
+            ("unfreeze_every", "", "epochs after which one stage more is trained; 0 for all at once"),
+            (
+                "rates",
+                "[{ multiplier = 0.1, pattern = \"layer1\" }]",
+                "factors on the rate of what a pattern names",
+            ),
         ],
     ),
     (
@@ -153,6 +173,7 @@ const KEYS: &[(&str, &[Key])] = &[
     (
         "split",
         &[
+            ("fold", "\"1/5\"", "the part of several that is held out instead, for cross-validation"),
             ("fraction", "", "share of each class held out where there is no validation folder"),
             ("seed", "", "decides which"),
         ],
@@ -180,7 +201,7 @@ const KEYS: &[(&str, &[Key])] = &[
 /// The settings with every default filled in and every key explained.
 pub fn annotated(config: Config) -> Result<String> {
     let config = config.resolved()?;
-    let values = values(&toml::to_string(&config)?);
+    let values = values(&toml::to_string(&config)?)?;
     let mut text = String::from(
         "# Settings for `tallow train --config FILE`. Flags override them; lines that begin with # are off.\n",
     );
@@ -205,20 +226,21 @@ pub fn annotated(config: Config) -> Result<String> {
     Ok(text)
 }
 
-/// The values of a TOML text with one `key = value` a line, by section and key.
-fn values(text: &str) -> BTreeMap<(String, String), String> {
-    let mut section = String::new();
+/// The values of a TOML text, each on one line, by section and key.
+fn values(text: &str) -> Result<BTreeMap<(String, String), String>> {
     let mut values = BTreeMap::new();
-    // Arrays of tables have no keys of their own: they are written out by whoever knows them.
-    let lines = text.lines().filter(|line| !line.starts_with("[["));
-    for line in lines {
-        if let Some(name) = line.strip_prefix('[') {
-            section = name.trim_end_matches(']').to_owned();
-        } else if let Some((key, value)) = line.split_once(" = ") {
-            values.insert((section.clone(), key.to_owned()), value.to_owned());
+    collect("", &text.parse()?, &mut values);
+    Ok(values)
+}
+
+fn collect(section: &str, table: &toml::Table, values: &mut BTreeMap<(String, String), String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) if section.is_empty() => collect(key, inner, values),
+            toml::Value::Table(inner) => collect(&format!("{section}.{key}"), inner, values),
+            other => drop(values.insert((section.to_owned(), key.clone()), other.to_string())),
         }
     }
-    values
 }
 
 #[cfg(test)]
@@ -229,9 +251,11 @@ mod tests {
         RandomResizedCrop,
     };
     use tallow_trainer::config::InputConfig;
-    use tallow_trainer::data::RecordOptions;
+    use tallow_trainer::data::{RecordOptions, SplitOptions};
+    use tallow_trainer::fine_tune::{FineTune, RateFactor};
     use tallow_trainer::network::NetworkConfig;
     use tallow_trainer::optim::{Decay, OptimizerKind};
+    use tallow_trainer::recipe::SGD;
     use tallow_trainer::schedule::{RateDecay, Schedule};
 
     use super::*;
@@ -260,12 +284,19 @@ mod tests {
             mix: Some(Mix { mixup: 0.2, ..Mix::default() }),
             schedule: Schedule { decay, ..Schedule::default() },
             input,
-            optimizer,
+            optimizer: Some(optimizer),
             network: NetworkConfig {
                 widen: 0.5,
                 deepen: 2.0,
                 ..Table { stages: vec![stage, Stage { se: Some(0.25), ..stage }], ..Table::default() }.into()
             },
+            fine_tune: FineTune {
+                freeze: vec!["stage1".into(), "*.bias".into()],
+                head_epochs: 1,
+                rates: vec![RateFactor { pattern: "stage2.*".into(), multiplier: 0.1 }],
+                ..FineTune::default()
+            },
+            split: SplitOptions { fold: Some("2/5".parse().unwrap()), ..SplitOptions::default() },
             records: Some(RecordOptions {
                 label_offset: Some(0),
                 labels: Some("names.txt".into()),
@@ -283,7 +314,7 @@ mod tests {
         let adamw = OptimizerKind::AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
         let every = RateDecay::Step { every: 2.0, factor: 0.5 };
         for config in [
-            full(OptimizerKind::default(), RateDecay::Cosine { floor: 0.1 }, square.clone()),
+            full(SGD, RateDecay::Cosine { floor: 0.1 }, square.clone()),
             full(rmsprop, every, wide),
             full(adamw, RateDecay::Constant, square),
             Config::default(),

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use tallow_trainer::Config;
-use tallow_trainer::data::has_validation;
+use tallow_trainer::data::{Fold, has_validation};
 use tallow_trainer::optim::{Decay, OptimizerKind};
+use tallow_trainer::recipe;
 use tallow_trainer::schedule::RateDecay;
 
 use super::augmentation::Augmentation;
+use super::fine_tune;
+use super::start::Start;
 use crate::factors::Factors;
 use crate::failure::usage;
 use crate::records;
@@ -27,16 +30,21 @@ pub struct Settings {
     /// synset_labels.txt, TFRecord shards (their folder, or a pattern such as 'dir/train-*'), or `digits`
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// A network of the zoo; `tallow summary` lists them [default: resnet18]
+    /// A network of the zoo; `tallow summary` lists them [default: what the weights say, else resnet18]
     #[arg(long, value_name = "NETWORK")]
     model: Option<String>,
-    /// Weights to start from: a safetensors file that fits the network exactly
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// Images in a step [default: 64]
+    /// Weights to start from, whose head is drawn anew where it has other classes: a run, a SavedModel, hf:OWNER/NAME of
+    /// the Hugging Face hub, a folder with the config.json and model.safetensors of one, or a file of safetensors,
+    /// PyTorch's or TensorFlow's, with --model
+    #[arg(long, value_name = "WEIGHTS")]
+    weights: Option<String>,
+    /// Images in a batch [default: 64]
     #[arg(short, long, value_name = "IMAGES")]
     batch_size: Option<usize>,
-    /// Side of the square images, pixels [default: the network's own]
+    /// Batches in a step, whose gradient is that of the mean over all their images [default: 1]
+    #[arg(long, value_name = "BATCHES")]
+    accumulate: Option<usize>,
+    /// Side of the square images, pixels [default: what the weights say, else the network's own]
     #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"], conflicts_with_all = ["width", "height"])]
     size: Option<u32>,
     /// Columns of the images, pixels
@@ -47,7 +55,8 @@ pub struct Settings {
     height: Option<u32>,
     #[command(flatten)]
     factors: Factors,
-    /// The learning rate after the warm-up [default: sgd 0.05, adamw 0.001, rmsprop 0.004 for 64 images]
+    /// The learning rate after the warm-up [default: adamw 0.001; sgd 0.05, rmsprop 0.004 for 64
+    /// images, and less with --weights]
     #[arg(help_heading = OPTIMISATION, long, value_name = "RATE", visible_alias = "lr")]
     learning_rate: Option<f64>,
     /// Epochs over which the learning rate grows [default: 1]
@@ -56,7 +65,8 @@ pub struct Settings {
     /// How the learning rate falls [default: cosine]
     #[arg(help_heading = OPTIMISATION, long, value_enum)]
     schedule: Option<Schedule>,
-    /// The optimiser, with its usual constants [default: sgd]
+    /// The optimiser, with its usual constants [default: adamw with --weights, else rmsprop for EfficientNets and sgd for
+    /// the others]
     #[arg(help_heading = OPTIMISATION, long, value_enum)]
     optimizer: Option<Optimizer>,
     /// Share of the last step that is kept, of sgd and rmsprop [default: 0.9]
@@ -94,6 +104,9 @@ pub struct Settings {
     /// Share of each class to hold out where the data has no validation folder [default: 0.2]
     #[arg(long, value_name = "SHARE")]
     validation_share: Option<f64>,
+    /// Hold out the K-th of N equal parts instead, stratified, for cross-validation: K/N, such as 1/5
+    #[arg(long, value_name = "K/N", conflicts_with = "validation_share")]
+    fold: Option<Fold>,
     /// Decides everything random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
@@ -103,6 +116,8 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    fine_tune: fine_tune::Args,
     #[command(flatten)]
     records: records::Args,
 }
@@ -148,39 +163,60 @@ impl Settings {
         self.config.is_some()
     }
 
-    /// Refuses a share to hold out of data that has its own validation part.
-    pub fn refuse_idle_share(&self, config: &Config) -> Result<()> {
-        if let Some(share) = self.validation_share.filter(|share| *share > 0.0 && *share < 1.0)
+    /// Refuses to hold out a part of data that has its own validation part.
+    pub fn refuse_idle_split(&self, config: &Config) -> Result<()> {
+        let share = self.validation_share.filter(|share| *share > 0.0 && *share < 1.0);
+        let share = share.map(|share| format!("--validation-share {share}"));
+        let idle = config.split.fold.map(|fold| format!("--fold {fold}")).or(share);
+        if let Some(idle) = idle
             && has_validation(&config.data)?
         {
             return Err(usage(format!(
-                "--validation-share {share} has no effect, {} has validation images of its own: leave it out",
+                "{idle} has no effect, {} has validation images of its own: leave it out",
                 config.data
             )));
         }
         Ok(())
     }
 
-    /// The settings file, or the defaults, with the flags on top.
-    pub fn resolve(&self, epochs: Option<u64>) -> Result<Config> {
-        self.resolve_for(epochs, Config::default().model)
+    /// The settings file, or the defaults with the network `usual`.
+    fn file(&self, usual: &str) -> Result<Config> {
+        let Some(path) = &self.config else { return Ok(Config { model: usual.into(), ..Config::default() }) };
+        Config::read(path).map_err(|error| match error {
+            tallow_trainer::Error::Config { .. } => {
+                usage(format!("{error}; `tallow train --print-config` shows what may stand there"))
+            }
+            other => other.into(),
+        })
     }
 
-    /// As [`Self::resolve`]; `model` where neither flags nor the file name one.
-    pub fn resolve_for(&self, epochs: Option<u64>, model: String) -> Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path).map_err(|error| match error {
-                tallow_trainer::Error::Config { .. } => {
-                    usage(format!("{error}; `tallow train --print-config` shows what may stand there"))
-                }
-                other => other.into(),
-            })?,
-            None => Config { model, ..Config::default() },
+    /// The network that is said, by a flag or in the settings file.
+    fn said_model(&self, config: &Config) -> Result<Option<String>> {
+        let Some(path) = self.config.as_ref().filter(|_| self.model.is_none()) else {
+            return Ok(self.model.clone());
         };
+        let written: toml::Table = std::fs::read_to_string(path)?.parse()?;
+        Ok(written.contains_key("model").then(|| config.model.clone()))
+    }
+
+    /// The settings file, or the defaults, with the flags on top; and the weights to start from, which say what neither
+    /// of the two does: the network, and how its images are prepared.
+    pub fn resolve(&self, epochs: Option<u64>) -> Result<(Config, Option<Start>)> {
+        self.resolve_for(epochs, &Config::default().model)
+    }
+
+    /// As [`Self::resolve`]; `usual` is the network where nothing names one.
+    pub fn resolve_for(&self, epochs: Option<u64>, usual: &str) -> Result<(Config, Option<Start>)> {
+        let mut config = self.file(usual)?;
+        let model = self.said_model(&config)?;
+        config.weights = self.weights.clone().or(config.weights);
+        let start = config.weights.as_deref().map(|source| Start::find(source, model.as_deref()));
+        let start = start.transpose()?;
+        take(&mut config.model, &start.as_ref().map(|start| start.network.clone()).or(model));
         take(&mut config.data, &self.data()?);
-        take(&mut config.model, &self.model);
         take(&mut config.epochs, &epochs);
         take(&mut config.batch_size, &self.batch_size);
+        take(&mut config.accumulate, &self.accumulate);
         take(&mut config.seed, &self.seed);
         take(&mut config.split.seed, &self.seed);
         take(&mut config.workers, &self.workers);
@@ -189,7 +225,8 @@ impl Settings {
         take(&mut config.split.fraction, &self.validation_share);
         take(&mut config.network.widen, &self.factors.widen);
         take(&mut config.network.deepen, &self.factors.deepen);
-        config.weights = self.weights.clone().or(config.weights);
+        config.split.fold = self.fold.or(config.split.fold);
+        self.fine_tune.apply(&mut config.fine_tune);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
         config.dropout = self.dropout.or(config.dropout);
         config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
@@ -205,11 +242,14 @@ impl Settings {
         }
         config.input.width = self.width.or(config.input.width);
         config.input.height = self.height.or(config.input.height);
+        if let Some(described) = start.as_ref().and_then(|start| start.preprocess) {
+            config.input = config.input.or(described);
+        }
         self.set_schedule(&mut config);
         self.set_optimizer(&mut config)?;
         config.schedule.learning_rate = self.learning_rate.or(config.schedule.learning_rate);
         self.augmentation.apply(&mut config)?;
-        Ok(config)
+        Ok((config, start))
     }
 
     fn set_schedule(&self, config: &mut Config) {
@@ -225,19 +265,14 @@ impl Settings {
     }
 
     fn set_optimizer(&self, config: &mut Config) -> Result<()> {
-        if let Some(optimizer) = self.optimizer {
-            config.optimizer = match optimizer {
-                Optimizer::Sgd => OptimizerKind::default(),
-                Optimizer::Rmsprop => {
-                    OptimizerKind::RmsProp { decay: 0.9, momentum: 0.9, eps: 1e-3, weight_decay: 1e-5 }
-                }
-                Optimizer::Adamw => {
-                    OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
-                }
-            };
-        }
+        let mut optimizer = match self.optimizer {
+            Some(Optimizer::Sgd) => recipe::SGD,
+            Some(Optimizer::Rmsprop) => recipe::RMSPROP,
+            Some(Optimizer::Adamw) => recipe::ADAMW,
+            None => config.optimizer()?,
+        };
         if let Some(share) = self.momentum {
-            match &mut config.optimizer {
+            match &mut optimizer {
                 OptimizerKind::Sgd { momentum, nesterov, .. } => {
                     *momentum = share;
                     *nesterov &= share > 0.0;
@@ -251,12 +286,13 @@ impl Settings {
             }
         }
         if let Some(decay) = self.weight_decay {
-            match &mut config.optimizer {
+            match &mut optimizer {
                 OptimizerKind::Sgd { weight_decay, .. }
                 | OptimizerKind::RmsProp { weight_decay, .. }
                 | OptimizerKind::AdamW { weight_decay, .. } => *weight_decay = decay,
             }
         }
+        config.optimizer = Some(optimizer);
         Ok(())
     }
 }

@@ -68,7 +68,7 @@ fn without_a_validation_folder_some_of_each_class_is_held_out() {
         let files: Vec<String> =
             (0..10).flat_map(|i| ["a", "b"].map(|c| format!("{prefix}{c}/{i}.png"))).collect();
         let root = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
-        let splits = open(root.path(), SplitOptions { fraction: 0.3, seed: 1 }).unwrap();
+        let splits = open(root.path(), SplitOptions { fraction: 0.3, seed: 1, fold: None }).unwrap();
         assert_eq!((splits.train.len(), splits.validation.len()), (14, 6));
     }
 }

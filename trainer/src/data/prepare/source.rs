@@ -38,7 +38,7 @@ impl Source {
                 return Err(Error::Setting { name: "validation-share", value: fraction.to_string(), remedy });
             }
             let labels: Vec<u32> = source.train.iter().map(|&(_, label)| label).collect();
-            let parts = stratified(&labels, SplitOptions { fraction, seed })?;
+            let parts = stratified(&labels, SplitOptions { fraction, seed, fold: None })?;
             [source.train, source.validation] =
                 parts.map(|part| part.into_iter().map(|i| source.train[i].clone()).collect());
         }

@@ -9,7 +9,6 @@ mod locate;
 mod meaning;
 mod options;
 mod order;
-mod pattern;
 #[cfg(test)]
 mod tests;
 pub mod verify;
@@ -22,7 +21,7 @@ use tallow_builder::Rng;
 use tallow_input::InputError;
 use tallow_tensorflow::example::Example;
 
-use super::{Dataset, Sample, SplitOptions, Splits, stream};
+use super::{Dataset, Fold, Sample, SplitOptions, Splits, stream};
 use crate::error::{Error, Result};
 
 pub use fields::Fields;
@@ -32,7 +31,6 @@ pub use locate::{Located, Parts, locate};
 pub use meaning::{Known, LABELS_FILE, Meaning};
 pub use options::RecordOptions;
 pub use order::{Mixing, mixed};
-pub(crate) use pattern::is_pattern;
 
 thread_local! {
     /// A record's bytes; large buffers are costly to get from the system anew for each record.
@@ -170,18 +168,19 @@ pub fn open_validation(
 /// Parts the records into training and validation. Labels are not read for it, so classes keep their shares only
 /// about.
 fn hold_out(index: Index, split: SplitOptions) -> Result<[Index; 2]> {
-    let SplitOptions { fraction, seed } = split;
+    let SplitOptions { fold, fraction, seed } = split;
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { fraction });
     }
     let records = index.len();
-    if records < 2 {
+    if records < fold.map_or(2, Fold::folds) {
         return Err(Error::TooFewToSplit);
     }
     let mut order: Vec<usize> = (0..records).collect();
     Rng::stream(seed, &[stream::SPLIT]).shuffle(&mut order);
     let count = ((records as f64 * fraction).round() as usize).clamp(1, records - 1);
     let mut held_out = vec![false; records];
-    order[..count].iter().for_each(|&record| held_out[record] = true);
+    let in_validation = |place: usize| fold.map_or(place < count, |fold| fold.holds(place));
+    order.iter().enumerate().for_each(|(place, &record)| held_out[record] = in_validation(place));
     Ok(index.partition(|record| !held_out[record]))
 }

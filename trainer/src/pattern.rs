@@ -1,4 +1,4 @@
-//! File names by pattern, for shells that leave `'dir/train-*'` as it is and for quoted arguments.
+//! Names by pattern, as shells have them: of files, where a shell leaves `'dir/train-*'` as it is, and of layers.
 
 /// Whether `text` has anything that stands for other characters.
 pub fn is_pattern(text: &str) -> bool {

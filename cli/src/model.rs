@@ -52,8 +52,9 @@ fn open_run(path: &Path) -> Result<Trained> {
     let graph = run.graph()?;
     if !Checkpoint::exists(&run.best()) {
         bail!(
-            "{} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {}`",
+            "{} has no checkpoint: it stopped before its first; start it anew with `tallow train --config {} --run {}`",
             path.display(),
+            path.join("config.toml").display(),
             path.display()
         );
     }

@@ -48,9 +48,11 @@ pub fn open_trained(path: &Path) -> Result<Trained> {
 
 /// The error for a run without a checkpoint.
 pub fn no_checkpoint(run: &Path) -> anyhow::Error {
-    let run = run.display();
+    let config = run.join("config.toml");
+    let (run, config) = (run.display(), config.display());
     anyhow!(
-        "{run} has no checkpoint: it stopped before its first; start it anew with `tallow train --run {run}`"
+        "{run} has no checkpoint: it stopped before its first; start it anew with `tallow train --config {config} --run \
+         {run}`"
     )
 }
 

@@ -241,7 +241,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A run without a checkpoint.
-    #[error("{} has no checkpoint: it stopped before its first; start it anew with --run {}", .path.display(), .path.display())]
+    #[error("{} has no checkpoint: it stopped before its first; start it anew with `tallow train --config {} --run {}`", .path.display(), .path.join("config.toml").display(), .path.display())]
     NoCheckpoint {
         /// The run.
         path: PathBuf,

@@ -106,7 +106,8 @@ fn every_schema_is_verified_inspected_and_unpacked() {
     ] {
         typed(at, &format!("data prepare data {schema} --schema {schema}")).ok();
         assert!(at.join(schema).join(shard).is_file());
-        let verified = typed(at, &format!("data verify {schema} --pixels")).ok();
+        // What is named twice is one set.
+        let verified = typed(at, &format!("data verify {schema} {schema}/ --pixels")).ok();
         assert!(
             verified.contains("2 files, 33 sound records") && verified.contains("all is sound"),
             "{verified}"
@@ -282,4 +283,9 @@ fn flags_that_would_be_ignored_in_making_shards_are_refused() {
     refused("data --validation-share 0.2", &["validation-share = 0.2", "validation images already"]);
     refused("data/train --validation-shards 2", &["validation-shards = 2", "no validation images"]);
     typed(at, "data prepare data/train shards --validation-share 0.2 --validation-shards 2").ok();
+    let many = typed(at, "data prepare data/train other --validation-share 0.2 --validation-shards 99");
+    assert!(
+        many.code == Some(0) && many.err.contains("instead of 99: there are no more images"),
+        "{many:#?}"
+    );
 }

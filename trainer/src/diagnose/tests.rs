@@ -60,7 +60,11 @@ fn verdicts_on_the_size_of_steps() {
         "{absurd}"
     );
     assert!(absurd.contains("a lower learning rate"), "{absurd}");
-    assert_eq!(words(updates([1e-3, f64::INFINITY, 1e-3])), "not finite, steps too large");
+    let infinite = updates([1e-3, f64::INFINITY, 1e-3]);
+    let text = infinite.verdict().to_string();
+    assert!(text.starts_with("no longer finite: the step of layer `conv1` is infinite"), "{text}");
+    assert!(!text.contains("initialisation"), "{text}");
+    assert_eq!(words(infinite), "not finite, steps too large");
     assert_eq!(words(updates([1e-9; 4])), "steps too small");
     // The first step of a warm-up of 10,000.
     assert_eq!(words(GradientFlow { rate_share: 1e-4, ..updates([1e-7; 4]) }), "healthy");

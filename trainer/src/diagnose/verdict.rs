@@ -57,6 +57,8 @@ pub enum Finding {
     NotFinite {
         /// The first layer with one.
         layer: String,
+        /// Whether it is the update alone: the rate is too high for a gradient that is sound.
+        update: bool,
     },
     /// Layers most of whose units give 0 for every image.
     Dead {
@@ -82,14 +84,14 @@ impl Verdict {
     pub(super) fn of(flow: &GradientFlow) -> Self {
         let layers = &flow.layers;
         let mut findings = vec![];
-        let finite = |layer: &LayerFlow| {
+        let sound = |layer: &LayerFlow| {
             layer.gradient_norm.is_finite()
                 && layer.weight_norm.is_finite()
-                && layer.update_ratio.is_finite()
                 && layer.activation.variance.is_finite()
         };
-        if let Some(layer) = layers.iter().find(|layer| !finite(layer)) {
-            findings.push(Finding::NotFinite { layer: layer.layer.clone() });
+        let broken = layers.iter().find(|layer| !sound(layer));
+        if let Some(layer) = broken.or(layers.iter().find(|layer| !layer.update_ratio.is_finite())) {
+            findings.push(Finding::NotFinite { layer: layer.layer.clone(), update: broken.is_none() });
         }
         let relative: Vec<f64> = layers.iter().map(LayerFlow::relative_gradient).collect();
         let end = (relative.len() / 4).max(1).min(relative.len());
@@ -170,7 +172,11 @@ impl Verdict {
                  is learned. What helps: a higher learning rate, --clip-norm higher or left out.",
                 number(self.update)
             ),
-            Finding::NotFinite { layer } => format!(
+            Finding::NotFinite { layer, update: true } => format!(
+                "no longer finite: the step of layer `{layer}` is infinite, though its gradient is not. What helps: a \
+                 lower learning rate."
+            ),
+            Finding::NotFinite { layer, update: false } => format!(
                 "no longer finite: layer `{layer}` has an infinity or NaN. What helps: a lower learning rate, a smaller \
                  initialisation, --clip-norm 1."
             ),

@@ -47,18 +47,23 @@ pub(super) fn summary(config: &Config, seconds: f64) -> Vec<SummaryValue> {
     vec![experiment(&values, &metrics()), session_start(&values, seconds)]
 }
 
-/// Puts the settings that a run goes on with in the place of those it started with: of several in a run's files
-/// TensorBoard shows the first. The event files of `folder` must be sound.
+/// Whether the event files of `folder`, which must be sound, have the settings of a run. Where those have `changed`,
+/// the ones that it goes on with are put in their place: of several in a run's files TensorBoard shows the first.
 ///
 /// # Errors
 /// Where a file cannot be read or written.
-pub(super) fn update(folder: &Path, config: &Config) -> Result<()> {
+pub(super) fn keep(folder: &Path, config: &Config, changed: bool) -> Result<bool> {
+    let mut found = false;
     for path in event_files(folder)? {
         let mut events = EventReader::open(&path)?.collect::<Result<Vec<_>>>()?;
         let starts = |summary: &Summary| summary.value.iter().any(|value| value.tag == SESSION_START);
         let Some(start) = events.iter_mut().find(|event| event.summary.as_ref().is_some_and(starts)) else {
             continue;
         };
+        found = true;
+        if !changed {
+            continue;
+        }
         start.summary = Some(Summary { value: summary(config, start.wall_time) });
         // Not a name that TensorBoard reads.
         let new = folder.join("hparams.new");
@@ -68,7 +73,7 @@ pub(super) fn update(folder: &Path, config: &Config) -> Result<()> {
         writer.flush()?;
         std::fs::rename(&new, &path).map_err(Error::io(&path))?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The scalars that tell how good a run is: the best validation so far, which is what is exported. They are the run's

@@ -128,8 +128,11 @@ impl Recorder {
             purge(&run.file("validation"), position.steps, of_validation).map_err(events)?,
         ];
         let mut files = Files::create(run)?;
+        if !hparams::keep(run.path(), config, changed).map_err(events)? {
+            // Lost with their file; without them TensorBoard's table does not have the run.
+            files.run.summary(0, hparams::summary(config, now())).map_err(events)?;
+        }
         if changed {
-            hparams::update(run.path(), config).map_err(events)?;
             files.train.summary(position.steps, vec![settings(config)]).map_err(events)?;
         }
         for file in files.all() {
@@ -288,10 +291,10 @@ impl Recorder {
         self.flush()
     }
 
-    /// The run has done all its epochs.
-    pub fn finish(&mut self, step: u64) -> Result<()> {
+    /// The run has done all its epochs, or stopped at an error.
+    pub fn finish(&mut self, step: u64, status: Status) -> Result<()> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        files.run.summary(step, vec![session_end(Status::Success, now())]).map_err(events)?;
+        files.run.summary(step, vec![session_end(status, now())]).map_err(events)?;
         self.flush()
     }
 

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use tallow_tensorflow::event::hparams::{SESSION_END, SESSION_START};
+use tallow_tensorflow::event::hparams::{SESSION_END, SESSION_START, Status};
 use tallow_tensorflow::event::{Event, EventReader, SessionStatus, is_event_file};
 
 use super::TensorboardConfig;
 use crate::config::InputConfig;
 use crate::progress::Progress;
+use crate::schedule::Schedule;
 use crate::{Config, Trainer};
 
 /// A run of seconds; every step and every epoch is recorded.
@@ -224,6 +225,34 @@ fn curves_overlay_and_every_kind_is_there() {
         "best/epoch",
     ];
     assert_eq!(tags(""), [&own[..], &["_hparams_/session_end_info"]].concat());
+}
+
+#[test]
+fn a_run_that_ends_with_an_error_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let schedule = Schedule { learning_rate: Some(1e38), warmup_epochs: 0.0, ..Schedule::default() };
+    let mut trainer = Trainer::create(&run, Config { schedule, ..config(2) }).unwrap();
+    trainer.train(&mut Progress::hidden(), &AtomicBool::new(false)).unwrap_err();
+    let mut values =
+        events(&run).into_iter().flat_map(|event| event.summary).flat_map(|summary| summary.value);
+    let end = values.find(|value| value.tag == SESSION_END).unwrap();
+    let content = end.metadata.unwrap().plugin_data.unwrap().content;
+    // The status is the first field of the only message in it.
+    assert_eq!(content[2..4], [8, Status::Failure as u8]);
+}
+
+#[test]
+fn lost_hyperparameters_are_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(&mut Trainer::create(&run, config(2)).unwrap(), true);
+    std::fs::remove_file(first_file(&run)).unwrap();
+    for _ in 0..2 {
+        Trainer::resume(&run, None).unwrap();
+        let starts = values(&run).iter().filter(|value| value.0 == SESSION_START).count();
+        assert_eq!(starts, 1);
+    }
 }
 
 /// Linux has a device on which every write finds the disk full.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tallow_builder::Network;
+use tallow_tensorflow::event::hparams::Status;
 
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
@@ -112,8 +113,11 @@ impl Trainer {
     /// Where the loss stops being a number, no image can be used, or a file cannot be written.
     pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
         let outcome = self.train_epochs(progress, stop);
-        if let Err(Error::Events { .. }) = outcome {
-            self.write_checkpoint(&self.run.last())?;
+        match &outcome {
+            Ok(_) => {}
+            Err(Error::Events { .. }) => self.write_checkpoint(&self.run.last())?,
+            // The error that ends the run is the one to report, whether or not TensorBoard hears of it.
+            Err(_) => drop(self.recorder.finish(self.position.steps, Status::Failure)),
         }
         outcome
     }
@@ -131,7 +135,7 @@ impl Trainer {
                 break;
             }
         }
-        self.recorder.finish(self.position.steps)?;
+        self.recorder.finish(self.position.steps, Status::Success)?;
         self.draw(true)?;
         Ok(self.outcome(!self.is_done()))
     }

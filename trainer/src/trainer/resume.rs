@@ -57,6 +57,11 @@ impl Trainer {
         let data = Splits::open(&config.data, config.split, config.records.as_ref(), Some(known)).map_err(
             |error| match error {
                 Error::NoSuchFolder { path: data } => Error::DataGone { data, run: path.to_owned() },
+                // What the run keeps of its labels fits no folder of images.
+                Error::Setting { name: "label_offset" | "labels", .. } => {
+                    let differences = "it holds no TFRecord shards, which the run is trained on".into();
+                    Error::DataChanged { data: config.data.clone(), run: path.to_owned(), differences }
+                }
                 other => other,
             },
         )?;

@@ -12,7 +12,7 @@ use super::{classes, say_skipped, size};
 use crate::commands::train::skipped_json;
 use crate::failure::INTERRUPTED;
 use crate::interrupt;
-use crate::output::{count, json, say, thousands};
+use crate::output::{count, json, note, say, thousands};
 
 const SHARDS: &str = "Shards";
 const IMAGENET: &str = "ImageNet's own files, for --schema inception";
@@ -75,6 +75,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let stop = interrupt::listen("stopping; finished shards are kept")?;
     let prepared = prepare(&args.source, &args.out, &options, Show::Stderr, stop)?;
+    for part in &prepared.parts {
+        let asked = if part.name == "train" { args.train_shards } else { args.validation_shards };
+        if let Some(asked) = asked.filter(|&asked| asked != part.shards) {
+            note!(
+                "note: {} of {} instead of {asked}: there are no more images",
+                count(part.shards, "shard"),
+                part.name
+            );
+        }
+    }
     if args.json {
         report_json(args, &prepared)?;
     } else {

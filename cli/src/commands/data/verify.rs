@@ -1,5 +1,6 @@
 //! `tallow data verify`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,7 +32,12 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let options = args.records.apply(None).unwrap_or_default();
     options.validate()?;
-    let located = args.shards.iter().map(|source| shards(source)).collect::<Result<Vec<_>>>()?;
+    // What is named twice is one set of shards.
+    let mut named = HashSet::new();
+    let sources = args.shards.iter().filter(|source| {
+        named.insert(std::fs::canonicalize(source).unwrap_or_else(|_| PathBuf::clone(source)))
+    });
+    let located = sources.map(|source| shards(source)).collect::<Result<Vec<_>>>()?;
     let stop = interrupt::listen("stopping")?;
     let mut all = Verified::default();
     for located in &located {

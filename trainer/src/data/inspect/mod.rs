@@ -17,7 +17,7 @@ use super::digits::Digits;
 use super::folder::{EmptyClasses, ImageFolder};
 use super::loader::lock;
 use super::prepare::Source;
-use super::tfrecord::{Index, Meaning, RecordOptions, Records, locate};
+use super::tfrecord::{Index, Meaning, RecordOptions, Records, Written, locate};
 use super::{Dataset, Skipped, refuse_record_options};
 use crate::error::{Error, Result};
 use crate::plot::{SheetRow, THUMBNAIL};
@@ -95,7 +95,8 @@ fn parts(source: &str, records: Option<&RecordOptions>) -> Result<Vec<Part>> {
         return Ok(parts.collect());
     };
     let options = records.cloned().unwrap_or_default();
-    let indices = located.sets.iter().map(|set| Index::scan(set.files.clone()));
+    let written = Written::find(&located)?;
+    let indices = located.sets.iter().map(|set| written.scan(set.files.clone()));
     let indices: Vec<Index> = indices.collect::<Result<_>>()?;
     let largest = indices.iter().max_by_key(|index| index.len());
     let meaning = match largest {

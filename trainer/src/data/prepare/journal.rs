@@ -13,7 +13,8 @@ use tallow_tensorflow::record::framed_len;
 use super::Schema;
 use crate::error::{Error, Result};
 
-const NAME: &str = "prepare.jsonl";
+/// The file's name.
+pub const JOURNAL_FILE: &str = "prepare.jsonl";
 const FORMAT: u32 = 1;
 
 /// Everything that decides the shards' bytes.
@@ -109,6 +110,14 @@ impl Done {
     }
 }
 
+/// What a journal tells of the shards beside it.
+pub(crate) struct Told {
+    /// Images and shards of each part.
+    pub parts: BTreeMap<String, Part>,
+    /// The finished shards.
+    pub done: Vec<Done>,
+}
+
 /// What a journal's file says.
 struct Kept {
     /// How the shards are made, unless its line was cut short.
@@ -132,7 +141,7 @@ impl Kept {
 
     /// Of the journal in `folder`; `None` if there is none.
     fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(NAME);
+        let path = folder.join(JOURNAL_FILE);
         if !path.is_file() {
             return Ok(None);
         }
@@ -158,7 +167,7 @@ impl Journal {
     /// # Errors
     /// Where it belongs to other shards than `header` describes, or another process has it open.
     pub fn open(folder: &Path, header: &Header) -> Result<Self> {
-        let path = folder.join(NAME);
+        let path = folder.join(JOURNAL_FILE);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(Error::io("write", &path))?;
@@ -199,18 +208,21 @@ impl Journal {
         Ok(Kept::read(folder)?.and_then(|kept| kept.header).map(|header| header.label_offset))
     }
 
-    /// How many records each finished shard has, in a folder of shards with a journal.
+    /// What a journal in a folder of shards tells of them; `None` if there is none.
     ///
     /// # Errors
     /// Where the journal is damaged.
-    pub fn records(folder: &Path) -> Result<Option<BTreeMap<String, usize>>> {
-        let records = |kept: Kept| kept.done.into_iter().map(|done| (done.shard, done.images)).collect();
-        Ok(Kept::read(folder)?.map(records))
+    pub(crate) fn told(folder: &Path) -> Result<Option<Told>> {
+        let told = |kept: Kept| {
+            let parts = kept.header.map(|header| header.parts).unwrap_or_default();
+            Told { parts, done: kept.done }
+        };
+        Ok(Kept::read(folder)?.map(told))
     }
 
     /// Whether there is a journal in `folder`.
     pub fn exists(folder: &Path) -> bool {
-        folder.join(NAME).is_file()
+        folder.join(JOURNAL_FILE).is_file()
     }
 
     /// Whether a shard is written down and has the length that it was written with.

@@ -8,11 +8,14 @@ use tallow_builder::files::write_atomically;
 
 use super::Schema;
 use super::journal::Done;
-use crate::data::tfrecord::{Fields, LABELS_FILE};
+use crate::data::tfrecord::{Fields, INFO_FILE, LABELS_FILE};
 use crate::error::Result;
 
 /// The version of `imagenet2012` in tensorflow_datasets whose shards these are like.
 const VERSION: &str = "5.1.0";
+
+/// All names of files that are written beside shards.
+pub const FILES: [&str; 4] = [LABELS_FILE, "label.labels.txt", "features.json", INFO_FILE];
 
 /// A part and its shards.
 pub type PartDone<'a> = (&'a str, Vec<&'a Done>);
@@ -36,7 +39,7 @@ pub fn write(
     let pretty = |value: &Value| serde_json::to_string_pretty(value).expect("JSON is plain data") + "\n";
     text(&Fields::tfds("image", "label").labels_file(), &names)?;
     text("features.json", &pretty(&features(classes.len())))?;
-    text("dataset_info.json", &pretty(&info(name, parts)))?;
+    text(INFO_FILE, &pretty(&info(name, parts)))?;
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! Folders of images into TFRecord shards ([`prepare`]) and back ([`unpack`]).
 //! `source` finds the images, `encoded` is their bytes, `facts` and `schema` what stands beside them; `shard` writes a
-//! file, `journal` remembers which are done, `metadata` says what the classes are called.
+//! file, `journal` remembers which are done, `metadata` says what the classes are called, `place` where
+//! none of this may be written.
 
 mod encoded;
 mod facts;
 mod journal;
 mod metadata;
+mod place;
 mod schema;
 mod shard;
 mod source;
@@ -20,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
-use tallow_tensorflow::shards::{self, ShardName};
+use tallow_tensorflow::shards::ShardName;
 
 use super::Skipped;
 use crate::error::{Error, Result};
@@ -28,6 +30,7 @@ use crate::tally::{Show, Tally};
 use journal::{Done, Header, Part};
 use source::Image;
 
+pub(crate) use journal::JOURNAL_FILE;
 pub use journal::Journal;
 pub use schema::Schema;
 pub(crate) use source::Source;
@@ -128,7 +131,8 @@ impl PartPlan<'_> {
 /// Makes shards of the images in `source`, in the folder `out`. Shards that an earlier run has finished are kept.
 ///
 /// # Errors
-/// Where there are no images, `out` holds shards made otherwise, or something cannot be written.
+/// Where there are no images, `out` holds shards made otherwise or what `prepare` would overwrite, or something cannot
+/// be written.
 pub fn prepare(
     source: &Path,
     out: &Path,
@@ -137,7 +141,7 @@ pub fn prepare(
     stop: &AtomicBool,
 ) -> Result<Prepared> {
     options.validate()?;
-    refuse_places(source, out)?;
+    place::refuse(source, out)?;
     let images = Source::open(source, options.validation_share, options.seed)?;
     if let Some(shards) = options.validation_shards.filter(|_| images.validation.is_empty()) {
         let remedy = "there are no validation images: leave it out, or hold some out with --validation-share";
@@ -179,11 +183,6 @@ pub fn prepare(
     header.files = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    if !Journal::exists(out) && !shards::find(out).map_err(Error::Records)?.is_empty() {
-        let problem =
-            "holds shards already, and nothing that tells how they were made: choose another folder";
-        return Err(Error::Shards { path: out.to_owned(), problem: problem.into() });
-    }
     let mut journal = Journal::open(out, &header)?;
     shard::remove_unfinished(out)?;
     let total = plans.iter().map(|plan| plan.images.len()).sum();
@@ -253,30 +252,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// Refuses the embedded data set, and shards among the images that they are made of.
-fn refuse_places(source: &Path, out: &Path) -> Result<()> {
-    let refused = |path: &Path, problem: String| Err(Error::Shards { path: path.to_owned(), problem });
-    if !source.is_dir() {
-        return match source.to_str() {
-            Some("digits") => {
-                let problem = "this data set is embedded and needs no shards: train on it with --data digits";
-                refused(source, problem.into())
-            }
-            _ => Err(Error::NoSuchFolder { path: source.to_owned() }),
-        };
-    }
-    // What is yet to be created lies where the nearest folder above it does.
-    let there = out.ancestors().find(|folder| folder.exists()).filter(|folder| *folder != Path::new(""));
-    let there = fs::canonicalize(there.unwrap_or(Path::new("."))).map_err(Error::io("read", out))?;
-    let root = fs::canonicalize(source).map_err(Error::io("read", source))?;
-    if there.starts_with(root) {
-        let problem =
-            format!("shards cannot lie among the images of {}: choose another folder", source.display());
-        return refused(out, problem);
-    }
-    Ok(())
 }
 
 /// `imagenet2012` where all classes are synsets, else the folder's name in letters that a data set's name may have.

@@ -352,3 +352,23 @@ fn shards_that_lost_records_are_found_and_made_again() {
     };
     assert!(shards(content(out.path())) == shards(whole));
 }
+
+#[test]
+fn nothing_of_others_is_overwritten() {
+    let source = images(true);
+    let refused = |names: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        names.iter().for_each(|name| fs::write(out.path().join(name), "theirs").unwrap());
+        let error = run(source.path(), out.path(), &options()).err().unwrap().to_string();
+        assert!(content(out.path()).values().all(|bytes| bytes == b"theirs"));
+        error
+    };
+    assert!(refused(&["labels.txt"]).contains("holds a labels.txt of another's"));
+    assert!(refused(&["features.json"]).contains("holds a features.json of another's"));
+    assert!(refused(&["train-00000-of-00001"]).contains("holds shards already"));
+    let error = refused(&["config.toml", "network.json", "labels.txt"]);
+    assert!(error.contains("is the folder of a training run: choose another folder"), "{error}");
+    let notes = tempfile::tempdir().unwrap();
+    fs::write(notes.path().join("README.md"), "theirs").unwrap();
+    run(source.path(), notes.path(), &options()).unwrap();
+}

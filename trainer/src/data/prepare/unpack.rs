@@ -10,7 +10,7 @@ use tallow_tensorflow::example::Example;
 use crate::data::Skipped;
 use crate::data::folder::{FLAT_LABELS, VALIDATION_NAMES, is_image};
 use crate::data::format::{UNKNOWN_FORMAT, endings};
-use crate::data::tfrecord::{Index, Located, Meaning, RecordOptions};
+use crate::data::tfrecord::{Index, Located, Meaning, RecordOptions, Written};
 use crate::error::{Error, Result};
 use crate::tally::{Show, Tally};
 
@@ -46,7 +46,7 @@ pub struct Unpacked {
 /// same bytes are kept, so that an interrupted call can be repeated.
 ///
 /// # Errors
-/// Where shards are damaged, or a file is there with other bytes.
+/// Where shards are damaged or not what was written, or a file is there with other bytes.
 pub fn unpack(
     located: &Located,
     out: &Path,
@@ -57,9 +57,10 @@ pub fn unpack(
 ) -> Result<Unpacked> {
     let mut unpacked = Unpacked::default();
     let parts = located.all()?;
+    let written = Written::find(located)?;
     let parts: Vec<(String, Index)> = parts
         .into_iter()
-        .map(|set| Ok((set.name.split().to_owned(), Index::scan(set.files)?)))
+        .map(|set| Ok((set.name.split().to_owned(), written.scan(set.files)?)))
         .collect::<Result<_>>()?;
     // All parts name the classes alike; the largest names most of them.
     let Some((_, largest)) = parts.iter().max_by_key(|(_, index)| index.len()) else { return Ok(unpacked) };

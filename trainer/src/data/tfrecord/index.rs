@@ -88,6 +88,12 @@ impl Index {
         starts.zip(&self.ends).map(|(start, &end)| start..end)
     }
 
+    /// Each shard's file, number of records, and bytes of their data.
+    pub fn sizes(&self) -> impl Iterator<Item = (&Path, usize, u64)> {
+        let bytes = |range: Range<usize>| self.spans[range].iter().map(|span| span.length as u64).sum();
+        self.paths.iter().zip(self.shards()).map(move |(path, range)| (&**path, range.len(), bytes(range)))
+    }
+
     /// Bytes of all records' data.
     pub fn bytes(&self) -> u64 {
         self.spans.iter().map(|span| span.length as u64).sum()
@@ -128,6 +134,12 @@ impl Index {
         let bytes =
             span.peek(&*self.file(shard)?, &self.paths[shard], count, buffer).map_err(Error::Records)?;
         Ok((bytes, span.length <= count))
+    }
+
+    /// Where a record starts in its file, for tests that cut it off.
+    #[cfg(test)]
+    pub fn start_of(&self, record: usize) -> u64 {
+        self.spans[record].offset
     }
 
     fn file(&self, shard: usize) -> Result<Arc<File>> {

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use tallow_tensorflow::shards::{ShardName, ShardSet};
 
 use crate::error::{Error, Result};
 
@@ -58,27 +57,14 @@ impl DatasetInfo {
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         let damaged = |error: serde_json::Error| Error::Shards {
             path: path.clone(),
-            problem: format!("damaged: {error}: take another copy of it"),
+            problem: format!("damaged: {error}: take another copy of it, or remove it"),
         };
         serde_json::from_str(&text).map(Some).map_err(damaged)
     }
 
-    /// The records of each of the set's files, by name, as far as they are told.
-    ///
-    /// # Errors
-    /// In words, where another number of shards is told.
-    pub fn records(&self, set: &ShardSet) -> Result<Vec<(String, usize)>, String> {
-        let split = self.splits.iter().find(|split| split.name == set.name.split());
-        let Some(split) = split.filter(|split| !split.shard_lengths.is_empty()) else { return Ok(vec![]) };
-        let (told, total) = (split.shard_lengths.len(), set.name.total.max(1));
-        if told != total {
-            return Err(format!("{told} {} shards, says {INFO_FILE}, but the files say {total}", split.name));
-        }
-        let one = |path: &std::path::PathBuf| {
-            let name = path.file_name()?.to_str()?;
-            let length = split.shard_lengths.get(ShardName::parse(name)?.index)?.value()?;
-            Some((name.to_owned(), length))
-        };
-        Ok(set.files.iter().filter_map(one).collect())
+    /// The splits that are told of, with the records of each shard as far as they are told.
+    pub fn splits(&self) -> impl Iterator<Item = (&str, Vec<Option<usize>>)> {
+        let told = self.splits.iter().filter(|split| !split.shard_lengths.is_empty());
+        told.map(|split| (split.name.as_str(), split.shard_lengths.iter().map(Number::value).collect()))
     }
 }

@@ -103,7 +103,26 @@ fn only_version(folder: &Path) -> Option<PathBuf> {
     versions.next().filter(|_| versions.next().is_none())
 }
 
+/// Where files about the shards in `folder` may lie: beside them, or beside the folder of one split.
+pub fn folders(folder: &Path) -> Vec<PathBuf> {
+    let of_a_split = folder
+        .file_name()
+        .is_some_and(|name| name == "train" || VALIDATION_NAMES.iter().any(|&validation| name == validation));
+    let above = folder.parent().filter(|_| of_a_split);
+    [Some(folder), above].into_iter().flatten().map(Path::to_owned).collect()
+}
+
 impl Located {
+    /// The sets, with those beside them.
+    pub fn known_sets(&self) -> impl Iterator<Item = &ShardSet> {
+        self.sets.iter().chain(&self.beside)
+    }
+
+    /// Whether a folder was asked for, and so all that is in it.
+    pub fn is_folder(&self) -> bool {
+        self.is_folder
+    }
+
     /// The shards to train and to measure on. Where a pattern names training shards alone, validation shards beside
     /// them are taken.
     ///

@@ -1,16 +1,21 @@
 //! TFRecord shards as a data set. `locate` finds the files that a source names, `index` the records in them, `meaning`
-//! what their labels are, `order` the order of an epoch. Records are read where they lie, by any thread, when they are
-//! needed: nothing but their places is kept in memory.
+//! what their labels are, `names` what they call their classes, `written` what the files beside them say that there is,
+//! `order` the order of an epoch. Records are read where they lie, by any thread, when they are needed: nothing but their
+//! places is kept in memory.
 
 mod fields;
 mod index;
 mod info;
 mod locate;
+mod look;
 mod meaning;
+mod names;
 mod options;
 mod order;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_contradictions;
 pub mod verify;
 mod written;
 
@@ -26,11 +31,12 @@ use crate::error::{Error, Result};
 
 pub use fields::Fields;
 pub use index::Index;
-pub(crate) use info::DatasetInfo;
+pub(crate) use info::{DatasetInfo, INFO_FILE};
 pub use locate::{Located, Parts, locate};
 pub use meaning::{Known, LABELS_FILE, Meaning};
 pub use options::RecordOptions;
 pub use order::{Mixing, mixed};
+pub(crate) use written::Written;
 
 thread_local! {
     /// A record's bytes; large buffers are costly to get from the system anew for each record.
@@ -55,7 +61,7 @@ impl Records {
     /// # Errors
     /// As [`open`].
     pub fn open(located: &Located, options: &RecordOptions, known: Option<Known<'_>>) -> Result<Self> {
-        let index = Index::scan(located.to_measure()?.files)?;
+        let index = Written::find(located)?.scan(located.to_measure()?.files)?;
         let meaning = Meaning::find(&located.folder, &index, options, known)?;
         Ok(Self::new(index, meaning, options.mixing()))
     }
@@ -126,7 +132,7 @@ impl Dataset for Records {
 /// which ones, its seed decides.
 ///
 /// # Errors
-/// Where shards are missing or damaged, or their records are no labelled images.
+/// Where shards are missing, damaged or not what was written, or their records are no labelled images.
 pub fn open(
     located: &Located,
     options: &RecordOptions,
@@ -134,14 +140,18 @@ pub fn open(
     known: Option<Known<'_>>,
 ) -> Result<Splits> {
     let parts = located.parts()?;
-    let index = Index::scan(parts.train.files)?;
+    let written = Written::find(located)?;
+    let index = written.scan(parts.train.files)?;
     let meaning = Meaning::find(&located.folder, &index, options, known)?;
     if let [class] = meaning.classes.as_slice() {
         return Err(Error::OneClass { path: located.folder.clone(), class: class.clone() });
     }
     let [train, validation] = match parts.validation {
-        Some(set) => [index, Index::scan(set.files)?],
-        None => hold_out(index, split)?,
+        Some(set) => [index, written.scan(set.files)?],
+        None => {
+            written.refuse_lost_validation(located)?;
+            hold_out(index, split)?
+        }
     };
     let label_offset = Some(meaning.label_offset);
     let set = |index| Arc::new(Records::new(index, meaning.clone(), options.mixing()));

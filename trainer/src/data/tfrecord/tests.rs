@@ -11,14 +11,14 @@ use super::*;
 use crate::data::loader::{Batch, Loader, LoaderOptions, Transform};
 
 /// A PNG image of 2x2 pixels of one level.
-fn png(level: u8) -> Vec<u8> {
+pub(super) fn png(level: u8) -> Vec<u8> {
     let mut bytes = Cursor::new(vec![]);
     RgbImage::from_pixel(2, 2, Rgb([level; 3])).write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
 /// An example with ImageNet's keys.
-fn example(image: &[u8], label: i64, synset: &str) -> Vec<u8> {
+pub(super) fn example(image: &[u8], label: i64, synset: &str) -> Vec<u8> {
     Example::from_iter([
         ("image/encoded", Feature::bytes(image)),
         ("image/class/label", Feature::int(label)),
@@ -27,7 +27,7 @@ fn example(image: &[u8], label: i64, synset: &str) -> Vec<u8> {
     .encode()
 }
 
-fn write_shard(path: &Path, examples: &[Vec<u8>]) {
+pub(super) fn write_shard(path: &Path, examples: &[Vec<u8>]) {
     let mut bytes = vec![];
     examples.iter().for_each(|example| write_record(&mut bytes, example).unwrap());
     fs::write(path, bytes).unwrap();
@@ -35,7 +35,7 @@ fn write_shard(path: &Path, examples: &[Vec<u8>]) {
 
 /// Two training shards of 20 records and a validation shard of 6, with classes a, b and c, labels from 1. Record i has
 /// level i and class i modulo 3.
-fn shards() -> TempDir {
+pub(super) fn shards() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let record = |i: usize| example(&png(i as u8), 1 + i as i64 % 3, ["a", "b", "c"][i % 3]);
     let write = |name: &str, records: std::ops::Range<usize>| {
@@ -47,15 +47,15 @@ fn shards() -> TempDir {
     folder
 }
 
-fn opened(source: &str, options: &RecordOptions) -> Result<Splits> {
+pub(super) fn opened(source: &str, options: &RecordOptions) -> Result<Splits> {
     Splits::open(source, SplitOptions::default(), Some(options), None)
 }
 
-fn text(folder: &TempDir) -> &str {
+pub(super) fn text(folder: &TempDir) -> &str {
     folder.path().to_str().unwrap()
 }
 
-fn problem(source: &str, options: &RecordOptions) -> String {
+pub(super) fn problem(source: &str, options: &RecordOptions) -> String {
     let error = opened(source, options).err().expect("it must be refused").to_string();
     assert!(!error.contains('\n'), "{error}");
     error
@@ -80,7 +80,7 @@ impl Transform for Level {
     }
 }
 
-fn loader(set: Arc<dyn Dataset>, workers: usize, strict: bool) -> Loader {
+pub(super) fn loader(set: Arc<dyn Dataset>, workers: usize, strict: bool) -> Loader {
     let options =
         LoaderOptions { batch_size: 7, shuffle: true, workers, strict, seed: 3, ..LoaderOptions::default() };
     Loader::new(set, Arc::new(Level), options).unwrap()
@@ -180,7 +180,7 @@ fn labels_may_start_at_0_or_1_and_it_is_said_which() {
     // Labels that start at 0 where 1 is usual: nothing is guessed, and then names count from 0.
     write_shard(&folder.path().join("train-00000-of-00002"), &[example(&png(1), 0, "a")]);
     let error = problem(text(&folder), &RecordOptions::default());
-    assert!(error.contains("has the label 0") && error.contains("--label-offset 0"), "{error}");
+    assert!(error.contains("it has the label 0") && error.contains("--label-offset 0"), "{error}");
     assert_eq!(classes(&offset(0)), ["x", "y", "z"]);
 }
 
@@ -298,7 +298,7 @@ fn tensorflow_datasets_tells_features_and_classes_in_files() {
     assert!(error.contains("features.json: missing field `featuresDict`"), "{error}");
 }
 
-fn verified(folder: &TempDir) -> verify::Verified {
+pub(super) fn verified(folder: &TempDir) -> verify::Verified {
     let located = locate(text(folder)).unwrap().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     verify::verify(&located, &RecordOptions::default(), true, crate::tally::Show::Nothing, &stop)

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 use tallow_input::{InputError, decode};
 use tallow_tensorflow::example::Example;
-use tallow_tensorflow::record::RecordReader;
+use tallow_tensorflow::record::{RecordReader, framed_len};
 
-use super::written::written;
+use super::written::Written;
 use super::{Index, Located, Meaning, RecordOptions};
 use crate::data::format::{UNKNOWN_FORMAT, endings};
 use crate::error::Error;
@@ -41,11 +41,15 @@ pub fn verify(
     let mut files = vec![];
     for set in &located.sets {
         let total = set.name.total;
-        verified.problems.extend(set.missing.iter().map(|name| format!("{name}: missing, one of {total}")));
+        let place = |name: &String| set.files.first().map_or(name.into(), |file| file.with_file_name(name));
+        let missing = |name| format!("{}: missing, one of {total}", place(name).display());
+        verified.problems.extend(set.missing.iter().map(missing));
         files.extend(set.files.iter().cloned());
     }
     verified.problems.extend(located.doubled().map(|error| error.to_string()));
-    let written = written(located, &mut verified.problems);
+    let (written, damaged) = Written::gather(located);
+    verified.problems.extend(damaged.iter().map(Error::to_string));
+    verified.problems.extend(written.wrong_splits(located));
     let meaning = meaning(located, &files, options, &mut verified.problems);
     let tally = Tally::new(show, "verify", files.len());
     let found: Vec<Verified> = files
@@ -53,13 +57,8 @@ pub fn verify(
         .map(|path| {
             let mut found = Verified::default();
             let read = check(path, meaning.as_ref(), pixels, stop, &mut found);
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if let (Some(read), Some(written)) = (read, written.get(&*name))
-                && read != written.records
-            {
-                let (path, wanted, remedy) = (path.display(), written.records, &written.remedy);
-                found.problems.push(format!("{path}: {read} records, {wanted} were written{remedy}"));
-            }
+            let contradiction = read.and_then(|(records, bytes)| written.contradiction(path, records, bytes));
+            found.problems.extend(contradiction.map(|problem| format!("{}: {problem}", path.display())));
             tally.add(1, found.bytes as usize);
             found
         })
@@ -88,20 +87,24 @@ fn meaning(
         Err(Error::Records(_)) => None,
         Err(_) if index.is_empty() && !is_whole => None,
         Err(error) => {
-            problems.push(error.to_string());
+            // A damaged file beside the shards is met here again.
+            let problem = error.to_string();
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
             None
         }
     }
 }
 
-/// The number of the file's records, where it could be read to its end.
+/// The number of the file's records and the bytes in them, where it could be read to its end.
 fn check(
     path: &Path,
     meaning: Option<&Meaning>,
     pixels: bool,
     stop: &AtomicBool,
     found: &mut Verified,
-) -> Option<usize> {
+) -> Option<(usize, u64)> {
     let mut reader = match RecordReader::open(path) {
         Ok(reader) => reader,
         Err(error) => {
@@ -118,7 +121,7 @@ fn check(
         }
         let offset = reader.offset();
         match reader.read_into(&mut buffer) {
-            Ok(false) => return Some(read),
+            Ok(false) => return Some((read, offset - read as u64 * framed_len(0))),
             Ok(true) => {
                 read += 1;
                 if let Err(problem) = check_record(&buffer, meaning, pixels) {

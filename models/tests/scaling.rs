@@ -5,7 +5,8 @@ use tallow_builder::graph::Shape;
 use tallow_models::{Compound, Options, PUBLISHED, Scaling, Stage, Table, architectures, build, find};
 
 fn scaled(network: &str, width: f64, depth: f64) -> Graph {
-    build(network, &Options { scaling: Scaling { width, depth }, ..Options::default() }).unwrap()
+    build(network, &Options { scaling: Scaling { width, depth }, ..Options::default() })
+        .expect("the factors are in range")
 }
 
 /// Parameters and MACs of torchvision's networks, at the paper's resolutions (counted with PyTorch).

@@ -74,6 +74,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
                 seconds(journal.results())
             )?;
             print_stages(stages)?;
+            let widen = config.network.widen;
+            if widen != 1.0 {
+                say!("channels are those before --widen {widen}, which multiplies and rounds them")?;
+            }
         }
     }
     close(&args.common, &journal, ended, &report)

@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(*middle, preprocess.pixels(&map(15, 9)).unwrap());
         assert_eq!(*mirrored, imageops::flip_horizontal(middle));
-        assert_eq!(preprocess.views(&map(15, 9), Views::One).unwrap(), [middle.clone()]);
+        assert_eq!(preprocess.views(&map(15, 9), Views::One).unwrap(), std::slice::from_ref(middle));
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl Meaning {
     /// Finds out, from the files beside the shards where they tell it, else from `known`, else from the records.
     ///
     /// # Errors
-    /// Where there is no labelled image, the labels start below the offset, or a file of names is damaged.
+    /// Where there is no labelled image, the labels start below the offset, or a file of names is damaged or contradicts
+    /// the records.
     pub fn find(
         folder: &Path,
         index: &Index,
@@ -108,7 +109,7 @@ impl Meaning {
     /// The class of a record's label.
     ///
     /// # Errors
-    /// [`Error::Unusable`] where the record has no label or one that is no class.
+    /// [`Error::Unusable`] where the record has no label or one that is no class, or calls its class as another is called.
     pub fn class(&self, example: &Example<'_>) -> Result<u32> {
         let unusable = |reason: String| Error::Unusable { reason };
         let key = &self.fields.label;

@@ -81,12 +81,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
 /// Where the maps come from.
 enum Source {
     /// candle runs the network.
-    Network(Box<Network>, ModelCard),
+    Network(Box<(Network, ModelCard)>),
     /// An engine runs an .onnx file that has the maps among its outputs.
     Engine(Box<Classifier>, usize),
 }
 
-fn open<'a>(args: &'a Args, threads: Option<usize>) -> Result<(Source, &'a [PathBuf])> {
+fn open(args: &Args, threads: Option<usize>) -> Result<(Source, &[PathBuf])> {
     if let Some(trained) = args.pretrained.open(Said::default())? {
         refuse_engine(args)?;
         return Ok((network(trained), &args.paths));
@@ -116,7 +116,7 @@ fn open<'a>(args: &'a Args, threads: Option<usize>) -> Result<(Source, &'a [Path
 
 fn network(trained: Trained) -> Source {
     let Trained { graph, weights, card, .. } = trained;
-    Source::Network(Box::new(Network::new(graph, weights)), card)
+    Source::Network(Box::new((Network::new(graph, weights), card)))
 }
 
 fn refuse_engine(args: &Args) -> Result<()> {
@@ -131,14 +131,14 @@ fn refuse_engine(args: &Args) -> Result<()> {
 impl Source {
     fn preprocess(&self) -> &Preprocess {
         match self {
-            Self::Network(_, card) => &card.preprocess,
+            Self::Network(trained) => &trained.1.preprocess,
             Self::Engine(classifier, _) => classifier.preprocess(),
         }
     }
 
     fn labels(&self) -> &[String] {
         match self {
-            Self::Network(_, card) => &card.labels,
+            Self::Network(trained) => &trained.1.labels,
             Self::Engine(classifier, _) => classifier.labels(),
         }
     }
@@ -147,7 +147,7 @@ impl Source {
     fn method(&self, args: &Args) -> String {
         match (self, &args.layer) {
             (_, Some(layer)) => format!("Grad-CAM at {layer}"),
-            (Self::Network(network, _), None) if tallow_builder::CamHead::of(network.graph()).is_none() => {
+            (Self::Network(trained), None) if tallow_builder::CamHead::of(trained.0.graph()).is_none() => {
                 "Grad-CAM".into()
             }
             _ => "class activation maps".into(),
@@ -173,7 +173,8 @@ impl Source {
                 let map = |class| Ok((size, maps.index_axis(Axis(0), class).iter().copied().collect()));
                 self.chosen(args, &probabilities, map)
             }
-            Self::Network(network, _) => {
+            Self::Network(trained) => {
+                let network = &trained.0;
                 let Preprocess { width, height, .. } = *self.preprocess();
                 let shape = (1, 3, height as usize, width as usize);
                 let images = Tensor::from_vec(self.preprocess().apply(photo)?, shape, &Device::Cpu)?;

@@ -138,11 +138,11 @@ fn folded_weights_are_no_weights_of_the_network() {
 }
 
 #[test]
-fn training_says_how_other_weights_become_usable() {
+fn training_says_what_is_wrong_with_the_weights_it_is_to_start_from() {
     let folder = copy();
     std::fs::write(folder.path().join("w.pth"), b"PK\x03\x04 and more than eight bytes").unwrap();
     typed(folder.path(), &format!("train {TRAINED} --data data --weights w.pth --run new"))
-        .fails(1, &["w.pth", "tallow import"]);
+        .fails(1, &["w.pth", "damaged or cut short"]);
 }
 
 #[test]

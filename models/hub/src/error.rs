@@ -51,40 +51,35 @@ pub enum Error {
     },
 
     /// The hub has no such repository, or no such file in it.
-    #[error("hf:{name}: {endpoint} has no {file} there ({problem}): look at {endpoint}/{repository}")]
-    Missing {
-        /// What follows `hf:`.
-        name: String,
-        /// The repository.
-        repository: String,
-        /// The file.
-        file: String,
-        /// The hub.
-        endpoint: String,
-        /// What it answered.
-        problem: String,
-    },
+    #[error("hf:{name}: {endpoint} has no {file} there ({problem}): look at {endpoint}/{repository}",
+        name = .0.name, endpoint = .0.endpoint, file = .0.file, problem = .0.problem, repository = .0.repository)]
+    Missing(Box<Request>),
 
     /// The hub does not answer, and its cache has not the file.
     #[error(
         "hf:{name}: {file} is not in the cache ({}), and {endpoint} cannot be reached ({problem}): try again later, or \
          put config.json and model.safetensors from {endpoint}/{repository} into a folder and name that",
-        cache.display()
+        .0.cache.display(), name = .0.name, endpoint = .0.endpoint, file = .0.file, problem = .0.problem,
+        repository = .0.repository
     )]
-    Unreachable {
-        /// What follows `hf:`.
-        name: String,
-        /// The repository.
-        repository: String,
-        /// The file.
-        file: String,
-        /// The hub.
-        endpoint: String,
-        /// The folder that was looked into.
-        cache: PathBuf,
-        /// What went wrong.
-        problem: String,
-    },
+    Unreachable(Box<Request>),
+}
+
+/// A file that was asked for, and why it did not come.
+#[derive(Debug)]
+pub struct Request {
+    /// What follows `hf:`.
+    pub name: String,
+    /// The repository.
+    pub repository: String,
+    /// The file.
+    pub file: String,
+    /// The hub.
+    pub endpoint: String,
+    /// The folder that was looked into.
+    pub cache: PathBuf,
+    /// What went wrong.
+    pub problem: String,
 }
 
 /// The result of this crate's functions.

@@ -12,7 +12,7 @@ use repository::Repository;
 use tallow_input::Preprocess;
 use tallow_models::Architecture;
 
-pub use error::{Error, Result};
+pub use error::{Error, Request, Result};
 
 /// What the names of the hub's repositories start with.
 pub const HUB: &str = "hf:";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Request, Result};
 use crate::{CONFIG, WEIGHTS};
 
 /// Where the hub is, unless `HF_ENDPOINT` says otherwise.
@@ -49,7 +49,7 @@ impl Repository {
     pub fn weights(&self) -> Result<PathBuf> {
         let [best, other] = WEIGHTS;
         match self.get(best) {
-            Err(missing @ Error::Missing { .. }) => self.get(other).map_err(|_| missing),
+            Err(missing @ Error::Missing(_)) => self.get(other).map_err(|_| missing),
             found => found,
         }
     }
@@ -80,26 +80,24 @@ impl Repository {
             return Err(self.unreachable(file, "HF_HUB_OFFLINE is set".into()));
         };
         api.download(file).map_err(|error| match status(&error) {
-            Some(code @ (401 | 403 | 404)) => Error::Missing {
-                name: self.name.clone(),
-                repository: self.repository.clone(),
-                file: file.to_owned(),
-                endpoint: self.endpoint.clone(),
-                problem: format!("HTTP {code}"),
-            },
+            Some(code @ (401 | 403 | 404)) => Error::Missing(self.request(file, format!("HTTP {code}"))),
             _ => self.unreachable(file, error.to_string()),
         })
     }
 
     fn unreachable(&self, file: &str, problem: String) -> Error {
-        Error::Unreachable {
+        Error::Unreachable(self.request(file, problem))
+    }
+
+    fn request(&self, file: &str, problem: String) -> Box<Request> {
+        Box::new(Request {
             name: self.name.clone(),
             repository: self.repository.clone(),
             file: file.to_owned(),
             endpoint: self.endpoint.clone(),
             cache: self.cache.path().clone(),
             problem,
-        }
+        })
     }
 }
 

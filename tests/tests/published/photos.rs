@@ -33,6 +33,9 @@ struct Expected {
     logits: Vec<f64>,
 }
 
+/// From one prepared image to its logits.
+type Logits = Box<dyn Fn(&[f32]) -> Result<Vec<f32>, Failed>>;
+
 pub fn trials(packages: &Packages) -> Vec<Trial> {
     let engines = [None, Some(EngineKind::Ort), Some(EngineKind::Tract)];
     let trials = engines.into_iter().map(|engine| {
@@ -55,7 +58,7 @@ fn run(folder: &Path, engine: Option<EngineKind>) -> Result<(), Failed> {
     let graph = network.build(&Options::default())?;
     let weights = read_weights(&graph, &folder.join(WEIGHTS), None, Head::Kept, &Device::Cpu)?.weights;
     let preprocess = network.preprocess(224, 224);
-    let logits: Box<dyn Fn(&[f32]) -> Result<Vec<f32>, Failed>> = match engine {
+    let logits: Logits = match engine {
         None => {
             let network = Network::new(graph, weights);
             Box::new(move |image| {

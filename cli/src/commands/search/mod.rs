@@ -69,10 +69,14 @@ impl Common {
         if !self.settings.name_data() {
             return Err(usage("say what to train on: --data FOLDER or --data digits"));
         }
+        let no_weights = || usage("--weights fit one network, and a search trains many: leave them out");
+        if self.settings.name_weights() {
+            return Err(no_weights());
+        }
         let epochs = self.epochs.or((!self.settings.have_file()).then_some(EPOCHS));
         let (config, start) = self.settings.resolve_for(epochs, MODEL)?;
         if start.is_some() {
-            return Err(usage("--weights fit one network, and a search trains many: leave them out"));
+            return Err(no_weights());
         }
         self.settings.refuse_idle_split(&config)?;
         Ok(Basis::open(config)?)

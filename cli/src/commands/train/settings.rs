@@ -158,6 +158,11 @@ impl Settings {
         self.config.is_some() || self.data.is_some()
     }
 
+    /// Whether a flag names weights to start from.
+    pub fn name_weights(&self) -> bool {
+        self.weights.is_some()
+    }
+
     /// Whether there is a settings file, which says everything.
     pub fn have_file(&self) -> bool {
         self.config.is_some()

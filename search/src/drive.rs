@@ -105,6 +105,7 @@ fn train(
                     watch(&training.candidate, &found);
                     gone.insert(i);
                 }
+                Some(End::Busy) => training.again(workers)?,
                 // A terminal's Ctrl-C reaches every process; some hear it before the search does.
                 Some(End::Interrupted) => {
                     stopping = true;

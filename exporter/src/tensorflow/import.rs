@@ -273,8 +273,10 @@ mod tests {
         let text = read_variables(&network(3), &prefix, Head::Kept, &Device::Cpu).unwrap_err().to_string();
         assert!(text.contains("its weights are for 4 classes, not 3"), "{text}");
         let new = read_variables(&network(3), &prefix, Head::New { seed: 1 }, &Device::Cpu).unwrap();
-        let drawn = Weights::init(&network(3), 1, &Device::Cpu).unwrap();
-        assert_eq!(new.weights.get("fc.weight").to_string(), drawn.get("fc.weight").to_string());
+        let drawn: BTreeMap<String, Tensor> =
+            new_head(&network(3), 1, &Device::Cpu).unwrap().into_iter().collect();
+        assert_eq!(new.weights.get("fc.weight").to_string(), drawn["fc.weight"].to_string());
+        assert_eq!(new.other_head, Some(4));
     }
 
     #[test]

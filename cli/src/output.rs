@@ -67,6 +67,11 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
+/// A number in millions, with two decimals.
+pub fn millions(n: u64) -> String {
+    format!("{:.2}", n as f64 / 1e6)
+}
+
 /// A number with its noun: 1 image, 2 images.
 pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })

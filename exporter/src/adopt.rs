@@ -118,6 +118,11 @@ pub(crate) fn new_head(graph: &Graph, seed: u64, device: &Device) -> Result<BTre
     Ok(drawn)
 }
 
+/// What to say of weights of the same network for so many classes.
+pub(crate) fn other_classes(graph: &Graph, classes: usize) -> String {
+    format!("its weights are for {classes} classes, not {}", graph.output_shape().elements())
+}
+
 /// What to do about weights of another network.
 fn advice(graph: &Graph, found: Option<Identity>) -> String {
     let Some(Identity { network, classes, differing }) = found else {
@@ -132,7 +137,7 @@ fn advice(graph: &Graph, found: Option<Identity>) -> String {
     }
     let same = identify(&graph.parameters().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect());
     if same.is_some_and(|same| same.network == network) && own != classes {
-        return format!("its weights are for {classes} classes, not {own}");
+        return other_classes(graph, classes);
     }
     format!("its weights are {network}'s, for {classes} classes: pass --model {network} --classes {classes}")
 }

@@ -225,13 +225,13 @@ pub fn build(name: &str, options: &Options) -> Result<Graph> {
 /// The names that take the fewest edits to reach, at most three.
 fn nearest(name: &str) -> Vec<&'static str> {
     let name = name.to_lowercase().replace('-', "_");
-    let mut ranked: Vec<(usize, &str)> = names().map(|known| (edits(&name, known), known)).collect();
+    let mut ranked: Vec<(usize, &str)> = names().map(|known| (edit_distance(&name, known), known)).collect();
     ranked.sort();
     ranked.into_iter().take(3).map(|(_, known)| known).collect()
 }
 
 /// Insertions, deletions and substitutions between two words (Levenshtein 1966).
-fn edits(a: &str, b: &str) -> usize {
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn edits_are_levenshteins() {
         for (a, b, n) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "", 2)] {
-            assert_eq!((edits(a, b), edits(b, a)), (n, n), "{a} {b}");
+            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (n, n), "{a} {b}");
         }
     }
 }

@@ -95,10 +95,7 @@ impl Classifier {
         }
         let mut predictions = Vec::with_capacity(images.len());
         for batch in images.chunks(self.batch) {
-            predictions.extend(match self.network.info().element {
-                Element::Float => self.classify_tensor(self.prepare(batch)?.view(), k)?,
-                Element::Byte => self.classify_tensor(self.pixels(batch)?.view(), k)?,
-            });
+            predictions.extend(self.ranked(&self.scores_of(&self.sized(batch)?)?, k));
         }
         Ok(predictions)
     }
@@ -110,11 +107,7 @@ impl Classifier {
             for image in images {
                 views.extend(self.preprocess.views(image, self.views)?);
             }
-            let scores = match self.network.info().element {
-                Element::Float => self.scores(self.normalized(&views)?.view())?,
-                Element::Byte => self.scores(self.stacked(&views)?.view())?,
-            };
-            let scores: Vec<f32> = scores.into_iter().collect();
+            let scores: Vec<f32> = self.scores_of(&views)?.into_iter().collect();
             let classes = self.labels.len();
             let means = mean_probabilities(&scores, self.kind, classes, self.views);
             predictions.extend(means.chunks_exact(classes).map(|row| self.predictions(row, None, k)));
@@ -132,7 +125,11 @@ impl Classifier {
         batch: impl Into<Batch<'a>>,
         k: usize,
     ) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
-        let scores = self.scores(batch)?;
+        Ok(self.ranked(&self.scores(batch)?, k))
+    }
+
+    /// The k most probable classes of each row of scores.
+    fn ranked(&self, scores: &Array2<f32>, k: usize) -> Vec<Vec<Prediction>> {
         let row = |row: ndarray::ArrayView1<'_, f32>| {
             let raw = row.to_vec();
             let (probabilities, logits) = match self.kind {
@@ -141,7 +138,20 @@ impl Classifier {
             };
             self.predictions(&probabilities, logits.as_deref(), k)
         };
-        Ok(scores.rows().into_iter().map(row).collect())
+        scores.rows().into_iter().map(row).collect()
+    }
+
+    /// The scores of images of the network's size, as its graph takes them.
+    fn scores_of(&self, images: &[RgbImage]) -> Result<Array2<f32>, RuntimeError> {
+        match self.network.info().element {
+            Element::Float => self.scores(self.normalized(images)?.view()),
+            Element::Byte => self.scores(self.stacked(images)?.view()),
+        }
+    }
+
+    /// Images resized and cropped to the network's size.
+    fn sized(&self, images: &[RgbImage]) -> Result<Vec<RgbImage>, RuntimeError> {
+        Ok(images.iter().map(|image| self.preprocess.pixels(image)).collect::<Result<_, _>>()?)
     }
 
     fn predictions(&self, probabilities: &[f32], logits: Option<&[f32]>, k: usize) -> Vec<Prediction> {
@@ -186,9 +196,7 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
     pub fn prepare(&self, images: &[RgbImage]) -> Result<Array4<f32>, RuntimeError> {
-        let pixels: Result<Vec<RgbImage>, _> =
-            images.iter().map(|image| self.preprocess.pixels(image)).collect();
-        self.normalized(&pixels?)
+        self.normalized(&self.sized(images)?)
     }
 
     /// Images of the network's size as its input.
@@ -214,9 +222,7 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::Input`] for an image without pixels.
     pub fn pixels(&self, images: &[RgbImage]) -> Result<Array4<u8>, RuntimeError> {
-        let pixels: Result<Vec<RgbImage>, _> =
-            images.iter().map(|image| self.preprocess.pixels(image)).collect();
-        self.stacked(&pixels?)
+        self.stacked(&self.sized(images)?)
     }
 
     /// Images of the network's size, one after another.

@@ -9,7 +9,7 @@ use serde_json::json;
 use tallow_builder::cam::{class_activation_maps, grad_cam, last_feature_map};
 use tallow_builder::{Network, NodeId};
 use tallow_exporter::onnx::CAM;
-use tallow_input::{ModelCard, Preprocess, RgbImage, decode_file};
+use tallow_input::{ModelCard, Preprocess, RgbImage, decode_file, softmax};
 use tallow_runtime::{Classifier, Element, EngineChoice, EngineOptions, OutputKind};
 use tallow_trainer::plot::{self, ActivationMap};
 
@@ -250,13 +250,6 @@ fn find(network: &Network, name: &str) -> Result<NodeId> {
     found.ok_or_else(|| {
         usage(format!("{} has no layer `{name}`: `tallow summary` lists them", network.graph().name()))
     })
-}
-
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    let exponentials: Vec<f64> = logits.iter().map(|&v| f64::from(v - largest).exp()).collect();
-    let sum: f64 = exponentials.iter().sum();
-    exponentials.into_iter().map(|v| v / sum).collect()
 }
 
 fn output(args: &Args, image: &Path) -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use tallow_models::{Architecture, Compound, Options, PUBLISHED, Published, Scale
 use tallow_trainer::plot;
 
 use crate::failure::usage;
-use crate::output::{json, say, table, thousands};
+use crate::output::{json, millions, say, table, thousands};
 
 /// The paper's φ.
 const PHI: [f64; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
@@ -266,10 +266,6 @@ fn print_published(published: &[PublishedCost]) -> Result<()> {
         "× B0",
     ];
     table(&header, &published.iter().map(row).collect::<Vec<_>>())
-}
-
-fn millions(macs: u64) -> String {
-    format!("{:.2}", macs as f64 / 1e6)
 }
 
 fn points(scaled: &[Scaled]) -> Vec<(f64, f64)> {

@@ -16,7 +16,7 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 use super::checkpoint::latest;
 use super::saved_model::{VARIABLES, version_at};
 use super::variables::variables;
-use crate::adopt::{Head, new_head};
+use crate::adopt::{Head, new_head, other_classes};
 use crate::error::{Error, Result};
 use crate::weights::Imported;
 
@@ -98,8 +98,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
         let differences = Box::new(differences);
         return Err(match classes {
             Some(classes) => {
-                let own = graph.output_shape().elements();
-                let advice = format!("its weights are for {classes} classes, not {own}");
+                let advice = other_classes(graph, classes);
                 Error::OtherNetwork { origin, network, differences, advice }
             }
             None => tallow_builder::Error::Weights { origin, network, differences }.into(),

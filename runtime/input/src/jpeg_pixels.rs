@@ -1,5 +1,5 @@
-//! A JPEG file's pixels, to the bit those of libjpeg-turbo, which Pillow, PyTorch and TensorFlow decode with: an
-//! inverse transform that rounds otherwise is off by one in every tenth sample, which moves logits by some 0.3 %.
+//! A JPEG file's pixels, to the bit those of libjpeg-turbo, which Pillow, PyTorch and TensorFlow decode with: a decoder
+//! that rounds otherwise moves the logits of photos by some 0.3 %.
 
 use image::RgbImage;
 use image::metadata::Orientation;

@@ -21,4 +21,4 @@ pub use jpeg::{JpegFrame, jpeg_frame};
 pub use normalize::{Normalizer, fill_chw};
 pub use preprocess::Preprocess;
 pub use resize::{Interpolation, Region, center_crop, resize, resized_crop};
-pub use views::{Views, mean_probabilities};
+pub use views::{Views, mean_probabilities, softmax};

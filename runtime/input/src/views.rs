@@ -114,7 +114,8 @@ pub fn mean_probabilities(scores: &[f32], kind: OutputKind, classes: usize, view
     scores.chunks_exact(image).flat_map(mean).collect()
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
+/// Probabilities of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponentials: Vec<f64> = logits.iter().map(|v| f64::from(v - max).exp()).collect();
     let total: f64 = exponentials.iter().sum();

@@ -7,8 +7,8 @@ use tallow_models::{Stage, Table};
 use tallow_search::Journal;
 use tallow_search::architecture::{Report, Row, Search, Settings};
 
-use super::{Common, close, keep, millions, seconds, top1};
-use crate::output::{note, percent, say, table, thousands};
+use super::{Common, close, keep, seconds, top1};
+use crate::output::{millions, note, percent, say, table, thousands};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]

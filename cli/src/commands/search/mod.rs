@@ -16,7 +16,7 @@ use tallow_trainer::plot::{self, Trial};
 use super::train::settings::Settings;
 use crate::failure::{INTERRUPTED, usage};
 use crate::interrupt;
-use crate::output::{json, note, percent, say};
+use crate::output::{json, millions, note, percent, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -154,10 +154,6 @@ fn close(args: &Common, journal: &Journal, ended: Ended, report: &impl Serialize
         say!("stopped; the same command goes on")?;
     }
     Ok(if ended == Ended::Done { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
-}
-
-fn millions(macs: u64) -> String {
-    format!("{:.2}", macs as f64 / 1e6)
 }
 
 /// A share as a percentage, once it is known; what diverged has none.

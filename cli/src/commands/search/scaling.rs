@@ -6,8 +6,8 @@ use anyhow::Result;
 use tallow_search::scaling::{Grid, Report, Row, Search, Settings};
 use tallow_search::{Ended, Journal};
 
-use super::{Common, close, keep, millions, seconds, top1};
-use crate::output::{note, percent, say, table, thousands};
+use super::{Common, close, keep, seconds, top1};
+use crate::output::{millions, note, percent, say, table, thousands};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]

@@ -6,6 +6,7 @@ use anyhow::Result;
 use tallow_runtime::{ClassifierBuilder, OutputKind};
 
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::model::read_labels;
 use crate::pretrained::Said;
 
@@ -17,15 +18,9 @@ pub struct Args {
     /// A text file with one class name a line
     #[arg(help_heading = HEADING, long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Side of the square input, pixels
-    #[arg(help_heading = HEADING, long, value_name = "PIXELS", conflicts_with_all = ["width", "height"])]
-    size: Option<u32>,
-    /// Columns of the input, pixels
-    #[arg(help_heading = HEADING, long, value_name = "PIXELS", requires = "height")]
-    width: Option<u32>,
-    /// Rows of the input, pixels
-    #[arg(help_heading = HEADING, long, value_name = "PIXELS", requires = "width")]
-    height: Option<u32>,
+    /// Side of the square input, pixels, or HEIGHTxWIDTH
+    #[arg(help_heading = HEADING, long, value_name = "PIXELS", visible_alias = "resolution")]
+    size: Option<ImageSize>,
     /// Mean of R, G, B on a scale of 0 to 1 [default: the file's, else ImageNet's 0.485,0.456,0.406]
     #[arg(help_heading = HEADING, long, value_name = "R,G,B", value_parser = rgb)]
     mean: Option<[f32; 3]>,
@@ -43,7 +38,7 @@ impl Args {
         if let Some(path) = &self.labels {
             builder = builder.labels(read_labels(path)?);
         }
-        if let (Some(width), Some(height)) = (self.size.or(self.width), self.size.or(self.height)) {
+        if let Some(ImageSize { height, width }) = self.size {
             builder = builder.size(width, height);
         }
         if let Some(mean) = self.mean {
@@ -60,13 +55,7 @@ impl Args {
 
     /// What was said, for weights that are exported in passing.
     pub fn said(&self) -> Said {
-        Said {
-            labels: self.labels.clone(),
-            width: self.size.or(self.width),
-            height: self.size.or(self.height),
-            mean: self.mean,
-            std: self.std,
-        }
+        Said { labels: self.labels.clone(), size: self.size, mean: self.mean, std: self.std }
     }
 
     /// Whether the output is said to be probabilities.

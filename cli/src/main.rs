@@ -9,12 +9,14 @@ mod commands;
 mod factors;
 mod failure;
 mod foreign;
+mod image_size;
 mod interrupt;
 mod model;
 mod output;
 mod pretrained;
 mod records;
 mod tta;
+mod zoo;
 
 use std::process::ExitCode;
 

@@ -7,10 +7,11 @@ use candle_core::Device;
 use tallow_exporter::{Head, read_weights};
 use tallow_hub::Pretrained;
 use tallow_input::{ModelCard, Preprocess};
-use tallow_models::{Options, imagenet_labels};
+use tallow_models::{Options, Scaling, imagenet_labels};
 
 use crate::factors::Factors;
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::model::{Trained, read_labels};
 
 const HEADING: &str = "Published weights instead of a run";
@@ -40,8 +41,7 @@ pub struct Args {
 pub struct Said {
     /// A text file with one class name a line.
     pub labels: Option<PathBuf>,
-    pub width: Option<u32>,
-    pub height: Option<u32>,
+    pub size: Option<ImageSize>,
     pub mean: Option<[f32; 3]>,
     pub std: Option<[f32; 3]>,
 }
@@ -63,7 +63,7 @@ impl Args {
         let Some(source) = &self.weights else {
             if self.factors.is_some() {
                 return Err(usage(
-                    "--widen and --deepen are for --weights; a trained network has its own size",
+                    "--width and --depth are for --weights; a trained network has its own size",
                 ));
             }
             return Ok(None);
@@ -71,8 +71,8 @@ impl Args {
         let found = Pretrained::open(source, self.model.as_deref())?;
         let Pretrained { network, preprocess, .. } = found;
         let preprocess = Preprocess {
-            width: said.width.unwrap_or(preprocess.width),
-            height: said.height.unwrap_or(preprocess.height),
+            width: said.size.map_or(preprocess.width, |size| size.width),
+            height: said.size.map_or(preprocess.height, |size| size.height),
             mean: said.mean.unwrap_or(preprocess.mean),
             std: said.std.unwrap_or(preprocess.std),
             ..preprocess
@@ -84,7 +84,7 @@ impl Args {
             classes: Some(classes),
             width: Some(preprocess.width as usize),
             height: Some(preprocess.height as usize),
-            scaling: self.factors.scaling(),
+            scaling: self.factors.over(Scaling::NONE),
             ..Options::default()
         })?;
         let weights =

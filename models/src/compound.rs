@@ -68,9 +68,9 @@ impl Compound {
 pub struct Scaled {
     /// The compound coefficient.
     pub phi: f64,
-    /// Factor on the repeats, before they are rounded up.
+    /// Factor on the repeats of the zoo's network, before they are rounded up.
     pub depth: f64,
-    /// Factor on the channels, before they are rounded to multiples of 8.
+    /// Factor on the channels of the zoo's network, before they are rounded to multiples of 8.
     pub width: f64,
     /// Side of the images, pixels.
     pub resolution: usize,
@@ -122,7 +122,7 @@ impl Compound {
         let graph = self.build(network, options, phi, multiple)?;
         let base = self.build(network, options, 0.0, multiple)?.totals();
         let totals = graph.totals();
-        let Scaling { width, depth } = self.scaling(phi);
+        let Scaling { width, depth } = options.scaling.times(self.scaling(phi));
         Ok(Scaled {
             phi,
             depth,

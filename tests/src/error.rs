@@ -58,7 +58,7 @@ pub enum Error {
 
     /// The file does not say how large its images are.
     #[error(
-        "{file}: the input `{input}` is {shape}: say how large images are, by --size, or --width and --height"
+        "{file}: the input `{input}` is {shape}: say how large images are, with --size PIXELS or --size HEIGHTxWIDTH"
     )]
     FreeSize {
         /// The file.

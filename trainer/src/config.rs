@@ -181,19 +181,26 @@ impl InputConfig {
     }
 }
 
+impl InputConfig {
+    /// With images of so many columns and rows.
+    pub fn sized(self, width: u32, height: u32) -> Self {
+        let [size, width, height] =
+            if width == height { [Some(width), None, None] } else { [None, Some(width), Some(height)] };
+        Self { size, width, height, ..self }
+    }
+}
+
 impl From<Preprocess> for InputConfig {
     fn from(preprocess: Preprocess) -> Self {
         let Preprocess { width, height, mean, std, interpolation, crop_fraction, .. } = preprocess;
-        let square = width == height;
-        Self {
-            size: square.then_some(width),
-            width: (!square).then_some(width),
-            height: (!square).then_some(height),
+        let said = Self {
             mean: Some(mean),
             std: Some(std),
             interpolation: Some(interpolation),
             crop_fraction: Some(crop_fraction),
-        }
+            ..Self::default()
+        };
+        said.sized(width, height)
     }
 }
 

@@ -71,11 +71,25 @@ impl NetworkConfig {
         let ends = [("stem", self.stem), ("stem_stride", self.stem_stride), ("head", self.head)];
         match ends.into_iter().find_map(|(name, value)| value.map(|value| (name, value))) {
             Some((name, value)) if self.stages.is_empty() => {
-                let remedy = "is for [[network.stages]] of one's own, and there are none; --widen scales the whole network";
+                let remedy = "is for [[network.stages]] of one's own, and there are none; --width scales the whole network";
                 Err(Error::Setting { name, value: value.to_string(), remedy })
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What the settings want of the zoo, for images as `preprocess` makes them; `None` classes are the network's own.
+pub fn options(config: &Config, preprocess: &Preprocess, classes: Option<usize>) -> Options {
+    Options {
+        classes,
+        width: Some(preprocess.width as usize),
+        height: Some(preprocess.height as usize),
+        dropout: config.dropout,
+        stochastic_depth: config.stochastic_depth,
+        scaling: config.network.scaling(),
+        table: config.network.table(),
+        ..Options::default()
     }
 }
 
@@ -84,17 +98,7 @@ impl NetworkConfig {
 /// # Errors
 /// Where the zoo cannot build it, and for images smaller than its first window.
 pub fn build(config: &Config, preprocess: &Preprocess, classes: usize) -> Result<Graph> {
-    let options = Options {
-        classes: Some(classes),
-        width: Some(preprocess.width as usize),
-        height: Some(preprocess.height as usize),
-        dropout: config.dropout,
-        stochastic_depth: config.stochastic_depth,
-        scaling: config.network.scaling(),
-        table: config.network.table(),
-        ..Options::default()
-    };
-    let graph = tallow_models::build(&config.model, &options)?;
+    let graph = tallow_models::build(&config.model, &options(config, preprocess, Some(classes)))?;
     // Padding lets a window run over a smaller image, but most of what it sees then is the padding.
     let (width, height) = (preprocess.width as usize, preprocess.height as usize);
     let first = graph.costs().into_iter().find_map(|layer| Some((layer.name, layer.kernel?)));

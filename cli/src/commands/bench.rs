@@ -9,13 +9,13 @@ use ndarray::Array4;
 use serde::Serialize;
 use tallow_builder::kernels::CrossEntropy;
 use tallow_builder::{Network, Rng, Weights};
-use tallow_models::Options;
 use tallow_runtime::{Batch, Dim, Element, EngineChoice, EngineKind, EngineOptions, ModelInfo};
 use tallow_trainer::optim::{Optimizer, OptimizerKind};
 
 use crate::failure::usage;
 use crate::model::onnx_file;
 use crate::output::{json, note, table};
+use crate::zoo;
 
 /// Beyond any batch that a machine has the memory for.
 const MOST_IMAGES: usize = 65_536;
@@ -24,9 +24,9 @@ const MOST_IMAGES: usize = 65_536;
 #[command(allow_negative_numbers = true)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one: latency and throughput of inference
-    #[arg(required_unless_present = "train", conflicts_with = "train")]
+    #[arg(required_unless_present_any = ["train", "config"], conflicts_with_all = ["train", "config"])]
     model: Option<PathBuf>,
-    /// A network of the zoo: images/s of training (forward, backward, SGD with momentum)
+    /// A network of the zoo, which --config names as well: images/s of training (forward, backward, SGD with momentum)
     #[arg(long, value_name = "NETWORK")]
     train: Option<String>,
     /// Images at a time [default: 1,8 for inference, 64 for training]
@@ -35,9 +35,8 @@ pub struct Args {
     /// Engines to measure: ort-cuda, ort, tract, separated by commas; auto for all that can run
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     engine: Vec<EngineChoice>,
-    /// Side of the images for --train [default: the network's own]
-    #[arg(long, requires = "train")]
-    size: Option<usize>,
+    #[command(flatten)]
+    zoo: zoo::Args,
     /// Seconds for each measurement, after one of warm-up
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -65,10 +64,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     if args.batch.iter().any(|batch| !(1..=MOST_IMAGES).contains(batch)) {
         return Err(usage(format!("--batch must lie in 1 to {MOST_IMAGES}")));
     }
-    let timings = match (&args.train, &args.model) {
-        (Some(network), _) => training(network, args)?,
-        (None, Some(model)) => inference(&onnx_file(model)?, args, threads)?,
-        (None, None) => return Err(usage("name an .onnx file, or a network with --train")),
+    let timings = match &args.model {
+        Some(_) if args.zoo.is_some() => {
+            return Err(usage("--classes, --size, --width and --depth are for --train; a file has its own"));
+        }
+        Some(model) => inference(&onnx_file(model)?, args, threads)?,
+        None => training(args)?,
     };
     if args.json {
         return json(&timings);
@@ -162,10 +163,10 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
     Ok(timings)
 }
 
-fn training(name: &str, args: &Args) -> Result<Vec<Timing>> {
-    let architecture = tallow_models::find(name)?;
-    let size = args.size.unwrap_or(architecture.native);
-    let graph = architecture.build(&Options::new(architecture.classes, size))?;
+fn training(args: &Args) -> Result<Vec<Timing>> {
+    let (architecture, options) = args.zoo.resolve(args.train.as_deref())?;
+    let graph = architecture.build(&options)?;
+    let pixels = graph.input_shape().elements();
     let classes = graph.output_shape().elements();
     let device = Device::Cpu;
     let weights = Weights::init(&graph, 1, &device)?;
@@ -176,8 +177,9 @@ fn training(name: &str, args: &Args) -> Result<Vec<Timing>> {
     let mut timings = vec![];
     for n in batches {
         let mut rng = Rng::new(1);
-        let pixels: Vec<f32> = (0..n * 3 * size * size).map(|_| rng.normal() as f32).collect();
-        let images = Tensor::from_vec(pixels, (n, 3, size, size), &device)?;
+        let values: Vec<f32> = (0..n * pixels).map(|_| rng.normal() as f32).collect();
+        let shape: Vec<usize> = std::iter::once(n).chain(network.graph().input_shape().dims()).collect();
+        let images = Tensor::from_vec(values, shape, &device)?;
         let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
         let step = || {
             let tape = network.record(&images, &mut rng)?;

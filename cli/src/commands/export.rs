@@ -10,6 +10,7 @@ use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_che
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::model::{Trained, open_trained};
 use crate::output::{json, say};
 use crate::pretrained::{self, Said};
@@ -21,15 +22,9 @@ pub struct Args {
     from: Option<PathBuf>,
     #[command(flatten)]
     pretrained: pretrained::Args,
-    /// Side of the square images for --weights, pixels [default: what the weights were trained with]
-    #[arg(long, value_name = "PIXELS", requires = "weights", conflicts_with_all = ["width", "height"])]
-    size: Option<u32>,
-    /// Columns of the images for --weights, pixels
-    #[arg(long, value_name = "PIXELS", requires = "weights")]
-    width: Option<u32>,
-    /// Rows of the images for --weights, pixels
-    #[arg(long, value_name = "PIXELS", requires = "weights")]
-    height: Option<u32>,
+    /// Side of the square images for --weights, pixels, or HEIGHTxWIDTH [default: what the weights were trained with]
+    #[arg(long, value_name = "PIXELS", requires = "weights", visible_alias = "resolution")]
+    size: Option<ImageSize>,
     /// A text file with one class name a line, for --weights [default: theirs, or ImageNet's for 1000 classes]
     #[arg(long, requires = "weights", value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -109,11 +104,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Refuses flags that the format, or what is exported, has no use for.
 fn check(args: &Args) -> Result<()> {
-    let of_weights =
-        args.size.is_some() || args.width.is_some() || args.height.is_some() || args.labels.is_some();
+    let of_weights = args.size.is_some() || args.labels.is_some();
     if args.from.is_some() && (of_weights || args.pretrained.says_anything()) {
         return Err(usage(
-            "a run or SavedModel says itself what it is: --model, --classes, --key, --size, --width, --height and \
+            "a run or SavedModel says itself what it is: --model, --classes, --key, --size, --width, --depth and \
              --labels are for --weights",
         ));
     }
@@ -193,12 +187,7 @@ pub fn write(
 }
 
 fn trained(args: &Args) -> Result<Trained> {
-    let said = Said {
-        labels: args.labels.clone(),
-        width: args.size.or(args.width),
-        height: args.size.or(args.height),
-        ..Said::default()
-    };
+    let said = Said { labels: args.labels.clone(), size: args.size, ..Said::default() };
     match args.pretrained.open(said)? {
         Some(trained) => Ok(trained),
         None => open_trained(args.from.as_deref().expect("clap requires it where --weights is absent")),

@@ -8,11 +8,12 @@ use serde_json::json;
 use tallow_builder::Graph;
 use tallow_exporter::tensorflow::SavedModel;
 use tallow_exporter::{Existing, Head, Imported, read_weights};
-use tallow_models::Options;
+use tallow_models::{Options, Scaling};
 use tallow_trainer::RunDir;
 
 use crate::factors::Factors;
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::model::is_run;
 use crate::output::{json, note, say, thousands};
 
@@ -30,9 +31,9 @@ pub struct Args {
     /// Classes of the network
     #[arg(long, requires = "model")]
     classes: Option<usize>,
-    /// Side of its square images, pixels: only of networks whose weights depend on it
-    #[arg(long, value_name = "PIXELS", requires = "model")]
-    size: Option<usize>,
+    /// Side of its square images, pixels, or HEIGHTxWIDTH: only of networks whose weights depend on it
+    #[arg(long, value_name = "PIXELS", requires = "model", visible_alias = "resolution")]
+    size: Option<ImageSize>,
     #[command(flatten)]
     factors: Factors,
     /// Where the state dict is in a checkpoint of PyTorch's, such as ema or model.state_dict [default: state_dict,
@@ -89,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn network(args: &Args) -> Result<Graph> {
     let Some(model) = &args.model else {
         if args.factors.is_some() {
-            return Err(usage("--widen and --deepen are for a network that --model names"));
+            return Err(usage("--width and --depth are for a network that --model names"));
         }
         return of_saved_model(&args.file);
     };
@@ -97,9 +98,9 @@ fn network(args: &Args) -> Result<Graph> {
     let own = || SavedModel::open(&args.file).ok().map(|model| model.graph().output_shape().elements());
     let options = Options {
         classes: args.classes.or_else(own),
-        width: args.size,
-        height: args.size,
-        scaling: args.factors.scaling(),
+        width: args.size.map(|size| size.width as usize),
+        height: args.size.map(|size| size.height as usize),
+        scaling: args.factors.over(Scaling::NONE),
         ..Options::default()
     };
     Ok(tallow_models::build(model, &options)?)

@@ -9,6 +9,7 @@ use tallow_trainer::plot;
 
 use crate::failure::usage;
 use crate::output::{json, millions, say, table, thousands};
+use crate::zoo;
 
 /// The paper's φ.
 const PHI: [f64; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
@@ -18,20 +19,15 @@ const MOST_PHI: f64 = 16.0;
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// The network at φ = 0
-    #[arg(default_value = "efficientnet_b0")]
-    network: String,
+    /// The network at φ = 0 [default: efficientnet_b0]
+    network: Option<String>,
     /// The compound coefficients, such as 0,0.5,1; with a single one, its stages are listed [default: 0 to 7]
     #[arg(long, value_delimiter = ',', num_args = 1..)]
     phi: Vec<f64>,
     #[command(flatten)]
     law: Law,
-    /// Classes of the last layer [default: the network's own]
-    #[arg(long)]
-    classes: Option<usize>,
-    /// Side of the square images at φ = 0, pixels [default: the network's own]
-    #[arg(long, value_name = "PIXELS", visible_alias = "resolution")]
-    size: Option<usize>,
+    #[command(flatten)]
+    zoo: zoo::Args,
     /// Round resolutions to multiples of this
     #[arg(long, value_name = "PIXELS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     multiple: u16,
@@ -102,15 +98,18 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(phi) = phis.iter().find(|phi| !(-MOST_PHI..=MOST_PHI).contains(*phi)) {
         return Err(usage(format!("--phi must lie in -{MOST_PHI} to {MOST_PHI}, is {phi}")));
     }
-    let network = tallow_models::find(&args.network)?;
-    let options =
-        Options { classes: args.classes, width: args.size, height: args.size, ..Options::default() };
+    let usual = args.zoo.config().is_none().then_some(PUBLISHED[0].name);
+    let (network, options) = args.zoo.resolve(args.network.as_deref().or(usual))?;
+    if options.width != options.height {
+        return Err(usage("compound scaling has one resolution: choose square images, with --size PIXELS"));
+    }
     let scaled: Vec<Scaled> = phis
         .iter()
         .map(|phi| law.scaled(network, &options, *phi, args.multiple.into()))
         .collect::<Result<_, _>>()?;
-    let published =
-        if network.name == PUBLISHED[0].name { published(law, network, args.classes)? } else { vec![] };
+    let is_b0 =
+        network.name == PUBLISHED[0].name && options.scaling == Scaling::NONE && options.table.is_none();
+    let published = if is_b0 { published(law, network, options.classes)? } else { vec![] };
     if let Some(path) = &args.plot {
         let Compound { alpha, beta, gamma } = law;
         let heading = format!("{}: α = {alpha}, β = {beta}, γ = {gamma}", network.name);
@@ -139,7 +138,7 @@ pub fn run(args: &Args) -> Result<()> {
         "The law: MACs grow by 2^φ where α·β²·γ² = 2. Repeats are rounded up, channels to multiples of 8, resolutions"
     )?;
     say!(
-        "to multiples of {} pixels; --size {}, --widen and --deepen of `tallow train` build such a network.",
+        "to multiples of {} pixels; --size {}, --width and --depth of `tallow train` build such a network.",
         args.multiple,
         scaled[0].resolution
     )

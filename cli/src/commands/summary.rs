@@ -10,23 +10,17 @@ use tallow_exporter::tensorflow::SavedModel;
 use tallow_models::Options;
 use tallow_trainer::RunDir;
 
-use crate::factors::Factors;
 use crate::failure::usage;
 use crate::model::is_run;
 use crate::output::{json, say, table, thousands};
+use crate::zoo;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// A network's name, a run directory or a model directory; without it, all networks are listed
     network: Option<PathBuf>,
-    /// Classes of the last layer [default: the network's own]
-    #[arg(long)]
-    classes: Option<usize>,
-    /// Side of the square images, pixels [default: the network's own]
-    #[arg(long, value_name = "PIXELS", visible_alias = "resolution")]
-    size: Option<usize>,
     #[command(flatten)]
-    factors: Factors,
+    zoo: zoo::Args,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,8 +35,12 @@ struct Summary {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let Some(network) = &args.network else { return list(args.json) };
-    let graph = open(network, args)?;
+    let graph = match &args.network {
+        Some(network) => open(network, &args.zoo)?,
+        None if args.zoo.config().is_some() => of_zoo(None, &args.zoo)?,
+        None if args.zoo.is_some() => return Err(usage("name the network that the flags are for")),
+        None => return list(args.json),
+    };
     let summary = Summary {
         network: graph.name().to_owned(),
         input: graph.input_shape().dims(),
@@ -52,19 +50,17 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json { json(&summary) } else { print(&graph, &summary) }
 }
 
-fn open(network: &Path, args: &Args) -> Result<Graph> {
-    let options = Options {
-        classes: args.classes,
-        width: args.size,
-        height: args.size,
-        scaling: args.factors.scaling(),
-        ..Options::default()
-    };
+fn of_zoo(name: Option<&str>, zoo: &zoo::Args) -> Result<Graph> {
+    let (architecture, options) = zoo.resolve(name)?;
+    Ok(architecture.build(&options)?)
+}
+
+fn open(network: &Path, zoo: &zoo::Args) -> Result<Graph> {
     let is_path = network.components().count() > 1 || network.exists();
     match network.to_str().filter(|name| !is_path || tallow_models::find(name).is_ok()) {
-        Some(name) => Ok(tallow_models::build(name, &options)?),
-        None if args.classes.is_some() || args.size.is_some() || args.factors.is_some() => Err(usage(
-            "--classes, --size, --widen and --deepen are for a network of the zoo; a trained one has its own",
+        Some(name) => of_zoo(Some(name), zoo),
+        None if zoo.is_some() => Err(usage(
+            "--config, --classes, --size, --width and --depth are for a network of the zoo; a trained one has its own",
         )),
         None if is_run(network) => Ok(RunDir::open(network)?.graph()?),
         None if SavedModel::is_at(network) => Ok(SavedModel::open(network)?.graph().clone()),

@@ -13,6 +13,7 @@ use tallow_exporter::onnx::read_card;
 use tallow_input::ModelCard;
 
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{json, say};
 
@@ -51,25 +52,12 @@ pub struct Args {
     /// Write the result into the file's metadata, with a digest of the rest of the file
     #[arg(long)]
     certify: bool,
-    #[command(flatten)]
-    size: Size,
+    /// Side of the square images, pixels, or HEIGHTxWIDTH, for an .onnx file that leaves it free
+    #[arg(long, value_name = "PIXELS", visible_alias = "resolution")]
+    size: Option<ImageSize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// The images' size, for .onnx files that leave it free.
-#[derive(clap::Args)]
-struct Size {
-    /// Side of the square images, pixels, for a file that leaves it free
-    #[arg(long, value_name = "PIXELS", conflicts_with_all = ["width", "height"])]
-    size: Option<usize>,
-    /// Columns of the images, pixels
-    #[arg(long, value_name = "PIXELS", requires = "height")]
-    width: Option<usize>,
-    /// Rows of the images, pixels
-    #[arg(long, value_name = "PIXELS", requires = "width")]
-    height: Option<usize>,
 }
 
 /// What `--json` prints.
@@ -90,7 +78,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut options = VerifyOptions {
         seed: args.seed,
         tolerance: args.tolerance,
-        size: args.size.size.or(args.size.height).zip(args.size.size.or(args.size.width)).map(Into::into),
+        size: args.size.map(|ImageSize { height, width }| [height as usize, width as usize]),
         noise: args.noise,
         ..VerifyOptions::default()
     };

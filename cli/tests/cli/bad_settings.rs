@@ -51,8 +51,9 @@ fn networks_and_sizes_that_there_are_not() {
     refused("--model resnet5", &["no network is called `resnet5`", "did you mean `resnet50`"]);
     refused("--model resnet50 --size 4", &["4×4", "7×7 window", "`conv1`", "larger --size"]);
     refused("--model plain_cnn --size 2", &["2×2 images", "`stage2.pool`", "use a larger image"]);
-    refused("--model plain_cnn --size 0", &["width", "1 to 16384"]);
-    refused("--size 8 --width 8", &["--size", "--width"]);
+    refused("--model plain_cnn --size 0", &["--size", "1 to 16384"]);
+    refused("--size 8xtall", &["--size", "240x320"]);
+    refused("--width 320", &["width factor must be above 0 and at most 16, is 320"]);
 }
 
 #[test]

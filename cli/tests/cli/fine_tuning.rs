@@ -102,7 +102,7 @@ fn size_and_preprocessing_come_with_the_weights_unless_they_are_said() {
         has(&text, line);
     }
     std::fs::write(at.join("s.toml"), "weights = \"weights\"\n[input]\ncrop_fraction = 1.0\n").unwrap();
-    let text = typed(at, "train --data data --config s.toml --width 32 --height 48 --print-config").ok();
+    let text = typed(at, "train --data data --config s.toml --size 48x32 --print-config").ok();
     for line in ["width = 32 ", "height = 48 ", "crop_fraction = 1.0 ", "mean = [0.25, 0.5, 0.75] "] {
         has(&text, line);
     }

@@ -67,7 +67,7 @@ fn a_file_of_others_needs_labels_and_size() {
         .fails(2, &["--mean", "three numbers"]);
 
     let ours = typed(at, "predict run data/train/red/0.png --engine tract --json").json();
-    let json = typed(at, &format!("{line} --width 8 --height 8 --labels names.txt --json")).json();
+    let json = typed(at, &format!("{line} --size 8 --labels names.txt --json")).json();
     assert_eq!(json[0]["predictions"][0]["logit"], ours[0]["predictions"][0]["logit"]);
     assert!(["a", "b", "c"].contains(&json[0]["predictions"][0]["label"].as_str().unwrap()));
     typed(at, "eval foreign.onnx --data data --engine tract").fails(1, &parts);

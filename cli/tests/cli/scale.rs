@@ -36,7 +36,7 @@ fn what_is_printed_can_be_built_and_drawn() {
     let one = &json["scaled"][0];
     let [width, depth] = ["width", "depth"].map(|key| one[key].as_f64().unwrap());
     let line = format!(
-        "summary resnet18 --classes 10 --size {} --widen {width} --deepen {depth} --json",
+        "summary resnet18 --classes 10 --size {} --width {width} --depth {depth} --json",
         one["resolution"]
     );
     assert_eq!(typed(folder.path(), &line).json()["totals"]["macs"], one["macs"]);
@@ -53,4 +53,31 @@ fn what_is_no_growth_is_refused() {
     typed(here, "scale --phi 40").fails(2, &["--phi must lie in -16 to 16, is 40"]);
     typed(here, "scale --phi 15 --beta 2").fails(2, &["width factor must be above 0 and at most 16"]);
     typed(here, "scale resnet19").fails(2, &["did you mean `resnet18`"]);
+}
+
+#[test]
+fn a_settings_file_names_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "model = \"efficientnet_b0\"\n[input]\nsize = 32\n[network]\nwiden = 0.5\nstem = 16\nhead = 64\n\
+                [[network.stages]]\nkernel = 3\nexpand = 2\nchannels = 16\nrepeats = 2\n";
+    std::fs::write(folder.path().join("best.toml"), text).unwrap();
+    let at = folder.path();
+    let base = typed(at, "summary --config best.toml --classes 10 --json").json();
+    assert_eq!(base["input"], serde_json::json!([3, 32, 32]));
+    let scaled = typed(at, "scale --config best.toml --classes 10 --phi 0,1 --json").json();
+    assert_eq!(scaled["scaled"][0]["macs"], base["totals"]["macs"]);
+    assert_eq!(scaled["published"], serde_json::json!([]));
+    // The printed factors are those of the zoo's network, which flags replace.
+    let one = &scaled["scaled"][1];
+    let [width, depth, size] = ["width", "depth", "resolution"].map(|key| one[key].to_string());
+    let line = format!(
+        "summary --config best.toml --classes 10 --width {width} --depth {depth} --size {size} --json"
+    );
+    assert_eq!(typed(at, &line).json()["totals"]["macs"], one["macs"]);
+    let bench = typed(at, "bench --config best.toml --batch 2 --seconds 0 --json").json();
+    assert_eq!((&bench[0]["engine"], &bench[0]["batch"]), (&"candle".into(), &2.into()));
+    typed(at, "scale resnet18 --config best.toml").fails(2, &["leave out either --config or the network"]);
+    typed(at, "scale resnet18 --size 20x30").fails(2, &["square images"]);
+    typed(at, "summary --config none.toml").fails(1, &["none.toml"]);
+    typed(at, "summary --classes 3").fails(2, &["name the network"]);
 }

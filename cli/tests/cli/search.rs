@@ -148,7 +148,7 @@ fn a_search_that_makes_no_sense_is_refused_before_any_training() {
     fails("scaling --data nowhere", 1, &["no such folder: nowhere"]);
     fails("scaling --data digits --step 0.3 --tolerance 0.001", 2, &["leaves no α, β, γ", "lessen --step"]);
     fails("scaling --data digits --phi 0", 2, &["--phi must lie above 0"]);
-    fails("scaling --data digits --width 20 --height 10", 2, &["square images"]);
+    fails("scaling --data digits --size 10x20", 2, &["square images"]);
     fails("scaling --data digits --weights w.safetensors", 2, &["--weights fit one network"]);
     fails("architecture --data digits --model resnet20", 2, &["resnet20 has no stages", "efficientnet"]);
     fails("architecture --data digits --sample 11", 2, &["--sample must lie in 1 to 10, is 11"]);

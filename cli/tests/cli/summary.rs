@@ -19,18 +19,18 @@ fn networks_runs_and_saved_models_have_a_summary() {
     assert_eq!(json["totals"]["parameters"], 11_689_512 - 990 * 513);
     let list = typed(here, "summary --json").json();
     assert!(list.as_array().unwrap().iter().any(|network| network["name"] == "efficientnet_b7"));
-    let wide = typed(here, "summary resnet18 --widen 2 --deepen 1.5 --resolution 64 --json").json();
+    let wide = typed(here, "summary resnet18 --width 2 --depth 1.5 --resolution 64 --json").json();
     assert_eq!(
         (&wide["network"], &wide["input"]),
         (&"resnet18_w2_d1.5".into(), &serde_json::json!([3, 64, 64]))
     );
-    typed(here, "summary resnet18 --widen 0").fails(2, &["width factor must be above 0"]);
+    typed(here, "summary resnet18 --width 0").fails(2, &["width factor must be above 0"]);
     for trained in ["run", "run/saved_model"] {
         assert!(
             typed(shared(), &format!("summary {trained}")).ok().contains("plain_cnn, input 3×8×8, output 3")
         );
         typed(shared(), &format!("summary {trained} --size 9")).fails(2, &["--size"]);
-        typed(shared(), &format!("summary {trained} --widen 2")).fails(2, &["--widen"]);
+        typed(shared(), &format!("summary {trained} --width 2")).fails(2, &["--width"]);
     }
     typed(shared(), "summary restnet50").fails(2, &["no network is called `restnet50`", "`resnet50`"]);
     typed(shared(), "summary data").fails(1, &["data is neither a network", "tallow summary"]);

@@ -114,7 +114,7 @@ fn what_cannot_be_described_or_compared_is_one_line() {
     typed(at, "info data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);
     typed(at, "info data").fails(1, &["data holds no model.onnx"]);
     typed(at, "verify run --size 9").fails(1, &["[N, 3, 8, 8]", "leave that out"]);
-    typed(at, "verify run --size 9 --width 3").fails(2, &["--size"]);
+    typed(at, "verify run --size 9x").fails(2, &["--size"]);
     fs::copy(at.join("run/model.onnx"), at.join("alone.onnx")).unwrap();
     typed(at, "verify alone.onnx --noise").fails(1, &["--noise", "none beside alone.onnx", "--from"]);
     typed(at, "verify run --layers --batches 0").fails(2, &["batches"]);

@@ -76,7 +76,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
             print_stages(stages)?;
             let widen = config.network.widen;
             if widen != 1.0 {
-                say!("channels are those before --widen {widen}, which multiplies and rounds them")?;
+                say!("channels are those before --width {widen}, which multiplies and rounds them")?;
             }
         }
     }

@@ -58,7 +58,11 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
                 millions(best.macs),
                 seconds(journal.results())
             )?;
-            say!("larger ones: tallow scale {} --alpha {alpha} --beta {beta} --gamma {gamma}", config.model)?;
+            let start = journal.run(0).join("config.toml");
+            say!(
+                "larger ones: tallow scale --config {} --alpha {alpha} --beta {beta} --gamma {gamma}",
+                start.display()
+            )?;
         }
     }
     close(&args.common, &journal, ended, &report)

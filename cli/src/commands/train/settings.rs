@@ -15,6 +15,7 @@ use super::fine_tune;
 use super::start::Start;
 use crate::factors::Factors;
 use crate::failure::usage;
+use crate::image_size::ImageSize;
 use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
@@ -44,15 +45,9 @@ pub struct Settings {
     /// Batches in a step, whose gradient is that of the mean over all their images [default: 1]
     #[arg(long, value_name = "BATCHES")]
     accumulate: Option<usize>,
-    /// Side of the square images, pixels [default: what the weights say, else the network's own]
-    #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"], conflicts_with_all = ["width", "height"])]
-    size: Option<u32>,
-    /// Columns of the images, pixels
-    #[arg(long, value_name = "PIXELS")]
-    width: Option<u32>,
-    /// Rows of the images, pixels
-    #[arg(long, value_name = "PIXELS")]
-    height: Option<u32>,
+    /// Side of the square images, pixels, or HEIGHTxWIDTH [default: what the weights say, else the network's own]
+    #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"])]
+    size: Option<ImageSize>,
     #[command(flatten)]
     factors: Factors,
     /// The learning rate after the warm-up [default: adamw 0.001; sgd 0.05, rmsprop 0.004 for 64
@@ -228,8 +223,8 @@ impl Settings {
         take(&mut config.label_smoothing, &self.label_smoothing);
         take(&mut config.schedule.warmup_epochs, &self.warmup);
         take(&mut config.split.fraction, &self.validation_share);
-        take(&mut config.network.widen, &self.factors.widen);
-        take(&mut config.network.deepen, &self.factors.deepen);
+        take(&mut config.network.widen, &self.factors.width);
+        take(&mut config.network.deepen, &self.factors.depth);
         config.split.fold = self.fold.or(config.split.fold);
         self.fine_tune.apply(&mut config.fine_tune);
         config.clip_norm = self.clip_norm.or(config.clip_norm);
@@ -241,12 +236,9 @@ impl Settings {
         config.tensorboard.enabled &= !self.no_tensorboard;
         take(&mut config.tensorboard.histogram_epochs, &self.histograms);
         config.records = self.records.apply(config.records.take());
-        if let Some(size) = self.size {
-            config.input.size = Some(size);
-            (config.input.width, config.input.height) = (None, None);
+        if let Some(ImageSize { height, width }) = self.size {
+            config.input = config.input.sized(width, height);
         }
-        config.input.width = self.width.or(config.input.width);
-        config.input.height = self.height.or(config.input.height);
         if let Some(described) = start.as_ref().and_then(|start| start.preprocess) {
             config.input = config.input.or(described);
         }

@@ -244,5 +244,6 @@ fn files_that_give_maps_or_take_bytes_are_compared_too() {
         let layers = compare(&path, Some(&network));
         assert!(layers.first.is_none(), "{layers}");
         assert!(layers.layers.iter().filter(|row| row.reference == "candle").count() > 80, "{layers}");
+        assert_eq!(layers.layers.iter().find(|row| row.value == "cam").unwrap().reference, "candle");
     }
 }

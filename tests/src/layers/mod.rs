@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use ndarray::ArrayD;
 use prost::Message;
 use tallow_builder::Network;
+use tallow_builder::cam::class_activation_maps;
+use tallow_exporter::onnx::CAM;
 use tallow_runtime::ModelInfo;
 
 use crate::engines::{Engine, Source, engines};
@@ -130,6 +132,13 @@ impl<'a> Comparison<'a> {
             for value in seen {
                 let (name, value) = value.map_err(tallow_exporter::Error::from)?;
                 self.value("candle", batch, &name, value)?;
+            }
+            if file.info.outputs.iter().any(|output| output.name == CAM)
+                && let Some((_, maps)) =
+                    class_activation_maps(network, &tensor).map_err(tallow_exporter::Error::from)?
+            {
+                let maps = to_array(&maps).map_err(tallow_exporter::Error::from)?;
+                self.value("candle", batch, CAM, maps)?;
             }
             if noise {
                 self.double(network, &names, batch, images)?;

@@ -60,7 +60,11 @@ impl Trainer {
         if !mean_loss.is_finite() {
             return Err(self.diverged(&batch, &tape)?);
         }
-        let statistics = tape.statistics(&self.network);
+        let mut statistics = tape.statistics(&self.network);
+        if self.config.weights.is_none() {
+            let steps = self.position.steps as f64;
+            statistics.iter_mut().for_each(|layer| layer.momentum = early_momentum(layer.momentum, steps));
+        }
         let activations = self.activations(&tape)?;
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
         let gradients = tape.backward(&self.network, &gradient, |name| self.tuning.trains(epoch, name))?;
@@ -114,4 +118,11 @@ impl Trainer {
     pub(super) fn steps_per_epoch(&self) -> usize {
         self.train.batches().div_ceil(self.config.accumulate)
     }
+}
+
+/// The share of a batch in the running moments after so many steps from random weights. The average starts at 0 and 1,
+/// which say nothing, and would keep much of them for 1/momentum steps: a small data set has no more than that. As in
+/// the average of the weights, early steps count more.
+fn early_momentum(momentum: f64, steps: f64) -> f64 {
+    momentum.max(9.0 / (10.0 + steps))
 }

@@ -40,7 +40,11 @@ pub(crate) fn layers(file: &OnnxFile, network: &Network) -> Vec<Option<String>> 
         // The images are nobody's value.
         (id.index() > 0).then(|| file.value_of(&node.name).map(str::to_owned)).flatten()
     };
-    graph.iter().map(name).collect()
+    let mut names: Vec<Option<String>> = graph.iter().map(name).collect();
+    if let Some(output) = file.info.outputs.first() {
+        names[graph.output().index()].get_or_insert(output.name.clone());
+    }
+    names
 }
 
 /// # Errors

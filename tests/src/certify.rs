@@ -39,6 +39,10 @@ impl Certifier {
     /// Where the engines do not agree, the file was changed meanwhile, or it cannot be written.
     pub fn certify(&self, path: &Path, report: &Report) -> Result<Certificate, Error> {
         let wrong = |problem: &str| Error::File { file: report.file.clone(), problem: problem.into() };
+        let compared = |row: &Row| matches!(row.outcome, Outcome::Compared { .. });
+        if !report.engines.iter().any(compared) {
+            return Err(wrong("is not certified, for nothing was compared: a second engine is needed"));
+        }
         if !report.agrees {
             return Err(wrong("is not certified, for the engines do not agree"));
         }

@@ -158,7 +158,8 @@ fn in_candle(file: &OnnxFile, network: Option<&Network>, images: &[Images]) -> R
         Some(network) => candle_outputs(file, network, images)
             .map_err(|error| Outcome::Failed { reason: error.to_string() }),
         None => Err(Outcome::NotRun {
-            reason: "there is no layer graph beside the file; name its run or model directory by --from"
+            reason: "there is no layer graph beside the file; name its run or model directory with --from, or its weights with \
+                     --weights"
                 .into(),
         }),
     };

@@ -88,9 +88,10 @@ impl RunDir {
         }
     }
 
-    /// Whether another process trains in it at this moment.
-    pub fn is_busy(&self) -> bool {
-        matches!(self.clone().locked(), Err(Error::RunBusy { .. }))
+    /// Whether a process trains in the folder at this moment, or is about to.
+    pub fn is_busy(path: &Path) -> bool {
+        let run = Self { path: path.to_owned(), _lock: None };
+        run.file(LOCK).is_file() && matches!(run.locked(), Err(Error::RunBusy { .. }))
     }
 
     /// The folder.
@@ -194,9 +195,8 @@ mod tests {
         let text = run.clone().locked().unwrap_err().to_string();
         assert!(text.contains("another process trains"), "{text}");
         drop(held);
-        let free = RunDir { path: folder.path().to_owned(), _lock: None };
-        assert!(!free.is_busy());
+        assert!(!RunDir::is_busy(folder.path()));
         let _held = run.locked().unwrap();
-        assert!(free.is_busy());
+        assert!(RunDir::is_busy(folder.path()));
     }
 }

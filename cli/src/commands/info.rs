@@ -9,6 +9,9 @@ use tallow_runtime::{CardDescription, Certificate, Certified, Description, Prepr
 use crate::model::onnx_file;
 use crate::output::{json, say, thousands};
 
+/// What a comparison may have compared.
+const ENGINES: [&str; 4] = ["candle", "ort", "tract", "candle-onnx"];
+
 #[derive(clap::Args)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
@@ -101,6 +104,10 @@ fn print_certificate(verdict: &str, certificate: &Certificate) -> Result<()> {
             _ => "reference".into(),
         };
         line("", format!("{} ({}): {result}", engine.engine, engine.version))?;
+    }
+    let ran = |name: &str| certificate.engines.iter().any(|engine| engine.engine == name);
+    for engine in ENGINES.into_iter().filter(|engine| !ran(engine)) {
+        line("", format!("{engine}: not compared"))?;
     }
     line("", format!("SHA-256 of the rest {}", certificate.sha256))
 }

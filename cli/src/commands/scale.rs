@@ -22,7 +22,7 @@ pub struct Args {
     /// The network at φ = 0 [default: efficientnet_b0]
     network: Option<String>,
     /// The compound coefficients, such as 0,0.5,1; with a single one, its stages are listed [default: 0 to 7]
-    #[arg(long, value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     phi: Vec<f64>,
     #[command(flatten)]
     law: Law,
@@ -59,7 +59,7 @@ impl Law {
         let Self { alpha, beta, gamma } = self;
         for (name, factor) in [("alpha", alpha), ("beta", beta), ("gamma", gamma)] {
             if !(1.0..=4.0).contains(&factor) {
-                return Err(usage(format!("--{name} must lie in 1 to 4, is {factor}")));
+                return Err(usage(format!("--{name} must lie in 1 to 4, is {factor:?}")));
             }
         }
         Ok(Compound { alpha, beta, gamma })
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     let law = args.law.checked()?;
     let phis = if args.phi.is_empty() { PHI.to_vec() } else { args.phi.clone() };
     if let Some(phi) = phis.iter().find(|phi| !(-MOST_PHI..=MOST_PHI).contains(*phi)) {
-        return Err(usage(format!("--phi must lie in -{MOST_PHI} to {MOST_PHI}, is {phi}")));
+        return Err(usage(format!("--phi must lie in -{MOST_PHI} to {MOST_PHI}, is {phi:?}")));
     }
     let usual = args.zoo.config().is_none().then_some(PUBLISHED[0].name);
     let (network, options) = args.zoo.resolve(args.network.as_deref().or(usual))?;
@@ -137,11 +137,16 @@ pub fn run(args: &Args) -> Result<()> {
     say!(
         "The law: MACs grow by 2^φ where α·β²·γ² = 2. Repeats are rounded up, channels to multiples of 8, resolutions"
     )?;
-    say!(
-        "to multiples of {} pixels; --size {}, --width and --depth of `tallow train` build such a network.",
-        args.multiple,
-        scaled[0].resolution
-    )
+    match &scaled[..] {
+        [Scaled { resolution, width, depth, .. }] => say!(
+            "to multiples of {} pixels; tallow train … --size {resolution} --width {width} --depth {depth} builds this one.",
+            args.multiple
+        ),
+        _ => say!(
+            "to multiples of {} pixels; --size, --width and --depth of `tallow train` take what stands in a row.",
+            args.multiple
+        ),
+    }
 }
 
 fn title(network: &Architecture, Compound { alpha, beta, gamma }: Compound) -> String {

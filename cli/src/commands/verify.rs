@@ -14,8 +14,9 @@ use tallow_input::ModelCard;
 
 use crate::failure::usage;
 use crate::image_size::ImageSize;
-use crate::model::{onnx_file, open_trained, origin_of};
-use crate::output::{json, say};
+use crate::model::{Trained, onnx_file, open_trained, origin_of};
+use crate::output::{json, note, say};
+use crate::pretrained::{self, Said};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -23,8 +24,10 @@ pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
     model: PathBuf,
     /// The run or model directory that candle takes the network from [default: the one the file lies in]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "weights")]
     from: Option<PathBuf>,
+    #[command(flatten)]
+    pretrained: pretrained::Args,
     /// The largest difference allowed, relative to the largest logit
     #[arg(long, default_value_t = VerifyOptions::default().tolerance)]
     tolerance: f64,
@@ -74,7 +77,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
     }
     let file = onnx_file(&args.model)?;
-    let origin = args.from.clone().or_else(|| origin_of(&file));
     let mut options = VerifyOptions {
         seed: args.seed,
         tolerance: args.tolerance,
@@ -85,10 +87,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(batches) = &args.batches {
         options.batches = batches.clone();
     }
-    let network = network(&file, origin)?;
+    let network = match args.pretrained.open(said(args, &file)?)? {
+        Some(trained) => Some(same_network(&file, trained, "the network of --weights")?),
+        None => network(&file, args.from.clone().or_else(|| origin_of(&file)))?,
+    };
     if args.noise && network.is_none() {
         bail!(
-            "--noise computes the layer graph in f64, and there is none beside {}: name its run or model directory by --from",
+            "--noise computes the layer graph in f64, and there is none beside {}: name its run or model directory \
+             with --from, or its weights with --weights",
             file.display()
         );
     }
@@ -108,16 +114,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         json(&Comparison { outputs: &report, layers: layers.as_ref() })?;
     }
+    let fault = layers.as_ref().and_then(LayerReport::fault);
+    if let Some(fault) = fault.filter(|_| report.agrees) {
+        note!(
+            "layer `{}` differs, though the outputs agree on these images: they hardly depend on it",
+            fault.row.layer
+        );
+    }
+    let sound = report.agrees && fault.is_none();
+    if let (Some(_), true, false) = (&certifier, report.agrees, sound) {
+        bail!("{}: is not certified, for one of its layers differs", file.display());
+    }
     if let Some(certifier) = certifier {
         let certificate = certifier.certify(&file, &report)?;
         if !args.json {
             say!("Certified: SHA-256 of {} without the certificate: {}", file.display(), certificate.sha256)?;
         }
     }
-    Ok(if report.agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A debugging aid: the verdict is the outputs'.
+/// What the file says of its images, for weights that say something else or nothing.
+fn said(args: &Args, file: &Path) -> Result<Said> {
+    let own = read_card(file)?
+        .map(|card| ImageSize { height: card.preprocess.height, width: card.preprocess.width });
+    Ok(Said { size: args.size.or(own), ..Said::default() })
+}
+
 fn compare_layers(
     args: &Args,
     file: &Path,
@@ -146,36 +169,34 @@ pub fn compare(file: &Path, origin: Option<PathBuf>, options: &VerifyOptions) ->
 
 /// The network in the directory `origin`, which `file` was exported from.
 fn network(file: &Path, origin: Option<PathBuf>) -> Result<Option<Network>> {
-    Ok(match origin {
-        Some(path) => {
-            let trained = open_trained(&path)?;
-            let card = read_card(file)?;
-            if let Some(card) = &card
-                && !may_be_the_same(card, &trained.card)
-            {
-                bail!(
-                    "{} holds {}, {} holds {}: name the run or model directory that the file was exported from",
-                    file.display(),
-                    described(card),
-                    path.display(),
-                    described(&trained.card)
-                );
-            }
-            let exported = card.and_then(|card| card.metrics.get("epoch").copied());
-            let best = trained.card.metrics.get("epoch").copied();
-            if let (Some(exported), Some(best)) = (exported, best)
-                && exported != best
-            {
-                bail!(
-                    "{} holds epoch {exported}, the best of {} is now epoch {best}: export it again with --force",
-                    file.display(),
-                    path.display()
-                );
-            }
-            Some(Network::new(trained.graph, trained.weights))
-        }
-        None => None,
-    })
+    let network = |path: PathBuf| same_network(file, open_trained(&path)?, &path.display().to_string());
+    origin.map(network).transpose()
+}
+
+/// The network, unless the file says that it is another one; `origin` is where it was found.
+fn same_network(file: &Path, trained: Trained, origin: &str) -> Result<Network> {
+    let card = read_card(file)?;
+    if let Some(card) = &card
+        && !may_be_the_same(card, &trained.card)
+    {
+        bail!(
+            "{} holds {}, {origin} holds {}: name the run, model directory or weights that the file was exported from",
+            file.display(),
+            described(card),
+            described(&trained.card)
+        );
+    }
+    let exported = card.and_then(|card| card.metrics.get("epoch").copied());
+    let best = trained.card.metrics.get("epoch").copied();
+    if let (Some(exported), Some(best)) = (exported, best)
+        && exported != best
+    {
+        bail!(
+            "{} holds epoch {exported}, the best of {origin} is now epoch {best}: export it again with --force",
+            file.display()
+        );
+    }
+    Ok(Network::new(trained.graph, trained.weights))
 }
 
 /// Whether two cards can be of the same network. Labels may differ: bare weights are exported without their names.

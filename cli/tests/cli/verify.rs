@@ -43,7 +43,7 @@ fn a_layer_that_was_changed_is_named() {
     let run = typed(at, "verify run --layers");
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.out.contains("Rounding does not explain it"), "{}", run.out);
-    assert!(run.out.contains("The first of ") && run.out.contains("its input `"), "{}", run.out);
+    assert!(run.out.contains("It begins in `") && run.out.contains("its input `"), "{}", run.out);
     assert!(run.out.contains("comes into being in this layer"), "{}", run.out);
 }
 

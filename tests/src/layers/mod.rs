@@ -75,10 +75,13 @@ pub fn verify_layers(
 
     let mut comparison = Comparison::new(&values, keeper);
     if let Some(network) = &candle {
-        comparison.candle(&file, network, &images, options.noise)?;
+        comparison.candle(&file, network, &images)?;
     }
     for engine in engines(Source::Bytes(&bytes), &exposed, &model, &options.engines) {
         comparison.engine(&engine, &exposed, &images)?;
+    }
+    if let Some(network) = candle.filter(|_| options.noise || comparison.differs(options.tolerance)) {
+        comparison.double(&file, &network, &images)?;
     }
     Ok(comparison.finish(file.info.file, options, batches))
 }
@@ -107,18 +110,9 @@ impl<'a> Comparison<'a> {
         Self { values, keeper, references, differences, noise, engines: vec![] }
     }
 
-    /// candle, whose values are the references, and the same graph in f64.
-    fn candle(
-        &mut self,
-        file: &OnnxFile,
-        network: &Network,
-        images: &[Images],
-        noise: bool,
-    ) -> Result<(), Error> {
-        let mut names = candle_side::layers(file, network);
-        if let Some(output) = file.info.outputs.first() {
-            names[network.graph().output().index()].get_or_insert(output.name.clone());
-        }
+    /// candle, whose values are the references.
+    fn candle(&mut self, file: &OnnxFile, network: &Network, images: &[Images]) -> Result<(), Error> {
+        let names = candle_side::layers(file, network);
         for (batch, images) in images.iter().enumerate() {
             self.keep("images", batch, "images", &images.floats.clone().into_dyn())?;
             let tensor = to_tensor(&images.floats).map_err(tallow_exporter::Error::from)?;
@@ -140,33 +134,35 @@ impl<'a> Comparison<'a> {
                 let maps = to_array(&maps).map_err(tallow_exporter::Error::from)?;
                 self.value("candle", batch, CAM, maps)?;
             }
-            if noise {
-                self.double(network, &names, batch, images)?;
-            }
         }
         self.engines.push(LayerEngine { engine: "candle".into(), problem: None, note: None });
         Ok(())
     }
 
-    fn double(
-        &mut self,
-        network: &Network,
-        names: &[Option<String>],
-        batch: usize,
-        images: &Images,
-    ) -> Result<(), Error> {
-        let mut kept = Ok(());
-        let run = double::forward(network, &images.floats, |id, exact| {
-            let Some(name) = &names[id.index()] else { return };
-            if let Some((_, tensors)) = self.references.get(name) {
-                self.noise.entry(name.clone()).or_default().add_all(exact, &tensors[batch]);
-            }
-            if kept.is_ok() {
-                kept = self.keep("f64", batch, name, exact);
-            }
-        });
-        run.map_err(tallow_exporter::Error::from)?;
-        kept
+    /// Whether any value lies beyond the tolerance.
+    fn differs(&self, tolerance: f64) -> bool {
+        let mut differences = self.differences.values().flat_map(BTreeMap::values);
+        differences.any(|d| d.other_shape || d.distance.max_rel() > tolerance)
+    }
+
+    /// candle's graph in f64, and how far candle is from it.
+    fn double(&mut self, file: &OnnxFile, network: &Network, images: &[Images]) -> Result<(), Error> {
+        let names = candle_side::layers(file, network);
+        for (batch, images) in images.iter().enumerate() {
+            let mut kept = Ok(());
+            let run = double::forward(network, &images.floats, |id, exact| {
+                let Some(name) = &names[id.index()] else { return };
+                if let Some((_, tensors)) = self.references.get(name) {
+                    self.noise.entry(name.clone()).or_default().add_all(exact, &tensors[batch]);
+                }
+                if kept.is_ok() {
+                    kept = self.keep("f64", batch, name, exact);
+                }
+            });
+            run.map_err(tallow_exporter::Error::from)?;
+            kept?;
+        }
+        Ok(())
     }
 
     fn engine(&mut self, engine: &Engine, info: &ModelInfo, images: &[Images]) -> Result<(), Error> {

@@ -23,7 +23,8 @@ pub struct LayerReport {
     pub seed: u64,
     /// The engines and what came of them.
     pub engines: Vec<LayerEngine>,
-    /// The first value in the order of computation that some engine gives otherwise.
+    /// Of the values beyond the tolerance the first, in the order of computation, in which a difference comes into
+    /// being; where there is none, the first whose inputs explain it, and then the first that rounding explains.
     pub first: Option<Culprit>,
     /// Every value, in the order of computation.
     pub layers: Vec<LayerRow>,
@@ -91,16 +92,16 @@ pub struct Culprit {
     pub origin: Origin,
 }
 
-/// How a difference came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// How a difference came about, the most telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// candle is as far from f64 there.
-    Rounding,
     /// It is far larger than the inputs' differences, so that it comes into being in this layer.
     Layer,
     /// The inputs differ nearly as much.
     Inputs,
+    /// candle is as far from f64 there.
+    Rounding,
 }
 
 impl LayerRow {
@@ -125,12 +126,24 @@ impl LayerReport {
         engines: Vec<LayerEngine>,
         layers: Vec<LayerRow>,
     ) -> Self {
-        let first = layers.iter().find(|row| row.worst() > options.tolerance);
-        let first = first.map(|row| Culprit::new(row.clone(), &layers));
+        let beyond = layers.iter().filter(|row| row.worst() > options.tolerance);
+        // A network may have layers that round that much, and what is wrong may come after them.
+        let first = beyond.map(|row| Culprit::new(row.clone(), &layers)).min_by_key(|culprit| culprit.origin);
         // candle where it runs, else the first engine that does: every other value is compared with one of it.
         let reference = layers.first().map_or("none".into(), |row| row.reference.clone());
         let (tolerance, seed) = (options.tolerance, options.seed);
         Self { file, reference, tolerance, batches, seed, engines, first, layers }
+    }
+
+    /// The values beyond the tolerance.
+    fn beyond(&self) -> usize {
+        self.layers.iter().filter(|row| row.worst() > self.tolerance).count()
+    }
+
+    /// The layer in which a difference beyond the tolerance comes into being that is known not to be rounding: a fault
+    /// even where the outputs agree, as those of a network do that hardly looks at its images.
+    pub fn fault(&self) -> Option<&Culprit> {
+        self.first.as_ref().filter(|first| first.origin == Origin::Layer && first.row.noise.is_some())
     }
 
     /// The table: the `worst` values that differ most, or all in order.
@@ -214,7 +227,7 @@ impl fmt::Display for Culprit {
         }
         f.write_str(match self.origin {
             Origin::Rounding => "\nRounding alone does that: candle itself is as far from f64 in this layer.",
-            Origin::Layer => "\nThe difference comes into being in this layer: its inputs agree far better.",
+            Origin::Layer => "\nIts inputs agree far better, so the difference comes into being in this layer.",
             Origin::Inputs => {
                 "\nIt came in with the inputs, whose own difference explains it: it has grown from layer to layer."
             }
@@ -230,12 +243,10 @@ impl fmt::Display for LayerReport {
         let compared = self.layers.iter().any(|row| !row.differences.is_empty());
         match &self.first {
             Some(first) => {
-                write!(
-                    f,
-                    "The first of {} layers beyond {:.0e} is {first}",
-                    self.layers.len(),
-                    self.tolerance
-                )
+                let (beyond, all, tolerance) = (self.beyond(), self.layers.len(), self.tolerance);
+                let differ = if beyond == 1 { "differs" } else { "differ" };
+                let which = if first.origin == Origin::Layer { "It begins in" } else { "The first is" };
+                write!(f, "{beyond} of {all} layers {differ} by more than {tolerance:.0e}. {which} {first}")
             }
             None if !compared => write!(f, "Nothing was compared: a second engine is needed."),
             None => write!(
@@ -319,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn what_rounds_or_grows_before_a_fault_does_not_hide_it() {
+        let rows = vec![
+            row("a", &["images"], 1e-6, 1e-6, Some(1e-6)),
+            row("clipped", &["a"], 1e-6, 2e-5, Some(2e-5)),
+            row("grown", &["clipped"], 1e-6, 3e-5, Some(1e-7)),
+            row("broken", &["grown"], 1e-3, 1e-2, Some(1e-6)),
+        ];
+        let report = report(rows.clone());
+        assert_eq!(report.fault().expect("a fault").row.value, "broken");
+        assert!(report.to_string().starts_with("3 of 4 layers differ by more than 1e-5. It begins in"));
+        let first = |rows: &[LayerRow]| self::report(rows.to_vec()).first;
+        assert_eq!(first(&rows[..3]).expect("it has grown").row.value, "grown");
+        assert_eq!(first(&rows[..2]).expect("it has rounded").row.value, "clipped");
+    }
+
+    #[test]
     fn the_first_is_told_with_its_inputs_and_the_table_has_the_worst() {
         let rows = vec![
             row("a", &["images"], 1e-6, 1e-6, None),
@@ -328,10 +355,10 @@ mod tests {
         let report = report(rows);
         let text = report.to_string();
         let expected = "\
-The first of 3 layers beyond 1e-5 is `layer of b`, Conv (group=1), 1×8×4×4: tract 1.00e-3
+2 of 3 layers differ by more than 1e-5. It begins in `layer of b`, Conv (group=1), 1×8×4×4: tract 1.00e-3
   its input `layer of a`: tract 1.00e-6
   its input `images`: not compared: the images, or in one engine alone
-The difference comes into being in this layer: its inputs agree far better.";
+Its inputs agree far better, so the difference comes into being in this layer.";
         assert_eq!(text, expected);
         let table = report.table(Some(1));
         assert_eq!(table, "layer       op      shape    tract\nlayer of c  Conv  1×8×4×4  2.00e-3");

@@ -77,6 +77,7 @@ fn train(
     watch: &mut dyn FnMut(&Candidate, &Measured),
     running: &mut Vec<Training>,
 ) -> Result<Ended> {
+    journal.check_count(plan.len())?;
     let mut next = 0;
     let mut stopping = false;
     loop {

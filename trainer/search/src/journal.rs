@@ -110,6 +110,18 @@ impl Journal {
         Ok(())
     }
 
+    /// Refuses results of more candidates than there are.
+    pub(crate) fn check_count(&self, candidates: usize) -> Result<()> {
+        match self.results.keys().find(|&&index| index >= candidates) {
+            Some(index) => {
+                let problem =
+                    format!("has a result of candidate {index}, and the search has {candidates}, from 0 on");
+                Err(Error::Damaged { path: self.folder.join(RESULTS), problem })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses results of another network under a candidate's number, as after an edit or with another version.
     pub(crate) fn check(&self, candidate: &Candidate) -> Result<()> {
         match self.results.get(&candidate.index) {
@@ -153,11 +165,15 @@ fn read_results(path: &Path) -> Result<Results> {
         write_atomically(path, whole.as_bytes())?;
     }
     let read = |(line, text): (usize, &str)| {
-        let damaged = |e| {
+        let damaged = |e: String| {
             let problem = format!("line {} cannot be understood ({e})", line + 1);
             Error::Damaged { path: path.to_owned(), problem }
         };
-        serde_json::from_str(text).map(|found: Measured| (found.candidate, found)).map_err(damaged)
+        let found: Measured = serde_json::from_str(text).map_err(|e| damaged(e.to_string()))?;
+        if !(0.0..=1.0).contains(&found.top1) {
+            return Err(damaged(format!("a top-1 of {} is no share", found.top1)));
+        }
+        Ok((found.candidate, found))
     };
     whole.lines().enumerate().map(read).collect()
 }
@@ -206,7 +222,17 @@ mod tests {
         assert_eq!(journal.results().values().cloned().collect::<Vec<_>>(), [found(0), found(1)]);
         journal.append(found(2)).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path, &json!({"kind": "x"})).unwrap().results().len(), 3);
+        let journal = Journal::open(&path, &json!({"kind": "x"})).unwrap();
+        assert_eq!(journal.results().len(), 3);
+        journal.check_count(3).unwrap();
+        let error = journal.check_count(2).unwrap_err().to_string();
+        assert!(error.contains("a result of candidate 2, and the search has 2"), "{error}");
+        drop(journal);
+        let text =
+            std::fs::read_to_string(path.join(RESULTS)).unwrap().replace("\"top1\":0.3", "\"top1\":7.3");
+        std::fs::write(path.join(RESULTS), text).unwrap();
+        let error = Journal::open(&path, &json!({"kind": "x"})).unwrap_err().to_string();
+        assert!(error.contains("line 1") && error.contains("is no share"), "{error}");
     }
 
     #[test]

@@ -62,6 +62,10 @@ impl Workers {
         if RunDir::open(&run).is_ok_and(|run| run.has_checkpoint()) {
             command.arg("--resume").arg(&run);
         } else {
+            // What was killed as it began, or damaged since, is no run to go on with.
+            if run.is_dir() {
+                std::fs::remove_dir_all(&run).map_err(Error::io("remove", &run))?;
+            }
             let settings = run.with_extension("toml");
             let mut config = Config { workers: self.threads, ..candidate.config.clone() };
             config.tensorboard.enabled = false;
@@ -142,7 +146,7 @@ impl Training {
 /// Where a search was killed, its last trainings end a moment later.
 fn wait_until_free(run: &Path) {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE && RunDir::open(run).is_ok_and(|run| run.is_busy()) {
+    while start.elapsed() < PATIENCE && RunDir::is_busy(run) {
         std::thread::sleep(Duration::from_millis(100));
     }
 }

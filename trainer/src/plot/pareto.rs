@@ -76,7 +76,7 @@ pub fn pareto(title: &str, trials: &[Trial], level: &[(f64, f64)]) -> Result<Rgb
     }
     let middle = left + width / 2.0;
     canvas.text(
-        "MACs for one image, millions (FLOPs are twice as many)",
+        "MACs for one image, millions, on a logarithmic scale (FLOPs are twice as many)",
         (middle, top + height + 58.0),
         Anchor::Center,
         NOTE,

@@ -8,23 +8,24 @@ use tallow_search::Journal;
 use tallow_search::architecture::{Report, Row, Search, Settings};
 
 use super::{Common, close, keep, seconds, top1};
-use crate::output::{millions, note, percent, say, table, thousands};
+use crate::output::{count, millions, note, percent, say, table, thousands};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// Candidates to train in all
+    /// Candidates to train in all; with more than before, a search that is done goes on
     #[arg(long, value_name = "N", default_value_t = Settings::default().candidates)]
     candidates: usize,
-    /// Candidates that are alive at a time; each new one replaces the oldest
-    #[arg(long, value_name = "N", default_value_t = Settings::default().population)]
-    population: usize,
-    /// Candidates that compete to be a parent
-    #[arg(long, value_name = "N", default_value_t = Settings::default().sample)]
-    sample: usize,
+    /// Candidates that are alive at a time; each new one replaces the oldest [default: 10, or all where they are fewer]
+    #[arg(long, value_name = "N")]
+    population: Option<usize>,
+    /// Candidates that compete to be a parent [default: 4, or the population]
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
     /// A parent is chosen among candidates at least so many earlier: as many can train at once, with the same result
-    #[arg(long, value_name = "N", default_value_t = Settings::default().lag)]
-    lag: usize,
+    /// [default: 4, or the population]
+    #[arg(long, value_name = "N")]
+    lag: Option<usize>,
     /// T, the MACs for one image of a network whose objective is its accuracy [default: those of the start]
     #[arg(long, value_name = "MACS")]
     target: Option<f64>,
@@ -38,11 +39,13 @@ pub struct Args {
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let basis = args.common.basis()?;
     let config = basis.config.clone();
+    let usual = Settings::default();
+    let population = args.population.unwrap_or(usual.population.min(args.candidates));
     let settings = Settings {
         candidates: args.candidates,
-        population: args.population,
-        sample: args.sample,
-        lag: args.lag,
+        population,
+        sample: args.sample.unwrap_or(usual.sample.min(population)),
+        lag: args.lag.unwrap_or(usual.lag.min(population)),
         target: args.target,
         exponent: args.exponent,
         seed: config.seed,
@@ -51,9 +54,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let mut journal = Journal::open(&args.common.folder("architecture", &config), &search.header())?;
     let title = format!("Architectures around {} on {}", config.model, config.data_name());
     note!(
-        "{title}: {} candidates, {} epochs each, {} images to validate; T = {} MMACs; in {}",
-        args.candidates,
-        config.epochs,
+        "{title}: {}, {} each, {} images to validate; T = {} MMACs; in {}",
+        count(args.candidates, "candidate"),
+        count(config.epochs as usize, "epoch"),
         thousands(search.validation_images() as u64),
         millions(search.target() as u64),
         journal.folder().display()

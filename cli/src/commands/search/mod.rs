@@ -101,7 +101,8 @@ impl Common {
         let of = plan.len();
         let mut done = journal.results().len();
         if done > 0 {
-            note!("{done} of {of} candidates are trained already");
+            let are = if done == 1 { "is" } else { "are" };
+            note!("{done} of {of} candidates {are} trained already");
         }
         let mut watch = |candidate: &Candidate, found: &Measured| {
             done += 1;

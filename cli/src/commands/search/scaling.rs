@@ -7,7 +7,7 @@ use tallow_search::scaling::{Grid, Report, Row, Search, Settings};
 use tallow_search::{Ended, Journal};
 
 use super::{Common, close, keep, seconds, top1};
-use crate::output::{millions, note, percent, say, table, thousands};
+use crate::output::{count, millions, note, percent, say, table, thousands};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -28,6 +28,9 @@ pub struct Args {
     common: Common,
 }
 
+/// Points whose costs differ by more than this factor are hardly of one cost.
+const UNEVEN: f64 = 1.25;
+
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let grid = Grid { step: args.step, tolerance: args.tolerance };
     let basis = args.common.basis()?;
@@ -37,12 +40,26 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let title = format!("Scaling {} on {}, φ = {}", config.model, config.data_name(), args.phi);
     let first = search.report(journal.results());
     note!(
-        "{title}: {} points of the grid, {} epochs each, {} images to validate; in {}",
-        first.rows.len(),
-        config.epochs,
+        "{title}: {} of the grid, {} each, {} images to validate; in {}",
+        count(first.rows.len(), "point"),
+        count(config.epochs as usize, "epoch"),
         thousands(search.validation_images() as u64),
         journal.folder().display()
     );
+    if let [_] = &first.rows[..] {
+        note!("one point is no grid: lessen --step or raise --tolerance");
+    }
+    let ratios = first.rows.iter().map(|row| row.macs_ratio);
+    let (least, most) =
+        ratios.fold((f64::INFINITY, 0f64), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
+    if most > UNEVEN * least {
+        note!(
+            "note: rounded to whole blocks, multiples of 8 channels and of {} pixels, the points cost {least:.2} to \
+             {most:.2} times the start's MACs: the most accurate may only be the most expensive, so mind the column \
+             `front`, or begin with a wider and larger network (--width, --size), which rounds less",
+            args.multiple
+        );
+    }
     let ended = args.common.drive(&mut search, &mut journal, threads)?;
     let report = search.report(journal.results());
     keep(&journal, &title, &report.trials(), &[], report.best_config.as_ref())?;
@@ -58,6 +75,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
                 millions(best.macs),
                 seconds(journal.results())
             )?;
+            if best.top1 <= report.start.top1 {
+                say!("the start itself is as good: longer trainings (--epochs) or more images tell more")?;
+            }
             let start = journal.run(0).join("config.toml");
             say!(
                 "larger ones: tallow scale --config {} --alpha {alpha} --beta {beta} --gamma {gamma}",

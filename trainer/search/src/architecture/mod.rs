@@ -132,7 +132,14 @@ impl Search {
     pub fn header(&self) -> Value {
         // How many threads prepare images decides nothing.
         let config = tallow_trainer::Config { workers: 0, ..self.basis.config.clone() };
-        json!({ "format": 1, "kind": "architecture", "settings": self.settings, "config": config, "data": self.basis.data })
+        let mut header = json!({
+            "format": 1, "kind": "architecture", "settings": self.settings, "config": config, "data": self.basis.data
+        });
+        // A candidate depends on those before it alone: more of them go on with the same search.
+        if let Some(settings) = header["settings"].as_object_mut() {
+            settings.remove("candidates");
+        }
+        header
     }
 
     /// MACs of a network whose objective is its accuracy.

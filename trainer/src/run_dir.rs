@@ -39,6 +39,8 @@ impl RunDir {
         let run = match Self::open(path) {
             Ok(run) => run.locked()?,
             Err(_) if is_empty(path)? => Self { path: path.to_owned(), _lock: None }.locked()?,
+            // Another process may be about to write here what makes it a run.
+            Err(_) if Self::is_busy(path) => return Err(Error::RunBusy { path: path.to_owned() }),
             Err(_) => {
                 let remedy = "is not empty and holds no run: choose another folder with --run";
                 return Err(Error::RunExists { path: path.to_owned(), remedy });

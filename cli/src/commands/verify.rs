@@ -22,7 +22,7 @@ use crate::pretrained::{self, Said};
 #[command(allow_negative_numbers = true)]
 pub struct Args {
     /// An .onnx file, or a run or model directory that holds one
-    model: PathBuf,
+    file: PathBuf,
     /// The run or model directory that candle takes the network from [default: the one the file lies in]
     #[arg(long, conflicts_with = "weights")]
     from: Option<PathBuf>,
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.tolerance.is_nan() || args.tolerance < 0.0 {
         return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
     }
-    let file = onnx_file(&args.model)?;
+    let file = onnx_file(&args.file)?;
     let mut options = VerifyOptions {
         seed: args.seed,
         tolerance: args.tolerance,

@@ -151,7 +151,7 @@ fn encode(
         OutputKind::Probabilities => PROBABILITIES,
     };
     let cam = if options.cam { Some(cam_head(&inference)?) } else { None };
-    let ends = Ends { output, cam, pixels, batch: options.batch };
+    let ends = Ends { output, cam, pixels, batch: options.batch, opset: options.opset };
     let (proto, initializers) = lower::lower(&inference, &weights, &ends);
     let head = ModelProto {
         ir_version,

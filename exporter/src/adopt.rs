@@ -23,6 +23,22 @@ pub enum Head {
         /// Decides the new layer's numbers.
         seed: u64,
     },
+    /// It is drawn anew in any case: the file's is for other classes, however many.
+    Redrawn {
+        /// Decides the new layer's numbers.
+        seed: u64,
+    },
+}
+
+impl Head {
+    /// Whether it is drawn anew, given whether the file's has the shape that is needed.
+    pub(crate) fn is_redrawn(self, fits: bool) -> bool {
+        match self {
+            Self::Kept => false,
+            Self::New { .. } => !fits,
+            Self::Redrawn { .. } => true,
+        }
+    }
 }
 
 /// Tensors as `origin` has them, as the weights of `graph`; all of them have to fit. With them, the classes of a head
@@ -41,7 +57,9 @@ pub(crate) fn adopt(
     let needed = graph.parameters();
     count_no_batches(&needed, &mut tensors, device)?;
     let other_head = match head {
-        Head::New { seed } => replace_head(graph, &mut tensors, seed, device)?,
+        Head::New { seed } | Head::Redrawn { seed } => {
+            replace_head(graph, &mut tensors, (head, seed), device)?
+        }
         Head::Kept => None,
     };
     let weights = Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
@@ -83,18 +101,18 @@ fn count_no_batches(
     Ok(())
 }
 
-/// Draws the classifier anew if its shape is another one, and gives the classes that it had.
+/// Draws the classifier anew if it has to be, and gives the classes that it had.
 fn replace_head(
     graph: &Graph,
     tensors: &mut BTreeMap<String, Tensor>,
-    seed: u64,
+    (head, seed): (Head, u64),
     device: &Device,
 ) -> Result<Option<usize>> {
     let Some(classifier) = graph.classifier() else { return Ok(None) };
     let layer = graph.layer_parameters(classifier);
     let fits =
         |tensor: &Parameter| tensors.get(&tensor.name).is_none_or(|found| found.dims() == tensor.shape);
-    if layer.iter().all(fits) {
+    if !head.is_redrawn(layer.iter().all(fits)) {
         return Ok(None);
     }
     let had = layer.iter().find_map(|tensor| tensors.get(&tensor.name)?.dims().first().copied());

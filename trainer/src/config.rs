@@ -29,7 +29,7 @@ pub struct Config {
     pub batch_size: usize,
     /// Batches in a step, whose gradient is that of the mean over all their images.
     pub accumulate: usize,
-    /// Decides initial weights, order, augmentation, dropout and the validation split.
+    /// Decides initial weights, order, augmentation and dropout; what is held out has a seed of its own.
     pub seed: u64,
     /// Where the weights came from that the run starts with instead of random ones; to go on, it does not need them.
     #[serde(skip_serializing_if = "Option::is_none")]

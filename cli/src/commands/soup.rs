@@ -26,7 +26,8 @@ use crate::records;
 #[derive(clap::Args)]
 pub struct Args {
     /// Runs or SavedModels of one network that was trained several times from the same weights, and files of such weights
-    /// (safetensors, PyTorch's or TensorFlow's); at least one of them a run or SavedModel
+    /// (safetensors, PyTorch's or TensorFlow's); at least one of them a run or SavedModel. Heads that each --seed drew
+    /// anew average badly: train one run first, and the others from it (--weights RUN)
     #[arg(required = true, value_name = "RUN or WEIGHTS")]
     ingredients: Vec<PathBuf>,
     /// Where to: a SavedModel, which export, eval, predict and verify take
@@ -58,8 +59,11 @@ pub struct Args {
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.ingredients.len() < 2 {
-        return Err(usage("a soup needs at least two ingredients: runs, SavedModels or files of weights"));
+    if args.ingredients.len() < 2 && !args.recalibrate {
+        return Err(usage(
+            "a soup needs at least two ingredients: runs, SavedModels or files of weights; one alone can be given new \
+             moments with --recalibrate",
+        ));
     }
     let (base, ingredients) = open(&args.ingredients)?;
     let Trained { graph, mut card, .. } = base;

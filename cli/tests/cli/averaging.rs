@@ -53,6 +53,8 @@ fn soups_are_what_other_commands_take() {
     typed(at, "export soup -o soup.onnx").ok();
     typed(at, "verify uniform").ok();
     let table = typed(at, "soup r1 uniform --data data -o both").ok();
+    // One alone can be given new moments.
+    typed(at, "soup r1 --recalibrate -o fresh").ok();
     assert!(table.contains("r1 ") && table.contains("soup ") && table.contains("2 ingredients"), "{table}");
 }
 
@@ -62,8 +64,12 @@ fn a_soup_is_not_judged_in_silence_on_images_that_an_ingredient_learned_from() {
     let at = folder.path();
     std::fs::rename(at.join("data/validation"), at.join("elsewhere")).unwrap();
     for seed in [1, 2] {
-        typed(at, &format!("{QUICK} --data data --seed {seed} --run r{seed}")).ok();
+        typed(at, &format!("{QUICK} --data data --split-seed {seed} --run r{seed}")).ok();
     }
+    // Another seed alone holds out the same images.
+    typed(at, &format!("{QUICK} --data data --split-seed 1 --seed 5 --run same")).ok();
+    let run = typed(at, "soup r1 same --greedy -o same-soup");
+    assert!(!run.err.contains("held out other images"), "{}", run.err);
     let run = typed(at, "soup r1 r2 --greedy -o soup");
     assert!(run.err.contains("note: r2 held out other images than the first run"), "{}", run.err);
     run.ok();

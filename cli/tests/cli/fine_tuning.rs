@@ -46,6 +46,33 @@ fn a_run_of_other_classes_is_a_start_and_is_not_needed_to_go_on() {
     let run = typed(at, &format!("{QUICK} --data data --weights from-3"));
     assert!(run.err.contains("head kept: 2 classes"), "{}", run.err);
     run.ok();
+    // As many classes of other names do not.
+    for part in ["train", "validation"] {
+        let part = at.join("data").join(part);
+        std::fs::rename(part.join(CLASSES[1]), part.join("another")).unwrap();
+    }
+    let run = typed(at, &format!("{QUICK} --data data --weights from-3 --run renamed"));
+    assert!(run.err.contains("head drawn anew: its 2 classes have other names"), "{}", run.err);
+    run.ok();
+    let line = format!("{QUICK} --data data --weights from-3 --run never --classes");
+    typed(at, &format!("{line} 5")).fails(2, &["has 2 classes, and --classes says 5"]);
+    typed(at, &format!("{line} 2")).ok();
+}
+
+#[test]
+fn what_is_trained_from_when_on_is_told() {
+    let folder = copy();
+    let line = format!("{QUICK} --data data --weights run --head-epochs 3 --run slow");
+    let run = typed(folder.path(), &line);
+    let lines: Vec<&str> = run.err.lines().filter(|line| line.contains("trained: ")).collect();
+    assert_eq!(lines.len(), 1, "{}", run.err);
+    assert!(lines[0].starts_with("trained: ") && lines[0].contains("from epoch 1, of "), "{}", run.err);
+    assert!(
+        run.err.contains("note: the run ends before") && run.err.contains("--epochs 4 or more"),
+        "{}",
+        run.err
+    );
+    run.ok();
 }
 
 #[test]
@@ -137,6 +164,8 @@ fn what_cannot_be_meant_is_one_clear_line() {
     let train = |flags: &str| typed(at, &format!("{QUICK} --data data --run never {flags}"));
     train("--freeze layer1*").fails(2, &["freeze `layer1*` fits no layer", "near are", "stage1"]);
     train("--freeze stage1 --freeze *").fails(2, &["freeze = stage1, *: leaves nothing to train"]);
+    train("--freeze fc --head-epochs 1")
+        .fails(2, &["freeze = fc: leaves nothing to train in the first epoch"]);
     train("--layer-decay 0").fails(2, &["layer_decay = 0: choose a number above 0"]);
     train("--accumulate 0").fails(2, &["accumulate = 0: choose at least 1"]);
     train("--fold 6/5").fails(2, &["6/5", "K from 1 to N"]);

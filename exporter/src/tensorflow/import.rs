@@ -63,7 +63,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
             continue;
         };
         used.insert(variable.name.clone());
-        if data.shape != variable.shape && Some(variable.parameter.node) == replaced {
+        if head.is_redrawn(data.shape == variable.shape) && Some(variable.parameter.node) == replaced {
             other_head = data.shape.last().copied();
             continue;
         }
@@ -104,7 +104,7 @@ pub fn read_variables(graph: &Graph, prefix: &Path, head: Head, device: &Device)
             None => tallow_builder::Error::Weights { origin, network, differences }.into(),
         });
     }
-    if let (Head::New { seed }, true) = (head, other_head.is_some()) {
+    if let (Head::New { seed } | Head::Redrawn { seed }, true) = (head, other_head.is_some()) {
         tensors.extend(new_head(graph, seed, device)?);
     }
     for parameter in graph.parameters() {

@@ -22,6 +22,8 @@ struct Treatment {
     factor: f64,
     /// The first epoch in which it is trained, from 0; none where it never is.
     from: Option<u64>,
+    /// Numbers in it.
+    size: usize,
 }
 
 impl Tuning {
@@ -38,7 +40,8 @@ impl Tuning {
             let holds = |stage: &Stage| stage.layers.contains(layer);
             let depth = stages.iter().rev().position(holds).unwrap_or_default() as u64;
             let decay = settings.layer_decay.unwrap_or(1.0).powi(depth as i32);
-            let treatment = Treatment { factor: decay, from: Some(settings.first_epoch(depth)) };
+            let size = parameter.shape.iter().product();
+            let treatment = Treatment { factor: decay, from: Some(settings.first_epoch(depth)), size };
             parameters.insert(parameter.name, treatment);
         }
         let mut tuning = Self { parameters, freeze_batch_norm: settings.freeze_batch_norm };
@@ -53,7 +56,24 @@ impl Tuning {
             let remedy = "leaves nothing to train: leave out a pattern, such as the one that holds the head";
             return Err(Error::Setting { name: "freeze", value: settings.freeze.join(", "), remedy });
         }
+        if tuning.trained(0) == 0 {
+            let remedy = "leaves nothing to train in the first epoch, which is the head's: leave out the pattern, or \
+                          --head-epochs and --unfreeze-every";
+            return Err(Error::Setting { name: "freeze", value: settings.freeze.join(", "), remedy });
+        }
         Ok(tuning)
+    }
+
+    /// Numbers that are trained in an epoch, counted from 0.
+    fn trained(&self, epoch: u64) -> usize {
+        let trained = self.parameters.values().filter(|one| one.from.is_some_and(|from| from <= epoch));
+        trained.map(|one| one.size).sum()
+    }
+
+    /// The epochs, counted from 0, in which more parameters join, with how many numbers are trained from then on.
+    pub fn schedule(&self) -> Vec<(u64, usize)> {
+        let epochs: BTreeSet<u64> = self.parameters.values().filter_map(|one| one.from).collect();
+        epochs.into_iter().map(|epoch| (epoch, self.trained(epoch))).collect()
     }
 
     /// Whether a parameter is trained in an epoch, counted from 0.

@@ -82,6 +82,11 @@ impl Trainer {
         &self.network
     }
 
+    /// Which parameters are trained, and from when on.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
     /// The settings in use.
     pub fn config(&self) -> &Config {
         &self.config

@@ -60,6 +60,11 @@ impl NewRun {
         &self.graph
     }
 
+    /// The data's classes, in the order of the network's outputs.
+    pub fn classes(&self) -> &[String] {
+        self.data.train.classes()
+    }
+
     /// Makes the run's directory `path`, and begins with these weights.
     ///
     /// # Errors

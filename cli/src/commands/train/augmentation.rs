@@ -15,7 +15,7 @@ const AUGMENTATION: &str = "Augmentation [default: what suits the data and the s
 /// Flags of augmentation.
 #[derive(Default, PartialEq, clap::Args)]
 pub struct Augmentation {
-    /// Train on images as validation sees them, without anything random
+    /// Train on images as validation sees them, without anything random but --mixup and --cutmix, where they are said
     #[arg(help_heading = AUGMENTATION, long)]
     no_augment: bool,
     /// Probability of a mirror image

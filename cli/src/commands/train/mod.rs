@@ -37,6 +37,9 @@ pub struct Args {
     /// same images are now
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
+    /// Classes that the data must have; the network gets as many outputs [default: those that it has]
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    classes: Option<usize>,
     /// Print the settings as they would be used, explained, as a TOML file for --config, and stop
     #[arg(long, conflicts_with_all = ["resume", "run", "json"])]
     print_config: bool,
@@ -76,9 +79,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             args.settings.refuse_idle_split(&config)?;
             let path = args.run.clone().unwrap_or_else(|| free_run(&config));
             let seed = config.seed;
+            let data = config.data_name();
             let new = NewRun::prepare(config)?;
+            if let Some(said) = args.classes
+                && said != new.classes().len()
+            {
+                return Err(usage(format!(
+                    "{data} has {} classes, and --classes says {said}: name other data, or leave --classes out",
+                    new.classes().len()
+                )));
+            }
             let weights = match start {
-                Some(start) => start.read(new.graph(), seed)?,
+                Some(start) => start.read(new.graph(), new.classes(), seed)?,
                 None => Weights::init(new.graph(), seed, &Device::Cpu)?,
             };
             new.begin(&path, weights)?
@@ -152,6 +164,7 @@ pub fn describe(trainer: &Trainer) {
         let classes = trainer.network().graph().output_shape().elements() as u32;
         note!("TFRecord shards: labels {first} to {} are the classes", first + classes - 1);
     }
+    describe_tuning(trainer, totals.parameters);
     let graph = trainer.network().graph();
     let pool = graph.nodes().iter().rfind(|node| matches!(node.op, Op::GlobalAvgPool));
     if let Some(pool) = pool
@@ -163,6 +176,27 @@ pub fn describe(trainer: &Trainer) {
             "note: {} shrinks these images to 1×1 before its last pool; a larger --size or a network for small \
              images, such as {small}, may learn more",
             config.model,
+        );
+    }
+}
+
+/// How much of the network is trained from when on, where that is not all of it from the start.
+fn describe_tuning(trainer: &Trainer, parameters: usize) {
+    let schedule = trainer.tuning().schedule();
+    if matches!(schedule[..], [(0, trained)] if trained == parameters) {
+        return;
+    }
+    let joins =
+        |(epoch, trained): &(u64, usize)| format!("{} from epoch {}", thousands(*trained as u64), epoch + 1);
+    let epochs = trainer.config().epochs;
+    let (inside, after): (Vec<_>, Vec<_>) = schedule.iter().partition(|(epoch, _)| *epoch < epochs);
+    let list = inside.into_iter().map(joins).collect::<Vec<_>>().join(", ");
+    note!("trained: {list}, of {} parameters", thousands(parameters as u64));
+    if let (Some(last), false) = (after.last(), after.is_empty()) {
+        note!(
+            "note: the run ends before --head-epochs and --unfreeze-every let more join: {}; --epochs {} or more would",
+            joins(last),
+            last.0 + 1
         );
     }
 }

@@ -19,7 +19,7 @@ const KEYS: &[(&str, &[Key])] = &[
             ("epochs", "", "passes over the training set"),
             ("batch_size", "", "images in a batch"),
             ("accumulate", "", "batches in a step, whose gradient is that of the mean over their images"),
-            ("seed", "", "decides everything random"),
+            ("seed", "", "decides everything random but what is held out"),
             (
                 "weights",
                 "\"hf:timm/resnet18.a1_in1k\"",

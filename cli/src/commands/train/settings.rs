@@ -102,9 +102,12 @@ pub struct Settings {
     /// Hold out the K-th of N equal parts instead, stratified, for cross-validation: K/N, such as 1/5
     #[arg(long, value_name = "K/N", conflicts_with = "validation_share")]
     fold: Option<Fold>,
-    /// Decides everything random [default: 0]
+    /// Decides everything random but what is held out [default: 0]
     #[arg(long)]
     seed: Option<u64>,
+    /// Decides what is held out [default: 0]: trainings that differ in --seed alone are judged on the same images
+    #[arg(long, value_name = "SEED")]
+    split_seed: Option<u64>,
     /// Threads that prepare images [default: one for each core]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -218,7 +221,7 @@ impl Settings {
         take(&mut config.batch_size, &self.batch_size);
         take(&mut config.accumulate, &self.accumulate);
         take(&mut config.seed, &self.seed);
-        take(&mut config.split.seed, &self.seed);
+        take(&mut config.split.seed, &self.split_seed);
         take(&mut config.workers, &self.workers);
         take(&mut config.label_smoothing, &self.label_smoothing);
         take(&mut config.schedule.warmup_epochs, &self.warmup);

@@ -26,6 +26,8 @@ pub struct Start {
     pub network: String,
     /// How their images were prepared, where that came with them.
     pub preprocess: Option<Preprocess>,
+    /// Their classes, where a training of Tallow's named them; others name the same classes in ways of their own.
+    labels: Option<Vec<String>>,
 }
 
 impl Start {
@@ -33,7 +35,13 @@ impl Start {
     /// the network that they are said to be of.
     pub fn find(source: &str, model: Option<&str>) -> Result<Self> {
         let path = Path::new(source);
-        let found = |file, network, preprocess| Self { source: source.to_owned(), file, network, preprocess };
+        let found = |file, network, preprocess, labels| Self {
+            source: source.to_owned(),
+            file,
+            network,
+            preprocess,
+            labels,
+        };
         if is_run(path) {
             let run = RunDir::open(path)?;
             let config = run.config()?;
@@ -42,27 +50,35 @@ impl Start {
                 return Err(no_checkpoint(path));
             }
             let preprocess = config.preprocess()?;
-            return Ok(found(Checkpoint::weights_file(&run.best()), config.model, Some(preprocess)));
+            return Ok(found(
+                Checkpoint::weights_file(&run.best()),
+                config.model,
+                Some(preprocess),
+                Some(run.labels()?),
+            ));
         }
         if SavedModel::is_at(path) {
             let saved = SavedModel::open(path)?;
             let card = saved.card();
             refuse_other(source, &card.architecture, model)?;
-            return Ok(found(path.to_owned(), card.architecture.clone(), Some(card.preprocess)));
+            let labels = Some(card.labels.clone());
+            return Ok(found(path.to_owned(), card.architecture.clone(), Some(card.preprocess), labels));
         }
         let Pretrained { network, weights, preprocess, .. } = Pretrained::open(source, model)?;
         // A bare file says nothing of its images.
         let described = source.starts_with(HUB) || path.is_dir() && weights != path;
-        Ok(found(weights, network.name.to_owned(), described.then_some(preprocess)))
+        Ok(found(weights, network.name.to_owned(), described.then_some(preprocess), None))
     }
 
-    /// Reads them for the network of a run. A classifier of other classes is drawn from the run's seed; all else has to
-    /// fit.
-    pub fn read(&self, graph: &Graph, seed: u64) -> Result<Weights> {
-        let Imported { weights, other_head, .. } =
-            read_weights(graph, &self.file, None, Head::New { seed }, &Device::Cpu)?;
+    /// Reads them for the network of a run on data with the classes `labels`. A classifier of other classes is drawn
+    /// from the run's seed; all else has to fit.
+    pub fn read(&self, graph: &Graph, labels: &[String], seed: u64) -> Result<Weights> {
+        let renamed = self.labels.as_ref().is_some_and(|own| own != labels);
+        let head = if renamed { Head::Redrawn { seed } } else { Head::New { seed } };
+        let Imported { weights, other_head, .. } = read_weights(graph, &self.file, None, head, &Device::Cpu)?;
         let classes = graph.output_shape().elements();
         let head = match other_head {
+            Some(had) if had == classes => format!("head drawn anew: its {had} classes have other names"),
             Some(had) => format!("head drawn anew: {had} → {classes} classes"),
             None => format!("head kept: {classes} classes"),
         };

@@ -3,9 +3,14 @@
 //! nothing here reads a tensor.
 
 mod config;
+mod download;
 mod error;
+mod intact;
+mod progress;
 mod repository;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use repository::Repository;
@@ -61,11 +66,32 @@ impl Pretrained {
             let weights = weights.ok_or_else(|| Error::NoWeights { folder: path.to_owned() })?;
             return Ok(Self { weights, ..described(&config, said)? });
         }
+        if !is_there(path) {
+            return Err(Error::NotThere { path: path.to_owned() });
+        }
+        if is_onnx(path) {
+            return Err(Error::Onnx { path: path.to_owned() });
+        }
         let network = said.ok_or_else(|| Error::NoNetwork { path: path.to_owned() })?;
         let side = network.native as u32;
         let preprocess = network.preprocess(side, side);
         Ok(Self { network, weights: path.to_owned(), classes: None, preprocess, labels: None })
     }
+}
+
+/// Whether anything is there: a file, a folder, or a checkpoint of TensorFlow's, whose files begin with the path.
+fn is_there(path: &Path) -> bool {
+    let mut index = path.as_os_str().to_owned();
+    index.push(".index");
+    path.exists() || Path::new(&index).exists()
+}
+
+/// Whether a file begins as an ONNX model does, with the version of its format and another field. Safetensors begin with
+/// a length in 8 bytes, of which no more than the first 4 are used.
+fn is_onnx(path: &Path) -> bool {
+    let mut start = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start[0] == 0x08 && (3..32).contains(&start[1]) && start[4..] != [0; 4]
 }
 
 /// What a description says, if it is of the network that is said; the weights are for the caller to find.

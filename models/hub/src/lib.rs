@@ -104,3 +104,32 @@ fn described(config: &Path, said: Option<&'static Architecture>) -> Result<Pretr
         _ => Ok(found),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_path_holds_is_told_before_the_network_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let source = path.display().to_string();
+            Pretrained::open(source.trim_end_matches(".index"), None).unwrap_err()
+        };
+        let onnx = said("m.onnx", b"\x08\x08\x12\x06tallow\x1a\x00");
+        assert!(matches!(onnx, Error::Onnx { .. }), "{onnx}");
+        // A header of 1032 bytes begins as an ONNX model of version 4 would.
+        let weights = said("m.safetensors", b"\x08\x04\x00\x00\x00\x00\x00\x00{\"a\":");
+        assert!(matches!(weights, Error::NoNetwork { .. }), "{weights}");
+        let checkpoint = said("model.ckpt-1.index", b"");
+        assert!(matches!(checkpoint, Error::NoNetwork { .. }), "{checkpoint}");
+        let gone = Pretrained::open("no/such.pth", Some("resnet18")).unwrap_err();
+        assert_eq!(
+            gone.to_string(),
+            "no/such.pth does not exist: name a file with weights, a folder with config.json and the weights, or \
+             hf:OWNER/NAME of the hub"
+        );
+    }
+}

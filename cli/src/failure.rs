@@ -89,7 +89,7 @@ fn is_usage(error: &anyhow::Error) -> bool {
             || cause.is::<Models>()
             || matches!(
                 cause.downcast_ref(),
-                Some(Hub::Network(_) | Hub::NoNetwork { .. } | Hub::Name { .. })
+                Some(Hub::Network(_) | Hub::NoNetwork { .. } | Hub::Name { .. } | Hub::Timeout { .. })
             )
             || matches!(
                 cause.downcast_ref(),

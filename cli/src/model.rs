@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use tallow_builder::{Graph, Weights};
+use tallow_exporter::is_weights;
 use tallow_exporter::tensorflow::SavedModel;
+use tallow_hub::HUB;
 use tallow_input::ModelCard;
 use tallow_trainer::RunDir;
 use tallow_trainer::checkpoint::Checkpoint;
@@ -91,8 +93,26 @@ pub fn origin_of(onnx: &Path) -> Option<PathBuf> {
     parent.join("network.json").is_file().then(|| parent.to_owned())
 }
 
+/// Whether `path` names weights, in a file or of the hub, where a command may want a model.
+pub fn names_weights(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| path.starts_with(HUB)) || is_weights(path)
+}
+
+/// The flags that name weights where a command takes them.
+pub fn weights_flags(weights: &Path) -> String {
+    let describes_itself = weights.to_str().is_some_and(|name| name.starts_with(HUB));
+    format!("--weights {}{}", weights.display(), if describes_itself { "" } else { " --model NETWORK" })
+}
+
 /// The `.onnx` file that `path` names: itself, or the one in a run directory or SavedModel.
 pub fn onnx_file(path: &Path) -> Result<PathBuf> {
+    if names_weights(path) {
+        bail!(
+            "{} names weights, not an ONNX model: make one of them with `tallow export {} -o model.onnx`",
+            path.display(),
+            weights_flags(path)
+        );
+    }
     if !path.is_dir() {
         return Ok(path.to_owned());
     }

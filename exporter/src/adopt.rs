@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{Parameter, Role};
 use tallow_builder::{Graph, Init, Rng, Weights};
-use tallow_models::{Identity, Layout, identify};
+use tallow_models::{Layout, identify};
 
+use crate::advice::advice;
 use crate::error::{Error, Result};
-
-/// What wrappers put before every name: `DataParallel`, `torch.compile`, Lightning's and other modules around a network.
-const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
+use crate::sound;
 
 /// What becomes of the classifier, the layer that gives the logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,11 +49,11 @@ pub(crate) fn adopt(
     head: Head,
     device: &Device,
 ) -> Result<(Weights, Option<usize>)> {
-    let tensors = without_prefixes(tensors);
+    let needed = graph.parameters();
+    let (tensors, prefix) = without_prefix(&needed, tensors);
     let shapes: BTreeMap<String, Vec<usize>> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
     let mut tensors = Layout::of(tensors.keys().map(String::as_str)).rename(graph, tensors);
-    let needed = graph.parameters();
     count_no_batches(&needed, &mut tensors, device)?;
     let other_head = match head {
         Head::New { seed } | Head::Redrawn { seed } => {
@@ -62,27 +61,47 @@ pub(crate) fn adopt(
         }
         Head::Kept => None,
     };
+    sound::refuse_integers(&needed, &tensors, origin)?;
     let weights = Weights::from_tensors(graph, tensors, origin).map_err(|error| match error {
         tallow_builder::Error::Weights { differences, .. } => Error::OtherNetwork {
             origin: origin.to_owned(),
             network: graph.name().to_owned(),
             differences,
-            advice: advice(graph, identify(&shapes)),
+            advice: match prefix.as_str() {
+                "" => advice(graph, identify(&shapes), head),
+                prefix => format!(
+                    "{}; all names there begin with `{prefix}`, which is left out here",
+                    advice(graph, identify(&shapes), head)
+                ),
+            },
         },
         other => other.into(),
     })?;
     Ok((weights, other_head))
 }
 
-fn without_prefixes(mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    while let Some(prefix) = PREFIXES
-        .iter()
-        .find(|prefix| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**prefix)))
-    {
+/// The tensors without what all their names begin with, and that: modules around a network put their own names before
+/// its names, such as `module.` of `DataParallel`, `_orig_mod.` of `torch.compile`, or `backbone.`.
+fn without_prefix(
+    needed: &[Parameter],
+    mut tensors: BTreeMap<String, Tensor>,
+) -> (BTreeMap<String, Tensor>, String) {
+    let mut prefix = String::new();
+    let is_needed = |module: &String| needed.iter().any(|tensor| tensor.name.starts_with(module));
+    while let Some(module) = common_module(&tensors).filter(|module| !is_needed(module)) {
         tensors =
-            tensors.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+            tensors.into_iter().map(|(name, tensor)| (name[module.len()..].to_owned(), tensor)).collect();
+        prefix += &module;
     }
-    tensors
+    (tensors, prefix)
+}
+
+/// The first part of all names, with its dot. The parts of one layer have it in common, too, and keep it.
+fn common_module(tensors: &BTreeMap<String, Tensor>) -> Option<String> {
+    let first = tensors.keys().next()?;
+    let module = &first[..=first.find('.')?];
+    let rest: Option<Vec<&str>> = tensors.keys().map(|name| name.strip_prefix(module)).collect();
+    rest?.iter().any(|rest| rest.contains('.')).then(|| module.to_owned())
 }
 
 /// PyTorch before 1.0 kept no counters of batches; where a file has none at all, they are 0, as PyTorch reads it.
@@ -136,33 +155,9 @@ pub(crate) fn new_head(graph: &Graph, seed: u64, device: &Device) -> Result<BTre
     Ok(drawn)
 }
 
-/// What to say of weights of the same network for so many classes.
-pub(crate) fn other_classes(graph: &Graph, classes: usize) -> String {
-    format!("its weights are for {classes} classes, not {}", graph.output_shape().elements())
-}
-
-/// What to do about weights of another network.
-fn advice(graph: &Graph, found: Option<Identity>) -> String {
-    let Some(Identity { network, classes, differing }) = found else {
-        return "its weights are of no network of the zoo".into();
-    };
-    let own = graph.output_shape().elements();
-    if differing > 0 {
-        return format!(
-            "its weights are of no network of the zoo; {network} with {classes} classes is nearest, but for {differing} \
-             tensors"
-        );
-    }
-    let same = identify(&graph.parameters().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect());
-    if same.is_some_and(|same| same.network == network) && own != classes {
-        return other_classes(graph, classes);
-    }
-    format!("its weights are {network}'s, for {classes} classes: pass --model {network} --classes {classes}")
-}
-
 #[cfg(test)]
 mod tests {
-    use tallow_models::{Options, build};
+    use tallow_models::{Options, Scaling, build};
 
     use super::*;
 
@@ -211,15 +206,70 @@ mod tests {
         assert_eq!(kept.get("fc.weight").to_string(), given["fc.weight"].to_string());
     }
 
+    fn refused(graph: &Graph, tensors: BTreeMap<String, Tensor>, head: Head, said: &str) {
+        let text = adopted(graph, tensors, head).unwrap_err().to_string();
+        assert!(text.contains(said), "{text}");
+    }
+
     #[test]
     fn weights_of_another_network_are_named() {
         let given = tensors(&network("resnet34", 5));
-        let text = adopted(&network("resnet18", 5), given.clone(), Head::Kept).unwrap_err().to_string();
-        assert!(
-            text.contains("its weights are resnet34's, for 5 classes: pass --model resnet34 --classes 5"),
-            "{text}"
-        );
-        let text = adopted(&network("resnet34", 7), given, Head::Kept).unwrap_err().to_string();
-        assert!(text.contains("its weights are for 5 classes, not 7"), "{text}");
+        let said = "its weights are resnet34's, for 5 classes: pass --model resnet34 --classes 5, or timm/resnet34 if";
+        refused(&network("resnet18", 5), given.clone(), Head::Kept, said);
+        let said = "its weights are for 5 classes, not 7: pass --classes 5";
+        refused(&network("resnet34", 7), given.clone(), Head::Kept, said);
+        // A head that is drawn anew needs no number of classes.
+        let said = "its weights are resnet34's: pass --model resnet34, or";
+        refused(&network("resnet18", 5), given, Head::New { seed: 1 }, said);
+        let given = tensors(&build("efficientnet_lite0", &Options::new(4, 64)).unwrap());
+        let said = "--model efficientnet_lite0 --classes 4, or, if they are timm's, timm/efficientnet_lite0, or \
+                    timm/tf_efficientnet_lite0 if TensorFlow trained them";
+        refused(&network("resnet18", 4), given, Head::Kept, said);
+    }
+
+    #[test]
+    fn a_scaled_network_is_not_told_to_be_named_by_the_name_it_has() {
+        let scaled = |name, width| {
+            let scaling = Scaling { width, ..Scaling::NONE };
+            build(name, &Options { scaling, ..Options::new(5, 64) }).unwrap()
+        };
+        for name in ["resnet18", "timm/tf_efficientnet_b0"] {
+            let given = tensors(&scaled(name, 1.0));
+            let said = format!("those of {name} as it is: leave out --width and --depth (");
+            refused(&scaled(name, 2.0), given.clone(), Head::Kept, &said);
+            refused(&scaled(name, 2.0), given, Head::New { seed: 1 }, &said);
+        }
+        let said = "as it is: leave out --width and --depth, and pass --classes 7 (";
+        refused(&scaled("resnet18", 2.0), tensors(&network("resnet18", 7)), Head::Kept, said);
+        let said =
+            "its weights are resnet18's, for 5 classes: pass --model resnet18 --classes 5, or timm/resnet18";
+        refused(&network("resnet18_cifar", 5), tensors(&network("resnet18", 5)), Head::Kept, said);
+    }
+
+    #[test]
+    fn a_module_around_the_network_is_left_out_whatever_it_is_called() {
+        let graph = network("resnet18", 5);
+        let given = tensors(&graph);
+        let within = |name: &str| -> BTreeMap<String, Tensor> {
+            given.iter().map(|(tensor, values)| (format!("{name}{tensor}"), values.clone())).collect()
+        };
+        for name in ["net.", "backbone.encoder.", "_orig_mod.module."] {
+            adopted(&graph, within(name), Head::Kept).unwrap();
+        }
+        let mut headless = within("backbone.");
+        headless.retain(|name, _| !name.starts_with("backbone.fc."));
+        let said = "nearest is resnet18, which 120 of 120 tensors fit; all names there begin with `backbone.`, which";
+        refused(&graph, headless, Head::Kept, said);
+        let one_layer = given.into_iter().filter(|(name, _)| name.starts_with("fc.")).collect();
+        refused(&graph, one_layer, Head::Kept, "nor near one");
+    }
+
+    #[test]
+    fn tensors_that_are_no_weights_are_refused_with_their_name() {
+        let graph = network("resnet18", 5);
+        let mut quantised = tensors(&graph);
+        let shape = quantised["conv1.weight"].shape().clone();
+        quantised.insert("conv1.weight".into(), Tensor::ones(shape, DType::U8, &Device::Cpu).unwrap());
+        refused(&graph, quantised, Head::Kept, "x.pth: `conv1.weight` holds whole numbers (U8)");
     }
 }

@@ -22,6 +22,15 @@ pub enum Error {
         advice: String,
     },
 
+    /// Weights that no network can compute with.
+    #[error("{origin}: {problem}")]
+    Unsound {
+        /// The file.
+        origin: String,
+        /// The tensor, what is wrong with it and what to do.
+        problem: String,
+    },
+
     /// An operator set that is not written here.
     #[error("opset {requested} is not supported: choose one from {min} to {max}")]
     Opset {

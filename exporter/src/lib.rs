@@ -4,11 +4,13 @@
 //! these and from PyTorch's files.
 
 mod adopt;
+mod advice;
 mod atomic;
 mod error;
 mod kind;
 pub mod onnx;
 pub mod passes;
+mod sound;
 pub mod tensorflow;
 pub mod torch;
 mod weights;
@@ -17,4 +19,4 @@ pub use adopt::Head;
 pub use atomic::Existing;
 pub use error::{Error, Result};
 pub use onnx::{OnnxOptions, export_onnx, write_onnx};
-pub use weights::{Imported, read_weights};
+pub use weights::{Imported, is_weights, read_weights};

@@ -9,6 +9,7 @@ use tallow_builder::{Graph, Weights};
 use crate::adopt::{Head, adopt};
 use crate::error::{Error, Result};
 use crate::kind::{Kind, kind_of};
+use crate::sound;
 use crate::tensorflow::{bundle_at, checkpoints, is_saved_model, read_variables};
 use crate::torch::read_state_dict;
 
@@ -33,8 +34,8 @@ pub struct Imported {
 /// checkpoint of TensorFlow's or a SavedModel (see [`bundle_at`]). The contents decide, not the name.
 ///
 /// # Errors
-/// Where the file is missing, damaged, of no kind that can be read, or does not fit the network; where there is a `key`
-/// and the file is not PyTorch's.
+/// Where the file is missing, damaged, of no kind that can be read, or does not fit the network; where numbers in it are
+/// whole, NaN or infinite; where there is a `key` and the file is not PyTorch's.
 pub fn read_weights(
     graph: &Graph,
     path: &Path,
@@ -54,15 +55,24 @@ pub fn read_weights(
     if key.is_some() && !matches!(kind, Some(Kind::Torch)) {
         return Err(Error::Key { path: path.to_owned() });
     }
-    if let Some(prefix) = bundle {
-        return read_variables(graph, &prefix, head, device);
-    }
-    let tensors = match kind {
-        Some(Kind::Torch) => read_state_dict(path, key)?,
-        _ => read_safetensors(path, device)?,
+    let imported = match (bundle, kind) {
+        (Some(prefix), _) => read_variables(graph, &prefix, head, device)?,
+        (None, kind) => {
+            let tensors = match kind {
+                Some(Kind::Torch) => read_state_dict(path, key)?,
+                _ => read_safetensors(path, device)?,
+            };
+            let (weights, other_head) = adopt(graph, tensors, &path.display().to_string(), head, device)?;
+            Imported { weights, left_out: vec![], source: path.to_owned(), other_head }
+        }
     };
-    let (weights, other_head) = adopt(graph, tensors, &path.display().to_string(), head, device)?;
-    Ok(Imported { weights, left_out: vec![], source: path.to_owned(), other_head })
+    sound::refuse_not_finite(&imported.weights, &imported.source.display().to_string())?;
+    Ok(imported)
+}
+
+/// Whether a file looks like weights that [`read_weights`] reads; by its first bytes, so that it may be damaged.
+pub fn is_weights(path: &Path) -> bool {
+    path.is_file() && matches!(kind_of(path), Ok(Kind::Safetensors | Kind::Torch))
 }
 
 /// The error about a directory without a tensor bundle, or with too many.

@@ -24,7 +24,9 @@ pub use error::{Error, Result};
 pub use options::{Options, PaddingStyle};
 pub use plain_cnn::PlainCnn;
 pub use pretrained::{Identity, Layout, identify, imagenet_labels};
-pub use registry::{Architecture, Family, architectures, build, edit_distance, find, names};
+pub use registry::{
+    Architecture, Family, architectures, build, edit_distance, find, names, timm_architectures,
+};
 pub use resnet::{Block, ResNet, Stem};
 pub use scaling::Scaling;
 pub use stages::{StageCost, stages};

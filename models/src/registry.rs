@@ -183,6 +183,11 @@ pub fn architectures() -> &'static [Architecture] {
     &ARCHITECTURES
 }
 
+/// timm's networks, called `timm/resnet50` and so on: those of the zoo, with timm's padding, eps and preprocessing.
+pub fn timm_architectures() -> &'static [Architecture] {
+    &timm::ARCHITECTURES
+}
+
 /// Every network's name.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ARCHITECTURES.iter().map(|architecture| architecture.name)
@@ -225,7 +230,14 @@ pub fn build(name: &str, options: &Options) -> Result<Graph> {
 /// The names that take the fewest edits to reach, at most three.
 fn nearest(name: &str) -> Vec<&'static str> {
     let name = name.to_lowercase().replace('-', "_");
-    let mut ranked: Vec<(usize, &str)> = names().map(|known| (edit_distance(&name, known), known)).collect();
+    // timm's networks are suggested to those who name one of timm's.
+    let of_timm = name.starts_with(timm::PREFIX) || name.starts_with("tf_");
+    let timm = timm::ARCHITECTURES.iter().map(|network| network.name).filter(|_| of_timm);
+    let distance = |known: &str| {
+        let short = known.strip_prefix(timm::PREFIX).unwrap_or(known);
+        edit_distance(&name, known).min(edit_distance(&name, short))
+    };
+    let mut ranked: Vec<(usize, &str)> = names().chain(timm).map(|known| (distance(known), known)).collect();
     ranked.sort();
     ranked.into_iter().take(3).map(|(_, known)| known).collect()
 }
@@ -258,6 +270,8 @@ mod tests {
         assert_eq!(first("efficientnet-b0"), "efficientnet_b0");
         assert_eq!(first("efficientnet_lite_4"), "efficientnet_lite4");
         assert_eq!(first("plaincnn"), "plain_cnn");
+        assert_eq!(first("timm/efficientnet_b9"), "timm/efficientnet_b0");
+        assert_eq!(first("tf_efficientnet_b9"), "timm/tf_efficientnet_b0");
         let message = find("resnet19").unwrap_err().to_string();
         assert_eq!(
             message,

@@ -47,6 +47,14 @@ pub(crate) static ARCHITECTURES: [Architecture; 31] = [
     tf_lite("timm/tf_efficientnet_lite4", 380, 0.92, Bilinear, l::LITE4),
 ];
 
+/// Those with the tensors of the zoo's network of this name.
+pub(crate) fn twins(network: &str) -> impl Iterator<Item = &'static str> {
+    let is_twin = move |name: &&str| {
+        name.strip_prefix(PREFIX).is_some_and(|name| name.strip_prefix("tf_").unwrap_or(name) == network)
+    };
+    ARCHITECTURES.iter().map(|architecture| architecture.name).filter(is_twin)
+}
+
 const fn resnet(name: &'static str, spec: ResNet) -> Architecture {
     architecture(name, 224, RESNET, Spec::ResNet(spec), imagenet(Bicubic, 0.95))
 }

@@ -10,7 +10,7 @@ use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions,
 use tallow_trainer::data::folder::EXTENSIONS;
 
 use crate::failure::usage;
-use crate::model::{Trained, onnx_file};
+use crate::model::{Trained, names_weights, onnx_file, weights_flags};
 use crate::output::{json, note, percent, say};
 use crate::{foreign, pretrained, tta};
 
@@ -52,6 +52,13 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
         Some((model, images)) if !args.pretrained.is_some() => (Some(model), images),
         _ => (None, args.paths.as_slice()),
     };
+    if let Some(weights) = model.filter(|model| names_weights(model)) {
+        return Err(usage(format!(
+            "{} names weights, not an ONNX model: pass {}, then the images",
+            weights.display(),
+            weights_flags(weights)
+        )));
+    }
     if images.is_empty() {
         return Err(usage("name the images after the model, or folders of them"));
     }

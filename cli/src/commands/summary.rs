@@ -111,7 +111,7 @@ fn list(as_json: bool) -> Result<()> {
         source: &'static str,
     }
     let mut entries = vec![];
-    for network in tallow_models::architectures() {
+    for network in tallow_models::architectures().iter().chain(tallow_models::timm_architectures()) {
         let Totals { parameters, macs, .. } = network.build(&Options::default())?.totals();
         let (name, size, classes, source) = (network.name, network.native, network.classes, network.source);
         entries.push(Entry { name, size, classes, parameters, macs, source });
@@ -125,5 +125,9 @@ fn list(as_json: bool) -> Result<()> {
         vec![e.name.into(), e.size.to_string(), e.classes.to_string(), parameters, gmacs, e.source.into()]
     };
     let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-    table(&["network", "size", "classes", "parameters", "GMACs", "source"], &rows)
+    table(&["network", "size", "classes", "parameters", "GMACs", "source"], &rows)?;
+    say!("")?;
+    say!(
+        "timm/… are timm's networks, with timm's padding, eps and preprocessing: name them for weights that are timm's"
+    )
 }

@@ -71,8 +71,40 @@ fn weights_of_another_network() {
     typed(at, "export --model plain_cnn --weights data/train/red/0.png -o new.onnx")
         .fails(1, &["data/train/red/0.png", "no file of weights that is known here", "take another copy"]);
     typed(at, "export --model plain_cnn --weights nowhere -o new.onnx")
-        .fails(1, &["nowhere", "No such file"]);
+        .fails(1, &["nowhere does not exist", "name a file"]);
     assert!(!at.join("new.onnx").exists() && !at.join("new").exists());
+}
+
+#[test]
+fn weights_that_are_not_finite_are_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = tallow_models::build("plain_cnn", &tallow_models::Options::new(3, 8)).unwrap();
+    let mut weights = tallow_builder::Weights::init(&graph, 1, &candle_core::Device::Cpu).unwrap();
+    let nan = candle_core::Tensor::new(&[0.0, f32::NAN, f32::INFINITY], &candle_core::Device::Cpu).unwrap();
+    weights.set("fc.bias", nan);
+    weights.save(&folder.path().join("w.safetensors")).unwrap();
+    let line = "--model plain_cnn --classes 3 --size 8 --weights w.safetensors -o new.onnx";
+    let parts = ["w.safetensors: `fc.bias` has 2 values that are NaN or infinite", "earlier checkpoint"];
+    typed(folder.path(), &format!("export {line}")).fails(1, &parts);
+    assert!(!folder.path().join("new.onnx").exists());
+}
+
+/// What weights are or are not is told before anybody asks which network they are of.
+#[test]
+fn weights_where_a_model_is_wanted_and_the_other_way_round() {
+    let at = shared();
+    let train = "train --data data --run new --weights";
+    typed(at, &format!("{train} nofile")).fails(1, &["nofile does not exist", "name a file"]);
+    typed(at, &format!("{train} run/model.onnx")).fails(1, &["run/model.onnx", "is an ONNX model"]);
+    let weights = "run/checkpoints/best/weights.safetensors";
+    typed(at, &format!("{train} {weights}")).fails(2, &["--model"]);
+    for weights in [weights, "hf:timm/resnet18.a1_in1k"] {
+        typed(at, &format!("predict {weights} data/train/red/0.png"))
+            .fails(2, &["names weights", &format!("pass --weights {weights}")]);
+        typed(at, &format!("info {weights}"))
+            .fails(1, &["names weights", &format!("tallow export --weights {weights}")]);
+    }
+    assert!(!at.join("new").exists());
 }
 
 #[test]

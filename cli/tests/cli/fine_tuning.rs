@@ -176,7 +176,7 @@ fn what_cannot_be_meant_is_one_clear_line() {
     let file = "run/checkpoints/best/weights.safetensors";
     typed(at, &format!("train --data data --weights {file}")).fails(2, &[file, "say with --model"]);
     typed(at, &format!("train --data data --weights {file} --model resnet20 --run never"))
-        .fails(1, &["its weights are plain_cnn's, for 3 classes"]);
+        .fails(1, &["its weights are plain_cnn's: pass --model plain_cnn ("]);
     typed(at, "train --data data --weights gone.pth --model resnet20 --run never").fails(1, &["gone.pth"]);
     assert!(!at.join("never").exists());
 }

@@ -19,6 +19,8 @@ fn networks_runs_and_saved_models_have_a_summary() {
     assert_eq!(json["totals"]["parameters"], 11_689_512 - 990 * 513);
     let list = typed(here, "summary --json").json();
     assert!(list.as_array().unwrap().iter().any(|network| network["name"] == "efficientnet_b7"));
+    assert!(list.as_array().unwrap().iter().any(|network| network["name"] == "timm/tf_efficientnet_b0"));
+    assert!(typed(here, "summary").ok().contains("timm/… are timm's networks"));
     let wide = typed(here, "summary resnet18 --width 2 --depth 1.5 --resolution 64 --json").json();
     assert_eq!(
         (&wide["network"], &wide["input"]),

@@ -16,7 +16,8 @@ use tallow_tensorflow::proto::TrackableObjectGraph;
 use super::checkpoint::latest;
 use super::saved_model::{VARIABLES, version_at};
 use super::variables::variables;
-use crate::adopt::{Head, new_head, other_classes};
+use crate::adopt::{Head, new_head};
+use crate::advice::other_classes;
 use crate::error::{Error, Result};
 use crate::weights::Imported;
 

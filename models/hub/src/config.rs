@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tallow_input::{Interpolation, Preprocess};
 
 use crate::Pretrained;
@@ -16,6 +17,9 @@ struct Config {
     label_names: Option<Vec<String>>,
     #[serde(default)]
     pretrained_cfg: PretrainedConfig,
+    /// What timm builds the network with, beside its name.
+    #[serde(default)]
+    model_args: Map<String, Value>,
 }
 
 /// Everything may be absent; what is, is as the network's other weights have it.
@@ -31,6 +35,21 @@ struct PretrainedConfig {
     std: Option<[f32; 3]>,
     num_classes: Option<usize>,
     label_names: Option<Vec<String>>,
+}
+
+/// Whether an argument of timm's leaves the network as Tallow builds it; timm writes some that say what is so anyway.
+fn is_as_built(name: &str, value: &Value, classes: Option<usize>) -> bool {
+    match name {
+        // timm takes what is null for not said.
+        _ if value.is_null() => true,
+        "num_classes" => value.as_u64() == classes.map(|classes| classes as u64),
+        "in_chans" => *value == 3,
+        "output_stride" => *value == 32,
+        "global_pool" => value == "avg",
+        // Of the training alone.
+        "drop_rate" | "drop_path_rate" | "drop_block_rate" => value.is_number(),
+        _ => false,
+    }
 }
 
 /// Reads a description; `weights` is left for the caller to fill in.
@@ -76,7 +95,22 @@ pub fn read(path: &Path) -> Result<Pretrained> {
         ..usual
     };
     preprocess.validate().map_err(|error| wrong(error.to_string()))?;
-    let classes = config.num_classes.or(described.num_classes);
+    let by_arguments = config.model_args.get("num_classes").and_then(Value::as_u64);
+    let classes =
+        config.num_classes.or(described.num_classes).or(by_arguments.map(|classes| classes as usize));
+    let foreign: Vec<String> = config
+        .model_args
+        .iter()
+        .filter(|(name, value)| !is_as_built(name, value, classes))
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    if !foreign.is_empty() {
+        return Err(wrong(format!(
+            "its `model_args` make another network than {} of it ({}), which Tallow cannot build",
+            network.name,
+            foreign.join(", ")
+        )));
+    }
     let labels = config.label_names.or(described.label_names);
     if let (Some(labels), Some(classes)) = (&labels, classes)
         && labels.len() != classes

@@ -3,9 +3,14 @@
 //! nothing here reads a tensor.
 
 mod config;
+mod download;
 mod error;
+mod intact;
+mod progress;
 mod repository;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use repository::Repository;
@@ -61,11 +66,32 @@ impl Pretrained {
             let weights = weights.ok_or_else(|| Error::NoWeights { folder: path.to_owned() })?;
             return Ok(Self { weights, ..described(&config, said)? });
         }
+        if !is_there(path) {
+            return Err(Error::NotThere { path: path.to_owned() });
+        }
+        if is_onnx(path) {
+            return Err(Error::Onnx { path: path.to_owned() });
+        }
         let network = said.ok_or_else(|| Error::NoNetwork { path: path.to_owned() })?;
         let side = network.native as u32;
         let preprocess = network.preprocess(side, side);
         Ok(Self { network, weights: path.to_owned(), classes: None, preprocess, labels: None })
     }
+}
+
+/// Whether anything is there: a file, a folder, or a checkpoint of TensorFlow's, whose files begin with the path.
+fn is_there(path: &Path) -> bool {
+    let mut index = path.as_os_str().to_owned();
+    index.push(".index");
+    path.exists() || Path::new(&index).exists()
+}
+
+/// Whether a file begins as an ONNX model does, with the version of its format and another field. Safetensors begin with
+/// a length in 8 bytes, of which no more than the first 4 are used.
+fn is_onnx(path: &Path) -> bool {
+    let mut start = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start[0] == 0x08 && (3..32).contains(&start[1]) && start[4..] != [0; 4]
 }
 
 /// What a description says, if it is of the network that is said; the weights are for the caller to find.
@@ -76,5 +102,34 @@ fn described(config: &Path, said: Option<&'static Architecture>) -> Result<Pretr
             Err(Error::OtherNetwork { path: config.to_owned(), found: found.network.name, said: said.name })
         }
         _ => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_path_holds_is_told_before_the_network_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |name: &str, content: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            let source = path.display().to_string();
+            Pretrained::open(source.trim_end_matches(".index"), None).unwrap_err()
+        };
+        let onnx = said("m.onnx", b"\x08\x08\x12\x06tallow\x1a\x00");
+        assert!(matches!(onnx, Error::Onnx { .. }), "{onnx}");
+        // A header of 1032 bytes begins as an ONNX model of version 4 would.
+        let weights = said("m.safetensors", b"\x08\x04\x00\x00\x00\x00\x00\x00{\"a\":");
+        assert!(matches!(weights, Error::NoNetwork { .. }), "{weights}");
+        let checkpoint = said("model.ckpt-1.index", b"");
+        assert!(matches!(checkpoint, Error::NoNetwork { .. }), "{checkpoint}");
+        let gone = Pretrained::open("no/such.pth", Some("resnet18")).unwrap_err();
+        assert_eq!(
+            gone.to_string(),
+            "no/such.pth does not exist: name a file with weights, a folder with config.json and the weights, or \
+             hf:OWNER/NAME of the hub"
+        );
     }
 }

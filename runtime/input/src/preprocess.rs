@@ -92,12 +92,18 @@ impl Preprocess {
     /// The (width, height) that an image of that size is resized to before the crop.
     ///
     /// For a square input: the short side becomes `size / crop_fraction`, the long side
-    /// `int(short * long / short)`. For others, the smallest size with the image's aspect that the crop fits in.
+    /// `int(short * long / short)`, as torchvision's `Resize` has it. For others, the smallest size with the image's
+    /// aspect that the crop with its margin fits in, the other side rounded, as timm's `ResizeKeepRatio` has it.
     pub fn resized_size(&self, width: u32, height: u32) -> (u32, u32) {
         let (want_width, want_height) = (self.before_crop(self.width), self.before_crop(self.height));
         let (w, h) = (u64::from(width).max(1), u64::from(height).max(1));
+        if want_width != want_height {
+            let ratio = (w as f64 / want_width as f64).min(h as f64 / want_height as f64);
+            let resized = |side: u64| (side as f64 / ratio).round_ties_even() as u32;
+            return (resized(w), resized(h));
+        }
         let clamp = |side: u64| u32::try_from(side).unwrap_or(u32::MAX);
-        if w * want_height <= h * want_width {
+        if w <= h {
             (clamp(want_width), clamp(want_width * h / w))
         } else {
             (clamp(want_height * w / h), clamp(want_height))
@@ -197,6 +203,27 @@ mod tests {
         assert_eq!(preprocess.resized_size(300, 100), (96, 32));
         assert_eq!(preprocess.resized_size(200, 100), (64, 32));
         assert_eq!(preprocess.pixels(&RgbImage::new(31, 77)).unwrap().dimensions(), (64, 32));
+    }
+
+    #[test]
+    fn inputs_that_are_not_square_are_resized_as_timm_resizes() {
+        // timm 1.0's ResizeKeepRatio((floor(height / crop), floor(width / crop))).get_params, sizes width × height.
+        for (input, crop, image, resized) in [
+            ((256, 128), 0.875, (512, 512), (292, 292)),
+            ((256, 128), 0.875, (451, 300), (292, 194)),
+            ((256, 128), 0.875, (640, 427), (292, 195)),
+            ((256, 128), 1.0, (1000, 333), (384, 128)),
+            ((128, 256), 0.95, (451, 300), (404, 269)),
+            ((96, 160), 0.9, (333, 500), (118, 177)),
+            ((160, 96), 0.875, (400, 5), (8720, 109)),
+            ((4, 8), 1.0, (5, 16), (4, 13)),
+            ((8, 4), 1.0, (16, 5), (13, 4)),
+            ((2, 4), 1.0, (4, 10), (2, 5)),
+            ((2, 3), 1.0, (4, 5), (2, 3)),
+        ] {
+            let preprocess = Preprocess { crop_fraction: crop, ..Preprocess::imagenet(input.0, input.1) };
+            assert_eq!(preprocess.resized_size(image.0, image.1), resized, "{input:?} {crop} {image:?}");
+        }
     }
 
     #[test]

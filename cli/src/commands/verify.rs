@@ -76,6 +76,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.tolerance.is_nan() || args.tolerance < 0.0 {
         return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
     }
+    let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
+    kept.check()?;
     let file = onnx_file(&args.model)?;
     let mut options = VerifyOptions {
         seed: args.seed,
@@ -102,12 +104,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let report = verify(&file, network.as_ref(), &options)?;
     if !args.json {
         say!("{report}")?;
+        if report.is_beyond_rounding() && !args.layers {
+            say!("With --layers, verify finds the layer that differs.")?;
+        }
     }
     let layers = match args.layers {
         true => {
             // Where outputs differ, whether a layer rounds that much is the first question.
             options.noise |= !report.agrees;
-            Some(compare_layers(args, &file, network.as_ref(), options)?)
+            Some(compare_layers(args, &file, network.as_ref(), options, &kept)?)
         }
         false => None,
     };
@@ -146,13 +151,13 @@ fn compare_layers(
     file: &Path,
     network: Option<&Network>,
     mut options: VerifyOptions,
+    kept: &LayerOptions,
 ) -> Result<LayerReport> {
     // A value a layer is much to hold; one image shows what is wrong with a layer.
     if args.batches.is_none() {
         options.batches = vec![1];
     }
-    let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
-    let layers = verify_layers(file, network, &options, &kept)?;
+    let layers = verify_layers(file, network, &options, kept)?;
     if !args.json {
         say!("\n{}\n{layers}", layers.table((!args.all_layers).then_some(args.worst)))?;
         if let Some(folder) = &args.keep_tensors {

@@ -143,7 +143,11 @@ impl fmt::Display for Report {
             write!(f, "{:<12} ", row.engine)?;
             match &row.outcome {
                 Outcome::Compared { max_abs, max_rel, top1, within } => {
-                    let verdict = if *within { "agrees" } else { "DIFFERS" };
+                    let verdict = match within {
+                        true => "agrees",
+                        false if max_abs.is_infinite() => "DIFFERS: not finite",
+                        false => "DIFFERS",
+                    };
                     let top1 = format!("{:.1} %", 100.0 * top1);
                     write!(f, "{max_abs:>12.2e} {max_rel:>12.2e} {top1:>7}{noise}  {verdict}")?;
                 }
@@ -323,6 +327,7 @@ The engines agree within 1e-5 of the largest output of candle. Not run, so not p
         ]);
         found.left_out = vec!["`class` (int64)".into()];
         let text = found.to_string();
+        assert!(text.contains("100.0 %  DIFFERS: not finite\n"), "{text}");
         assert!(text.contains("NaN or infinite, and so agree with nothing: 12 of tract\n"), "{text}");
         assert!(text.contains("Not compared, for only float32 is: `class` (int64)\n"), "{text}");
     }

@@ -89,7 +89,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(batches) = &args.batches {
         options.batches = batches.clone();
     }
-    let network = match args.pretrained.open(said(args, &file)?)? {
+    let said = if args.pretrained.is_some() { said(args, &file)? } else { Said::default() };
+    let network = match args.pretrained.open(said)? {
         Some(trained) => Some(same_network(&file, trained, "the network of --weights")?),
         None => network(&file, args.from.clone().or_else(|| origin_of(&file)))?,
     };

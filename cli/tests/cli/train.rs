@@ -154,7 +154,7 @@ fn each_optimiser_has_a_rate_of_its_own_unless_one_is_said() {
 #[test]
 fn images_need_not_be_square() {
     let folder = workplace();
-    let line = format!("{QUICK} --data data --size 8x12 --run run").replace("--size 8", "");
+    let line = format!("{} --data data --size 8x12 --run run", QUICK.replace("--size 8 ", ""));
     assert!(typed(folder.path(), &line).err.contains("3×8×12"));
     typed(folder.path(), "export run").ok();
     typed(folder.path(), "verify run").ok();

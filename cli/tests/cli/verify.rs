@@ -116,6 +116,28 @@ fn without_onnx_runtime_the_certificate_says_so_by_its_engines() {
     assert!(engines.len() >= 2 && engines.iter().all(|engine| engine["engine"] != "ort"), "{json:#}");
 }
 
+/// A protobuf field that holds bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, content.len() as u8], content].concat()
+}
+
+#[test]
+fn info_fails_where_the_weights_lie_in_a_file_that_is_gone() {
+    let folder = copy();
+    let at = folder.path();
+    // A float weight of two numbers in gone.data, in a second piece of the graph: pieces of a message are merged.
+    let entry = [field(1, b"location"), field(2, b"gone.data")].concat();
+    let weight = [&[0x08, 2, 0x10, 1][..], &field(8, b"w"), &field(13, &entry)].concat();
+    let piece = field(7, &field(5, &weight));
+    let model = [fs::read(at.join("run/model.onnx")).unwrap(), piece].concat();
+    fs::write(at.join("model.onnx"), model).unwrap();
+    let run = typed(at, "info model.onnx");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.out.contains("weights in    gone.data: MISSING"), "{}", run.out);
+    fs::write(at.join("gone.data"), [0; 8]).unwrap();
+    assert!(!typed(at, "info model.onnx").ok().contains("MISSING"));
+}
+
 #[test]
 fn what_cannot_be_described_or_compared_is_one_line() {
     let folder = copy();

@@ -75,8 +75,18 @@ pub fn class_activation_maps(network: &Network, images: &Tensor) -> Result<Optio
 
 /// The layer whose map [`grad_cam`] shows unless another is named: the last that gives a map of more than one pixel.
 pub fn last_feature_map(graph: &Graph) -> Option<NodeId> {
+    last_map(graph, |_| true)
+}
+
+/// The same among the layers of a stage, those whose names begin with the stage's and a dot.
+pub fn last_feature_map_of(graph: &Graph, stage: &str) -> Option<NodeId> {
+    last_map(graph, |name| name.strip_prefix(stage).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn last_map(graph: &Graph, is_meant: impl Fn(&str) -> bool) -> Option<NodeId> {
     let is_map = |shape: Shape| matches!(shape, Shape::Map { height, width, .. } if height * width > 1);
-    graph.iter().rev().find(|(_, node)| node.op != Op::Input && is_map(node.shape)).map(|(id, _)| id)
+    let found = graph.iter().rev().find(|(_, n)| n.op != Op::Input && is_map(n.shape) && is_meant(&n.name));
+    found.map(|(id, _)| id)
 }
 
 /// Grad-CAM of one class: the map `[N, rows, columns]` of images `[N, C, H, W]` at a layer, ReLU(Σ_k α_k·f_k) with α_k

@@ -44,6 +44,11 @@ pub fn write_atomically_with(
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.exists() {
+        let folder = folder.display();
+        let missing = format!("the folder {folder} does not exist: make it, or choose another path");
+        return Err(Error::Io { path: path.to_owned(), source: io::Error::other(missing) });
+    }
     let mut options = tempfile::Builder::new();
     options.prefix(".tallow-");
     // A temporary file is its owner's alone by default; what people ship is as readable as any other file.
@@ -92,5 +97,8 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing =
+            write_atomically(&folder.path().join("none/state.json"), b"new").unwrap_err().to_string();
+        assert!(missing.contains("none does not exist: make it"), "{missing}");
     }
 }

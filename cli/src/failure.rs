@@ -53,7 +53,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What was tried, then why it failed, on one line. Many errors name their cause themselves; it is not said twice.
-fn text(error: &anyhow::Error) -> String {
+pub fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(|cause| one_line(&cause.to_string())) {
         if text.is_empty() {

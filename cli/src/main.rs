@@ -13,6 +13,7 @@ mod image_size;
 mod interrupt;
 mod model;
 mod output;
+mod photos;
 mod pretrained;
 mod records;
 mod tta;
@@ -26,7 +27,7 @@ use clap::{Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed, as where engines disagree (verify), a certified file was altered (info), an image could not be labelled (predict) or shards are damaged
+  1    failed, as where engines disagree (verify), a certified file was altered (info), an image could not be labelled or shown (predict, cam) or shards are damaged
        (data verify)
   2    wrong usage
   130  stopped by Ctrl-C before the end; train, quickstart and
@@ -99,7 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Data(args) => commands::data::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),
-        Command::Cam(args) => done(commands::cam::run(&args, threads)),
+        Command::Cam(args) => commands::cam::run(&args, threads),
         Command::Soup(args) => done(commands::soup::run(&args)),
         Command::Export(args) => done(commands::export::run(&args)),
         Command::Import(args) => done(commands::import::run(&args)),

@@ -8,9 +8,12 @@ use tallow_builder::{Graph, Weights};
 use tallow_exporter::is_weights;
 use tallow_exporter::tensorflow::SavedModel;
 use tallow_hub::HUB;
-use tallow_input::ModelCard;
+use tallow_input::{CERTIFICATE_KEY, ModelCard};
+use tallow_runtime::{Certified, ModelInfo};
 use tallow_trainer::RunDir;
 use tallow_trainer::checkpoint::Checkpoint;
+
+use crate::output::note;
 
 /// A network with its weights and the card that describes it.
 pub struct Trained {
@@ -127,6 +130,22 @@ pub fn onnx_file(path: &Path) -> Result<PathBuf> {
         bail!("{} has no model.onnx yet: run `tallow export {}` first", path.display(), path.display());
     }
     bail!("{} holds no model.onnx: name an .onnx file, a run directory or a SavedModel", path.display())
+}
+
+/// Notes on standard error where `file` has a certificate that is not about it any more. Only a file with a certificate
+/// is read and hashed for that.
+pub fn note_if_altered(file: &Path, info: &ModelInfo) {
+    if !info.props.iter().any(|(key, _)| key == CERTIFICATE_KEY) {
+        return;
+    }
+    // The model runs already: what cannot be read now is no reason to stop.
+    let certified = std::fs::read(file).ok().and_then(|bytes| Certified::read(&info.file, &bytes).ok());
+    if matches!(certified, Some(Certified::Altered(_))) {
+        note!(
+            "{}: was changed after it was verified (its certificate says ALTERED); verify it again with `tallow verify`",
+            file.display()
+        );
+    }
 }
 
 /// The first of `path`, `path-2`, `path-3`, … that does not exist: nothing is overwritten.

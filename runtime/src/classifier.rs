@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ndarray::{Array2, Array4, ArrayD, Ix2};
 use tallow_input::{
-    ModelCard, OutputKind, Preprocess, RgbImage, Views, decode, decode_file, mean_probabilities,
+    InputError, ModelCard, OutputKind, Preprocess, RgbImage, Views, decode, decode_file, mean_probabilities,
 };
 
 use crate::batch::{Batch, Element};
@@ -68,7 +68,13 @@ impl Classifier {
     /// # Errors
     /// As [`classify_bytes`](Self::classify_bytes), naming the file.
     pub fn classify_file(&self, path: impl AsRef<Path>, k: usize) -> Result<Vec<Prediction>, RuntimeError> {
-        self.classify_image(&decode_file(path)?, k)
+        let path = path.as_ref();
+        self.classify_image(&decode_file(path)?, k).map_err(|error| match error {
+            RuntimeError::Input(source) => {
+                InputError::Pixels { file: path.to_owned(), source: Box::new(source) }.into()
+            }
+            other => other,
+        })
     }
 
     /// The k most probable classes of an image.

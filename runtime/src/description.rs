@@ -31,10 +31,12 @@ pub struct Description {
     pub outputs: Vec<ValueDescription>,
     /// How many nodes there are of each operator.
     pub operators: BTreeMap<String, usize>,
-    /// Elements of all weights but averages of batch normalisation; scalars do not count.
+    /// Elements of all float weights but averages of batch normalisation; scalars do not count.
     pub parameters: u64,
     /// Files beside this one that hold weights.
     pub external_data: Vec<String>,
+    /// Those of them that are not there.
+    pub missing_data: Vec<String>,
     /// The model card; none in files that others made.
     pub card: Option<CardDescription>,
     /// The metadata entries that are not Tallow's.
@@ -81,8 +83,11 @@ impl Description {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| RuntimeError::Read { file: path.into(), source })?;
         let file = path.display().to_string();
-        let certificate = Certified::read(&file, &bytes)?;
         let wrong = |reason: String| RuntimeError::Model { file: file.clone(), reason };
+        if bytes.is_empty() {
+            return Err(wrong("the file is empty".into()));
+        }
+        let certificate = Certified::read(&file, &bytes)?;
         let model = Model::decode(bytes.as_slice()).map_err(|e| {
             wrong(format!(
                 "not an ONNX model, or damaged ({}): name another file, or export it again",
@@ -103,6 +108,8 @@ impl Description {
             "" => ("ai.onnx".to_owned(), set.version),
             _ => (set.domain, set.version),
         };
+        let external_data = external_data(&graph);
+        let is_missing = |beside: &&String| !path.with_file_name(beside).is_file();
         Ok(Description {
             bytes: bytes.len() as u64,
             ir_version: model.ir_version,
@@ -112,7 +119,8 @@ impl Description {
             outputs: graph.output.iter().map(value).collect(),
             operators,
             parameters: parameters(&graph),
-            external_data: external_data(&graph),
+            missing_data: external_data.iter().filter(is_missing).cloned().collect(),
+            external_data,
             card: card.map(described),
             metadata: metadata.into_iter().collect::<BTreeMap<_, _>>(),
             certificate,
@@ -138,7 +146,10 @@ fn parameters(graph: &Graph) -> u64 {
         .filter(|node| node.op_type == "BatchNormalization")
         .flat_map(|node| node.input.iter().skip(3))
         .collect();
-    let counts = |weight: &&Weight| !weight.dims.is_empty() && !averages.contains(&&weight.name);
+    // Integers are no weights but shapes, axes and indices that nodes take.
+    let is_float = |weight: &Weight| matches!(weight.data_type, 1 | 10 | 11 | 16);
+    let counts =
+        |weight: &&Weight| is_float(weight) && !weight.dims.is_empty() && !averages.contains(&&weight.name);
     let elements =
         |weight: &Weight| weight.dims.iter().map(|&d| u64::try_from(d).unwrap_or(0)).product::<u64>();
     graph.initializer.iter().filter(counts).map(elements).sum()
@@ -194,8 +205,40 @@ struct Node {
 struct Weight {
     #[prost(int64, repeated, tag = "1")]
     dims: Vec<i64>,
+    /// 1, 10, 11 and 16 are float32, float16, float64 and bfloat16.
+    #[prost(int32, tag = "2")]
+    data_type: i32,
     #[prost(string, tag = "8")]
     name: String,
     #[prost(message, repeated, tag = "13")]
     external_data: Vec<proto::Entry>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(data_type: i32, beside: &str) -> Weight {
+        let entry = proto::Entry { key: "location".into(), value: beside.into() };
+        Weight { dims: vec![2, 3], data_type, name: beside.into(), external_data: vec![entry] }
+    }
+
+    #[test]
+    fn integers_are_no_parameters_and_missing_files_are_told() {
+        let folder = std::env::temp_dir().join(format!("tallow-description-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let initializer = vec![weight(1, "there.data"), weight(7, "gone.data"), weight(10, "there.data")];
+        let graph = Some(Graph { initializer, ..Graph::default() });
+        let path = folder.join("m.onnx");
+        std::fs::write(&path, Model { ir_version: 8, graph, ..Model::default() }.encode_to_vec()).unwrap();
+        std::fs::write(folder.join("there.data"), "").unwrap();
+        let description = Description::read(&path).unwrap();
+        assert_eq!(description.parameters, 12);
+        assert_eq!(description.external_data, ["gone.data", "there.data"]);
+        assert_eq!(description.missing_data, ["gone.data"]);
+        std::fs::write(&path, "").unwrap();
+        let text = Description::read(&path).unwrap_err().to_string();
+        assert!(text.ends_with("m.onnx: the file is empty"), "{text}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

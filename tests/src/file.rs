@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path};
 
-use candle_onnx::onnx::tensor_proto::DataLocation;
-use candle_onnx::onnx::{ModelProto, NodeProto, TensorProto};
+use candle_onnx::onnx::tensor_proto::{DataLocation, DataType};
+use candle_onnx::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use prost::Message;
 use tallow_runtime::ModelInfo;
 
@@ -42,9 +42,26 @@ impl OnnxFile {
         node.output.first().map(String::as_str)
     }
 
+    /// The outputs that no engine gives here, for they are not float32: names with types.
+    pub(crate) fn other_outputs(&self) -> Vec<String> {
+        let served = |name: &str| self.info.outputs.iter().any(|output| output.name == name);
+        let outputs = self.model.graph.iter().flat_map(|graph| &graph.output);
+        outputs.filter(|output| !served(&output.name)).map(described).collect()
+    }
+
     pub(crate) fn output_names(&self) -> Vec<String> {
         self.info.outputs.iter().map(|output| output.name.clone()).collect()
     }
+}
+
+/// An output with its type, in words.
+fn described(output: &ValueInfoProto) -> String {
+    let code = match output.r#type.as_ref().and_then(|r#type| r#type.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => DataType::try_from(tensor.elem_type).ok(),
+        _ => None,
+    };
+    let kind = code.map_or("no tensor".into(), |code| code.as_str_name().to_lowercase());
+    format!("`{}` ({kind})", output.name)
 }
 
 fn is_external(tensor: &TensorProto) -> bool {
@@ -82,7 +99,7 @@ fn take_in(tensor: &mut TensorProto, folder: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use candle_onnx::onnx::StringStringEntryProto;
+    use candle_onnx::onnx::{StringStringEntryProto, TypeProto};
 
     use super::*;
 
@@ -96,6 +113,16 @@ mod tests {
             data_location: DataLocation::External.into(),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn an_output_is_told_with_its_type() {
+        let tensor = type_proto::Tensor { elem_type: DataType::Int64.into(), shape: None };
+        let value = Some(type_proto::Value::TensorType(tensor));
+        let r#type = Some(TypeProto { denotation: String::new(), value });
+        let output = ValueInfoProto { name: "class".into(), r#type, doc_string: String::new() };
+        assert_eq!(described(&output), "`class` (int64)");
+        assert_eq!(described(&ValueInfoProto { r#type: None, ..output }), "`class` (no tensor)");
     }
 
     #[test]

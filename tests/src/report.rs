@@ -25,6 +25,9 @@ pub struct Report {
     pub agrees: bool,
     /// One for each engine.
     pub engines: Vec<Row>,
+    /// Outputs that are not compared, for they are not float32, with their types.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// One engine's part of a report.
@@ -42,12 +45,19 @@ pub struct Row {
     /// Each output, where there are several; the row itself has the largest differences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<OutputRow>,
+    /// How many of its values are NaN or infinite, of all outputs and batches.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_finite: usize,
     /// Library and version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// More about it: where the library lies, or what was done to make the file run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// One output of several.
@@ -96,7 +106,13 @@ pub enum Outcome {
 }
 
 impl Report {
-    pub(crate) fn new(file: String, sample: [usize; 3], options: &VerifyOptions, engines: Vec<Row>) -> Self {
+    pub(crate) fn new(
+        file: String,
+        sample: [usize; 3],
+        options: &VerifyOptions,
+        engines: Vec<Row>,
+        left_out: Vec<String>,
+    ) -> Self {
         let reference = engines.iter().find(|row| row.outcome == Outcome::Reference);
         let reference = reference.map_or("none", |row| &row.engine).to_owned();
         let bad = |row: &Row| {
@@ -105,7 +121,7 @@ impl Report {
         let compared = engines.iter().any(|row| matches!(row.outcome, Outcome::Compared { .. }));
         let agrees = compared && !engines.iter().any(bad);
         let VerifyOptions { seed, batches, tolerance, .. } = options.clone();
-        Self { file, reference, tolerance, batches, seed, sample, agrees, engines }
+        Self { file, reference, tolerance, batches, seed, sample, agrees, engines, left_out }
     }
 
     /// The row of an engine.
@@ -127,7 +143,11 @@ impl fmt::Display for Report {
             write!(f, "{:<12} ", row.engine)?;
             match &row.outcome {
                 Outcome::Compared { max_abs, max_rel, top1, within } => {
-                    let verdict = if *within { "agrees" } else { "DIFFERS" };
+                    let verdict = match within {
+                        true => "agrees",
+                        false if max_abs.is_infinite() => "DIFFERS: not finite",
+                        false => "DIFFERS",
+                    };
                     let top1 = format!("{:.1} %", 100.0 * top1);
                     write!(f, "{max_abs:>12.2e} {max_rel:>12.2e} {top1:>7}{noise}  {verdict}")?;
                 }
@@ -138,6 +158,16 @@ impl fmt::Display for Report {
         for row in self.engines.iter().filter(|row| !row.outputs.is_empty()) {
             let each = row.outputs.iter().map(|output| format!("`{}` {:.2e}", output.name, output.max_rel));
             writeln!(f, "{}, each output: {}", row.engine, each.collect::<Vec<_>>().join(", "))?;
+        }
+        let not_finite = self.engines.iter().filter(|row| row.not_finite > 0);
+        let not_finite: Vec<String> =
+            not_finite.map(|row| format!("{} of {}", row.not_finite, row.engine)).collect();
+        if !not_finite.is_empty() {
+            let each = not_finite.join(", ");
+            writeln!(f, "Values that are NaN or infinite, and so agree with nothing: {each}")?;
+        }
+        if !self.left_out.is_empty() {
+            writeln!(f, "Not compared, for only float32 is: {}", self.left_out.join(", "))?;
         }
         for (engine, note) in self.engines.iter().filter_map(|row| Some((&row.engine, row.note.as_ref()?))) {
             writeln!(f, "{engine}: {note}")?;
@@ -167,28 +197,32 @@ impl fmt::Display for Report {
 pub(crate) const ROUNDING: f64 = 3.0;
 
 impl Report {
-    /// Where an engine differs: whether rounding explains it.
-    fn noise_in_words(&self) -> Option<String> {
-        let candle = self.row("candle")?.noise?;
+    /// How far candle is from f64, and whether that explains what differs; `None` where nothing differs or that is not
+    /// known.
+    fn rounding(&self) -> Option<(f64, bool)> {
+        let candle = self.row("candle")?.noise.filter(|noise| noise.is_finite())?;
         let differs = |row: &Row| match row.outcome {
             Outcome::Compared { max_rel, within: false, .. } => Some(max_rel),
             _ => None,
         };
-        let furthest = self
-            .engines
-            .iter()
-            .filter_map(differs)
-            .fold(None, |m: Option<f64>, v| Some(m.map_or(v, |m| m.max(v))))?;
-        Some(if furthest <= ROUNDING * candle {
-            format!(
+        let furthest = self.engines.iter().filter_map(differs).reduce(f64::max)?;
+        Some((candle, furthest <= ROUNDING * candle))
+    }
+
+    /// Whether an engine differs by more than rounding does, so that its layers are worth looking at.
+    pub fn is_beyond_rounding(&self) -> bool {
+        matches!(self.rounding(), Some((_, false)))
+    }
+
+    fn noise_in_words(&self) -> Option<String> {
+        Some(match self.rounding()? {
+            (candle, true) => format!(
                 "Rounding alone does that: candle itself is {candle:.1e} away from the same network in f64, which \
                  amplifies rounding beyond the tolerance in any f32 engine."
-            )
-        } else {
-            format!(
-                "Rounding does not explain it: candle is {candle:.1e} away from the same network in f64; --layers \
-                 finds the layer that differs."
-            )
+            ),
+            (candle, false) => format!(
+                "Rounding does not explain it: candle is {candle:.1e} away from the same network in f64."
+            ),
         })
     }
 }
@@ -212,12 +246,20 @@ mod tests {
 
     fn row(engine: &str, outcome: Outcome, note: Option<&str>) -> Row {
         let note = note.map(str::to_owned);
-        Row { engine: engine.into(), outcome, noise: None, outputs: vec![], version: None, note }
+        Row {
+            engine: engine.into(),
+            outcome,
+            noise: None,
+            outputs: vec![],
+            not_finite: 0,
+            version: None,
+            note,
+        }
     }
 
     fn report(rows: Vec<Row>) -> Report {
         let options = VerifyOptions { seed: 7, ..VerifyOptions::default() };
-        Report::new("m.onnx".into(), [3, 8, 8], &options, rows)
+        Report::new("m.onnx".into(), [3, 8, 8], &options, rows, vec![])
     }
 
     fn compared(max_rel: f64) -> Outcome {
@@ -275,6 +317,19 @@ The engines agree within 1e-5 of the largest output of candle. Not run, so not p
         assert!(text.contains("Rounding does not explain it: candle is 2.0e-6 away"), "{text}");
         let text = with_noise(2e-6, 2e-6).to_string();
         assert!(text.contains("noise") && !text.contains("Rounding"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_finite_or_left_out_is_told() {
+        let mut found = report(vec![
+            row("candle", Outcome::Reference, None),
+            Row { not_finite: 12, ..row("tract", compared(f64::INFINITY), None) },
+        ]);
+        found.left_out = vec!["`class` (int64)".into()];
+        let text = found.to_string();
+        assert!(text.contains("100.0 %  DIFFERS: not finite\n"), "{text}");
+        assert!(text.contains("NaN or infinite, and so agree with nothing: 12 of tract\n"), "{text}");
+        assert!(text.contains("Not compared, for only float32 is: `class` (int64)\n"), "{text}");
     }
 
     #[test]

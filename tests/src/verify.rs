@@ -88,7 +88,8 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
             row.noise = run.result.as_ref().ok().and_then(|outputs| noise(&exact, outputs));
         }
     }
-    Ok(Report::new(file.info.file, sample, options, rows))
+    let left_out = file.other_outputs();
+    Ok(Report::new(file.info.file, sample, options, rows, left_out))
 }
 
 /// An engine and what came of it.
@@ -147,8 +148,10 @@ fn compare_all(runs: &[Run], tolerance: f64) -> Vec<Row> {
         if outputs.len() < 2 {
             outputs.clear(); // The row has said it.
         }
+        let values = run.result.iter().flatten().flat_map(|(_, series)| series.iter().flatten());
+        let not_finite = values.filter(|value| !value.is_finite()).count();
         let (version, note) = (run.version.clone(), run.note.clone());
-        Row { engine: run.engine.into(), outcome, noise: None, outputs, version, note }
+        Row { engine: run.engine.into(), outcome, noise: None, outputs, not_finite, version, note }
     };
     runs.iter().enumerate().map(row).collect()
 }

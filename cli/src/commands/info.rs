@@ -29,6 +29,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         print(&description)?;
     }
     Ok(match description.certificate {
+        _ if !description.missing_data.is_empty() => ExitCode::FAILURE,
         Certified::Absent | Certified::Valid(_) => ExitCode::SUCCESS,
         Certified::Altered(_) | Certified::Unreadable { .. } => ExitCode::FAILURE,
     })
@@ -42,7 +43,13 @@ fn print(file: &Description) -> Result<()> {
     }
     line("parameters", thousands(file.parameters))?;
     for beside in &file.external_data {
-        line("weights in", beside)?;
+        match file.missing_data.contains(beside) {
+            true => line(
+                "weights in",
+                format!("{beside}: MISSING; copy it into the file's folder, without it nothing runs"),
+            )?,
+            false => line("weights in", beside)?,
+        }
     }
     for (name, values) in [("input", &file.inputs), ("output", &file.outputs)] {
         values.iter().try_for_each(|value| line(name, described(value)))?;
@@ -65,7 +72,7 @@ fn print(file: &Description) -> Result<()> {
             print_certificate("valid: the file is the one verified", certificate)
         }
         Certified::Altered(certificate) => print_certificate(
-            "ALTERED: the file was changed since it was verified; verify it again",
+            "ALTERED: the file's bytes were changed since it was verified, if only by saving it again; verify it again",
             certificate,
         ),
         Certified::Unreadable { reason } => line("certificate", format!("UNREADABLE: {reason}")),

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
 use tallow_exporter::{OnnxOptions, export_onnx};
 use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction};
-use tallow_trainer::data::folder::EXTENSIONS;
 
 use crate::failure::usage;
-use crate::model::{Trained, names_weights, onnx_file, weights_flags};
-use crate::output::{json, note, percent, say};
+use crate::model::{Trained, names_weights, note_if_altered, onnx_file, weights_flags};
+use crate::output::{note, percent};
+use crate::photos::{self, Answer};
 use crate::{foreign, pretrained, tta};
 
 #[derive(clap::Args)]
@@ -62,31 +62,17 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if images.is_empty() {
         return Err(usage("name the images after the model, or folders of them"));
     }
-    let images = self::images(images)?;
+    let images = photos::named(images)?;
     let classifier = open(args, model.map(PathBuf::as_path), threads)?;
     note!("{}", classifier.selection());
     args.tta.warn(classifier.preprocess());
-    let mut failed = 0;
-    let mut results = vec![];
-    for path in &images {
+    photos::each(&images, args.json, |path| {
+        let predictions = classifier.classify_file(path, args.top_k)?;
         let name = path.display().to_string();
-        match classifier.classify_file(path, args.top_k) {
-            Ok(predictions) if args.json => {
-                results.push(json!({ "image": name, "predictions": predictions }))
-            }
-            Ok(predictions) => print(&name, &predictions, images.len() > 1)?,
-            // One bad image does not keep the others from being labelled, but the command fails.
-            Err(error) => {
-                failed += 1;
-                note!("error: {error}");
-                results.push(json!({ "image": name, "error": error.to_string() }));
-            }
-        }
-    }
-    if args.json {
-        json(&results)?;
-    }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let json = json!({ "image": name, "predictions": predictions });
+        let labels = predictions.iter().map(described);
+        Ok(Answer { lines: (images.len() > 1).then_some(name).into_iter().chain(labels).collect(), json })
+    })
 }
 
 fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Classifier> {
@@ -98,7 +84,10 @@ fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Cla
     };
     let builder = Classifier::builder().engine(args.engine).options(options).views(args.tta.views());
     let Some(model) = model else { return open_weights(args, builder) };
-    Ok(args.foreign.apply(builder)?.open(onnx_file(model)?)?)
+    let file = onnx_file(model)?;
+    let classifier = args.foreign.apply(builder)?.open(&file)?;
+    note_if_altered(&file, classifier.network().info());
+    Ok(classifier)
 }
 
 /// Published weights, through the .onnx file that `tallow export` would make of them.
@@ -111,45 +100,6 @@ fn open_weights(args: &Args, builder: ClassifierBuilder) -> Result<Classifier> {
     Ok(builder.from_bytes(export_onnx(graph, weights, Some(card), &OnnxOptions::default())?)?)
 }
 
-/// The images that are named, and those in the folders that are named.
-fn images(named: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut images = vec![];
-    for path in named {
-        let unreadable = || format!("cannot read {}", path.display());
-        if !std::fs::metadata(path).with_context(unreadable)?.is_dir() {
-            images.push(path.clone());
-            continue;
-        }
-        let entries = std::fs::read_dir(path).with_context(unreadable)?;
-        let entries: Vec<PathBuf> = entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<std::io::Result<_>>()
-            .with_context(unreadable)?;
-        let mut found: Vec<PathBuf> = entries.into_iter().filter(|file| is_image(file)).collect();
-        if found.is_empty() {
-            bail!(
-                "no images in the folder {}: it should hold {} files",
-                path.display(),
-                EXTENSIONS.join(", ")
-            );
-        }
-        found.sort();
-        images.append(&mut found);
-    }
-    Ok(images)
-}
-
-fn is_image(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| EXTENSIONS.contains(&ending.as_str()))
-}
-
-fn print(name: &str, predictions: &[Prediction], several: bool) -> Result<()> {
-    if several {
-        say!("{name}")?;
-    }
-    for prediction in predictions {
-        say!("{:>9}  {}", percent(f64::from(prediction.probability)), prediction.label)?;
-    }
-    Ok(())
+fn described(prediction: &Prediction) -> String {
+    format!("{:>9}  {}", percent(f64::from(prediction.probability)), prediction.label)
 }

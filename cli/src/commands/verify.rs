@@ -76,6 +76,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.tolerance.is_nan() || args.tolerance < 0.0 {
         return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
     }
+    let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
+    kept.check()?;
     let file = onnx_file(&args.file)?;
     let mut options = VerifyOptions {
         seed: args.seed,
@@ -87,7 +89,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(batches) = &args.batches {
         options.batches = batches.clone();
     }
-    let network = match args.pretrained.open(said(args, &file)?)? {
+    let said = if args.pretrained.is_some() { said(args, &file)? } else { Said::default() };
+    let network = match args.pretrained.open(said)? {
         Some(trained) => Some(same_network(&file, trained, "the network of --weights")?),
         None => network(&file, args.from.clone().or_else(|| origin_of(&file)))?,
     };
@@ -102,12 +105,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let report = verify(&file, network.as_ref(), &options)?;
     if !args.json {
         say!("{report}")?;
+        if report.is_beyond_rounding() && !args.layers {
+            say!("With --layers, verify finds the layer that differs.")?;
+        }
     }
     let layers = match args.layers {
         true => {
             // Where outputs differ, whether a layer rounds that much is the first question.
             options.noise |= !report.agrees;
-            Some(compare_layers(args, &file, network.as_ref(), options)?)
+            Some(compare_layers(args, &file, network.as_ref(), options, &kept)?)
         }
         false => None,
     };
@@ -146,13 +152,13 @@ fn compare_layers(
     file: &Path,
     network: Option<&Network>,
     mut options: VerifyOptions,
+    kept: &LayerOptions,
 ) -> Result<LayerReport> {
     // A value a layer is much to hold; one image shows what is wrong with a layer.
     if args.batches.is_none() {
         options.batches = vec![1];
     }
-    let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
-    let layers = verify_layers(file, network, &options, &kept)?;
+    let layers = verify_layers(file, network, &options, kept)?;
     if !args.json {
         say!("\n{}\n{layers}", layers.table((!args.all_layers).then_some(args.worst)))?;
         if let Some(folder) = &args.keep_tensors {

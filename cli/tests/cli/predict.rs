@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{CLASSES, copy, cut, shared, typed};
+use crate::support::{CLASSES, QUICK, copy, cut, shared, typed};
 
 #[test]
 fn images_and_folders_get_labels() {
@@ -44,6 +44,46 @@ fn a_broken_image_fails_and_the_others_are_labelled() {
     assert_eq!(json[0]["error"], broken);
     assert_eq!(json[1]["predictions"].as_array().unwrap().len(), 3);
     typed(folder.path(), "predict run nowhere.png --engine tract").fails(1, &["nowhere.png", "No such file"]);
+}
+
+#[test]
+fn every_photo_that_cannot_be_used_is_named_and_the_others_are_labelled() {
+    let folder = copy();
+    let at = folder.path();
+    fs::create_dir(at.join("bad")).unwrap();
+    image::RgbImage::new(1, 16_000).save(at.join("bad/narrow.png")).unwrap();
+    image::RgbImage::new(9, 9).save(at.join("bad/sound.png")).unwrap();
+    let mut damaged = fs::read(at.join("bad/sound.png")).unwrap();
+    let last = damaged.len() - 17;
+    damaged[last] ^= 1;
+    fs::write(at.join("bad/damaged.png"), damaged).unwrap();
+    for (name, bytes) in [("named.png", "GIF89a.."), ("film.gif", "GIF89a.."), ("scan.tiff", "II*..")] {
+        fs::write(at.join("bad").join(name), bytes.replace("*..", "*\0..")).unwrap();
+    }
+    // Images large enough that a photo of one column would be resized beyond all memory.
+    typed(
+        at,
+        &format!("{QUICK} --size 128 --epochs 1 --data data --run wide")
+            .replace("--size 8 ", "")
+            .replace("--epochs 2 ", ""),
+    )
+    .ok();
+    typed(at, "export wide").ok();
+    for command in ["predict wide --engine tract", "cam wide -k 1"] {
+        let run = typed(at, &format!("{command} bad"));
+        assert_eq!(run.code, Some(1), "{run:#?}");
+        assert!(run.out.contains("sound"), "{run:#?}");
+        for says in [
+            "bad: 2 files passed over (1 .gif, 1 .tiff): ",
+            "error: bad/narrow.png: cannot resize: from 1x16000 to ",
+            "error: bad/damaged.png: damaged image: the checksum of its ",
+            "error: bad/named.png: GIF images are not read here: this one may be an animation",
+        ] {
+            assert!(run.err.contains(says), "{says}: {run:#?}");
+        }
+        assert!(run.err.lines().filter(|line| line.starts_with("error: ")).all(|line| line.contains("bad/")));
+        assert!(!run.err.contains('{'), "{run:#?}");
+    }
 }
 
 #[test]

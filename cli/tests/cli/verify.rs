@@ -19,8 +19,9 @@ fn layers_are_compared_and_kept() {
     assert!(out.contains("layers agree within 1e-5") && out.contains("noise"), "{out}");
     assert!(out.lines().any(|line| line.starts_with("layer ") && line.ends_with("f64")), "{out}");
     assert!(at.join("tensors/index.csv").is_file() && at.join("tensors/f64/batch0").is_dir());
-    typed(at, "verify run --layers --keep-tensors tensors")
-        .fails(1, &["tensors: is not empty", "new folder"]);
+    let refused = typed(at, "verify run --layers --keep-tensors tensors");
+    assert_eq!(refused.out, "", "nothing runs before the folder is looked at");
+    refused.fails(1, &["tensors: is not empty", "new folder"]);
     let all = typed(at, "verify run --layers --all-layers").ok();
     let json = typed(at, "verify run --layers --json").json();
     let layers = json["layers"]["layers"].as_array().unwrap();
@@ -43,6 +44,9 @@ fn a_layer_that_was_changed_is_named() {
     let run = typed(at, "verify run --layers");
     assert_eq!(run.code, Some(1), "{run:#?}");
     assert!(run.out.contains("Rounding does not explain it"), "{}", run.out);
+    assert!(!run.out.contains("--layers"), "{}", run.out);
+    let plain = typed(at, "verify run").out;
+    assert!(plain.ends_with("With --layers, verify finds the layer that differs.\n"), "{plain}");
     assert!(run.out.contains("It begins in `") && run.out.contains("its input `"), "{}", run.out);
     assert!(run.out.contains("comes into being in this layer"), "{}", run.out);
 }
@@ -80,12 +84,18 @@ fn a_certificate_is_valid_until_a_byte_changes() {
     let json = typed(at, "info run --json").json();
     assert_eq!(json["certificate"]["status"], "valid");
     assert_eq!(json["card"]["labels"].as_array().unwrap().len(), 3);
-    typed(at, "predict run data/train/red/0.png --engine tract").ok();
+    let predict = |says: bool| {
+        let run = typed(at, "predict run data/train/red/0.png --engine tract");
+        assert_eq!(run.err.contains("run/model.onnx: was changed after it was verified"), says, "{run:#?}");
+        run.ok();
+    };
+    predict(false);
 
     change(&model, before.len() / 2);
     let run = typed(at, "info run");
     assert_eq!(run.code, Some(1), "{run:#?}");
-    assert!(run.out.contains("ALTERED"), "{}", run.out);
+    assert!(run.out.contains("ALTERED") && run.out.contains("saving it again"), "{}", run.out);
+    predict(true);
     let changed = fs::read(&model).unwrap();
     let run = typed(at, "verify run --certify");
     assert_eq!(run.code, Some(1), "{run:#?}");
@@ -106,12 +116,36 @@ fn without_onnx_runtime_the_certificate_says_so_by_its_engines() {
     assert!(engines.len() >= 2 && engines.iter().all(|engine| engine["engine"] != "ort"), "{json:#}");
 }
 
+/// A protobuf field that holds bytes.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, content.len() as u8], content].concat()
+}
+
+#[test]
+fn info_fails_where_the_weights_lie_in_a_file_that_is_gone() {
+    let folder = copy();
+    let at = folder.path();
+    // A float weight of two numbers in gone.data, in a second piece of the graph: pieces of a message are merged.
+    let entry = [field(1, b"location"), field(2, b"gone.data")].concat();
+    let weight = [&[0x08, 2, 0x10, 1][..], &field(8, b"w"), &field(13, &entry)].concat();
+    let piece = field(7, &field(5, &weight));
+    let model = [fs::read(at.join("run/model.onnx")).unwrap(), piece].concat();
+    fs::write(at.join("model.onnx"), model).unwrap();
+    let run = typed(at, "info model.onnx");
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.out.contains("weights in    gone.data: MISSING"), "{}", run.out);
+    fs::write(at.join("gone.data"), [0; 8]).unwrap();
+    assert!(!typed(at, "info model.onnx").ok().contains("MISSING"));
+}
+
 #[test]
 fn what_cannot_be_described_or_compared_is_one_line() {
     let folder = copy();
     let at = folder.path();
     typed(at, "info nowhere.onnx").fails(1, &["nowhere.onnx", "No such file"]);
     typed(at, "info data/train/red/0.png").fails(1, &["data/train/red/0.png", "not an ONNX model"]);
+    fs::write(at.join("empty.onnx"), "").unwrap();
+    typed(at, "info empty.onnx").fails(1, &["empty.onnx: the file is empty"]);
     typed(at, "info data").fails(1, &["data holds no model.onnx"]);
     typed(at, "verify run --size 9").fails(1, &["[N, 3, 8, 8]", "leave that out"]);
     typed(at, "verify run --size 9x").fails(2, &["--size"]);

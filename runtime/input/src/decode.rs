@@ -5,11 +5,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::{ImageFault, InputError};
-use crate::jpeg_pixels;
+use crate::fault::fault;
+use crate::{formats, jpeg_pixels};
 
 /// The most pixels that an image's width or height may have.
 pub const MAX_SIDE: u32 = 16_384;
@@ -46,10 +46,10 @@ fn decode_named(bytes: &[u8]) -> Result<RgbImage, ImageFault> {
     if bytes.is_empty() {
         return Err(ImageFault::Empty);
     }
-    let format = image::guess_format(bytes).map_err(|_| ImageFault::NotAnImage)?;
-    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp) {
-        return Err(ImageFault::NotAnImage);
-    }
+    let format = match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => format,
+        _ => return Err(formats::other(bytes)),
+    };
     if format == ImageFormat::Jpeg {
         let (picture, orientation) = jpeg_pixels::decode(bytes)?;
         let mut picture = DynamicImage::ImageRgb8(picture);
@@ -167,33 +167,4 @@ fn to_rgb(picture: DynamicImage) -> RgbImage {
         _ => return picture.to_rgb8(),
     };
     RgbImage::from_raw(width, height, pixels).expect("three bytes were gathered for each pixel")
-}
-
-fn fault(error: ImageError) -> ImageFault {
-    match error {
-        ImageError::Limits(limit) => match limit.kind() {
-            LimitErrorKind::DimensionError => {
-                ImageFault::TooLarge(format!("more than {MAX_SIDE} pixels wide or high"))
-            }
-            _ => ImageFault::TooLarge(format!("decoding takes more than {} MiB", MAX_ALLOC >> 20)),
-        },
-        ImageError::Unsupported(what) => ImageFault::Unsupported(one_line(&what.to_string())),
-        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => ImageFault::Truncated,
-        other => {
-            let text = one_line(&other.to_string());
-            let lower = text.to_lowercase();
-            if ["unexpected end", "unexpected eof", "failed to fill", "exhausted", "not enough bytes"]
-                .iter()
-                .any(|s| lower.contains(s))
-            {
-                ImageFault::Truncated
-            } else {
-                ImageFault::Damaged(text)
-            }
-        }
-    }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

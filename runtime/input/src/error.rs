@@ -13,6 +13,14 @@ pub enum ImageFault {
     /// The first bytes are those of no image format that is read here.
     #[error("not an image in a supported format (JPEG, PNG, WebP, BMP)")]
     NotAnImage,
+    /// A picture in a known format that is not read here.
+    #[error("{format} images are not read here: {remedy}")]
+    OtherFormat {
+        /// The format's name.
+        format: &'static str,
+        /// What to do with it.
+        remedy: &'static str,
+    },
     /// The data end before the picture does.
     #[error("the image is cut short")]
     Truncated,
@@ -48,6 +56,14 @@ pub enum InputError {
         file: String,
         /// What is wrong.
         fault: ImageFault,
+    },
+    /// An image file was decoded, and its pixels cannot be used.
+    #[error("{}: {source}", file.display())]
+    Pixels {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: Box<InputError>,
     },
     /// An image's pixels cannot be brought to the wanted size.
     #[error("cannot {action}: {reason}")]

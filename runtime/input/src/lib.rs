@@ -5,6 +5,8 @@
 mod card;
 mod decode;
 mod error;
+mod fault;
+mod formats;
 mod jpeg;
 mod jpeg_pixels;
 mod normalize;

@@ -256,7 +256,10 @@ mod tests {
     #[test]
     fn an_absurdly_narrow_image_is_an_error_not_an_allocation() {
         let text = Preprocess::imagenet(600, 600).apply(&RgbImage::new(1, 16_000)).unwrap_err().to_string();
-        assert_eq!(text, "cannot resize: 600x9600000 pixels are more than 178956970");
+        assert_eq!(
+            text,
+            "cannot resize: from 1x16000 to 600x9600000 pixels, which are more than 178956970: cut the long side"
+        );
         assert!(Preprocess::imagenet(8, 8).apply(&RgbImage::new(0, 0)).is_err());
     }
 

@@ -77,7 +77,11 @@ pub fn resized_crop(
             "the region {w}x{h} at ({left}, {top}) reaches beyond the image's {iw}x{ih}"
         )));
     }
-    let too_many = || refuse(format!("{width}x{height} pixels are more than {MAX_PIXELS}"));
+    let too_many = || {
+        refuse(format!(
+            "from {w}x{h} to {width}x{height} pixels, which are more than {MAX_PIXELS}: cut the long side"
+        ))
+    };
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(too_many());
     }

@@ -67,7 +67,8 @@ fn a_damaged_byte_never_panics() {
                 let mut broken = data.clone();
                 broken[at] ^= flip;
                 if let Err(error) = decode(&broken) {
-                    assert!(!error.to_string().contains('\n'), "{name}: {error}");
+                    let text = error.to_string();
+                    assert!(!text.contains(['\n', '{']), "{name}: {text}");
                 }
             }
         }
@@ -78,7 +79,7 @@ fn a_damaged_byte_never_panics() {
 fn what_is_no_image_says_so() {
     assert_eq!(fault(b""), ImageFault::Empty);
     assert_eq!(fault(b"<html>not found</html>"), ImageFault::NotAnImage);
-    assert_eq!(fault(b"GIF89a\x01\x00\x01\x00"), ImageFault::NotAnImage);
+    assert!(matches!(fault(b"GIF89a\x01\x00\x01\x00"), ImageFault::OtherFormat { format: "GIF", .. }));
     let jpeg = files().into_iter().find(|(name, _)| name == "444.jpg").unwrap().1;
     assert_eq!(fault(&jpeg[..jpeg.len() - 2]), ImageFault::Truncated);
     assert_eq!(fault(&jpeg[..jpeg.len() / 2]), ImageFault::Truncated);

@@ -25,10 +25,8 @@ impl Keeper {
     /// Where the folder holds something already or cannot be made.
     pub(super) fn new(folder: &Path, values: &[Value]) -> Result<Self, Error> {
         let failed = |source| Error::Write { path: folder.to_owned(), source };
+        check(folder)?;
         fs::create_dir_all(folder).map_err(failed)?;
-        if fs::read_dir(folder).map_err(failed)?.next().is_some() {
-            return Err(Error::NotEmpty { path: folder.to_owned() });
-        }
         let mut index = String::from("file,layer,op,inputs\n");
         let mut files = HashMap::new();
         for (i, value) in values.iter().enumerate() {
@@ -64,6 +62,16 @@ impl Keeper {
             out.flush()
         };
         write().map_err(|source| Error::Write { path: path.clone(), source })
+    }
+}
+
+/// Refuses a folder that holds something already; one that is not there yet is fine.
+pub(super) fn check(folder: &Path) -> Result<(), Error> {
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::NotEmpty { path: folder.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Write { path: folder.to_owned(), source }),
     }
 }
 

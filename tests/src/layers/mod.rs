@@ -36,6 +36,16 @@ pub struct LayerOptions {
     pub keep_tensors: Option<PathBuf>,
 }
 
+impl LayerOptions {
+    /// Refuses a folder for tensors that holds something, before any engine runs.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], and [`Error::Write`] where the folder cannot be read.
+    pub fn check(&self) -> Result<(), Error> {
+        self.keep_tensors.as_deref().map_or(Ok(()), keep::check)
+    }
+}
+
 /// Compares every float32 value of the graph. The reference is candle for what the layer graph has, else the first
 /// engine that runs; its tensors are held for all batches, those of the others for one batch at a time.
 ///

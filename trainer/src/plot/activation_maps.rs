@@ -3,7 +3,7 @@
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use super::canvas::{AXIS, Anchor, Canvas, HEADING, LABEL, MUTED, NOTE, TITLE, Type, shorten};
+use super::canvas::{AXIS, Anchor, Canvas, HEADING, LABEL, MUTED, NOTE, TITLE, Type, shorten, text_width};
 use super::colormap::heat;
 use crate::error::Result;
 
@@ -22,7 +22,7 @@ pub struct ActivationMap {
 
 impl ActivationMap {
     /// The smallest and the largest value.
-    fn range(&self) -> [f32; 2] {
+    pub fn range(&self) -> [f32; 2] {
         let start = [f32::INFINITY, f32::NEG_INFINITY];
         self.values.iter().fold(start, |[low, high], &v| [low.min(v), high.max(v)])
     }
@@ -57,8 +57,10 @@ impl ActivationMap {
 const SIDE: f64 = 420.0;
 const MARGIN: f64 = 30.0;
 const HEAD: f64 = 84.0;
-const CAPTION: f64 = 78.0;
-const BAR: f64 = 150.0;
+const CAPTION: f64 = 102.0;
+/// Room for the legend on the right.
+const LEGEND: f64 = 150.0;
+const CAPTION_NOTE: Type = Type { size: 16.0, ..NOTE };
 /// Panels beside each other at most.
 const COLUMNS: usize = 4;
 /// How much of a pixel is the map's colour; the rest is the photo in grey.
@@ -66,7 +68,7 @@ const OPACITY: f64 = 0.55;
 
 /// Draws the photo and, for each class, its map over the photo in grey. `seen` is the part of the photo that the network
 /// saw (left, top, width, height, in the photo's pixels); outside there is no map. Each map's colours span its own values,
-/// from the smallest to the largest, which stand under it.
+/// from the smallest to the largest, which stand under it at the ends of a bar.
 ///
 /// # Errors
 /// Where text cannot be drawn.
@@ -88,7 +90,7 @@ pub fn activation_maps(
     // Room for the caption where a photo is narrow.
     let cell_width = f64::from(width).max(240.0);
     let cell = (cell_width + MARGIN, f64::from(height) + CAPTION);
-    let full = (MARGIN + columns as f64 * cell.0 + BAR, HEAD + rows as f64 * cell.1);
+    let full = (MARGIN + columns as f64 * cell.0 + LEGEND, HEAD + rows as f64 * cell.1);
     let mut canvas = Canvas::new(full.0 as u32, full.1 as u32);
     canvas.text(&shorten(title, full.0 - 2.0 * MARGIN, TITLE), (MARGIN, HEAD / 2.0), Anchor::Left, TITLE);
     let corner =
@@ -96,26 +98,17 @@ pub fn activation_maps(
     let caption = |canvas: &mut Canvas, panel: usize, text: &str, note: &str| {
         let (x, y) = corner(panel);
         let y = y + f64::from(height);
-        canvas.text(
-            &shorten(text, cell_width, LABEL),
-            (x, y + 22.0),
-            Anchor::Left,
-            Type { bold: true, ..LABEL },
-        );
-        canvas.text(
-            &shorten(note, cell_width, NOTE),
-            (x, y + 48.0),
-            Anchor::Left,
-            Type { color: MUTED, size: 16.0, ..NOTE },
-        );
+        for (text, down, look) in [(text, 22.0, Type { bold: true, ..LABEL }), (note, 48.0, CAPTION_NOTE)] {
+            canvas.text(&shorten(text, cell_width, look), (x, y + down), Anchor::Left, look);
+        }
     };
     caption(&mut canvas, 0, "the photo", "framed: what the network sees");
     for (i, map) in maps.iter().enumerate() {
-        let [low, high] = map.range();
-        let note = format!("{:.1} %, map from {low:.3} to {high:.3}", 100.0 * map.probability);
-        caption(&mut canvas, i + 1, &map.label, &note);
+        caption(&mut canvas, i + 1, &map.label, &format!("{:.1} %", 100.0 * map.probability));
+        let (x, y) = corner(i + 1);
+        scale_bar(&mut canvas, (x, y + f64::from(height) + 74.0), map.range());
     }
-    color_bar(&mut canvas, (MARGIN + columns as f64 * cell.0 + 10.0, HEAD), f64::from(height).min(320.0));
+    legend(&mut canvas, (MARGIN + columns as f64 * cell.0 + 10.0, HEAD), f64::from(height).min(320.0));
 
     let mut picture = canvas.finish()?;
     let mut paste = |panel: usize, image: &RgbImage| {
@@ -174,8 +167,31 @@ fn framed(mut photo: RgbImage, [left, top, width, height]: [f64; 4]) -> RgbImage
     photo
 }
 
+/// A map's colours between its smallest and its largest value.
+fn scale_bar(canvas: &mut Canvas, (left, middle): (f64, f64), range: [f32; 2]) {
+    const LENGTH: usize = 90;
+    let look = CAPTION_NOTE;
+    let [low, high] = range.map(short);
+    canvas.text(&low, (left, middle), Anchor::Left, look);
+    let start = left + text_width(&low, look) + 8.0;
+    for step in 0..LENGTH {
+        let share = step as f64 / (LENGTH - 1) as f64;
+        canvas.rectangle(start + step as f64, middle - 6.0, 1.0, 12.0, heat(share));
+    }
+    canvas.text(&high, (start + LENGTH as f64 + 8.0, middle), Anchor::Left, look);
+}
+
+/// A number with three digits that count.
+fn short(value: f32) -> String {
+    match value.abs().log10().floor() {
+        f32::NEG_INFINITY => "0".into(),
+        magnitude @ -4.0..6.0 => format!("{value:.*}", (2.0 - magnitude).max(0.0) as usize),
+        _ => format!("{value:.2e}"),
+    }
+}
+
 /// What the colours mean.
-fn color_bar(canvas: &mut Canvas, (left, top): (f64, f64), height: f64) {
+fn legend(canvas: &mut Canvas, (left, top): (f64, f64), height: f64) {
     let steps = height as usize;
     for step in 0..steps {
         let value = 1.0 - step as f64 / (steps - 1).max(1) as f64;
@@ -206,6 +222,13 @@ mod tests {
         assert_eq!(map.at(0.5, 0.5), 1.5);
         assert_eq!(map.at(1.0, 1.0), 3.0);
         assert_eq!(self::map([1, 1], &[4.0]).at(0.3, 0.9), 4.0);
+    }
+
+    #[test]
+    fn numbers_are_short_whatever_their_size() {
+        let numbers = [0.0, 0.664, -0.0123, 24.703, 123_456.7, 2e-7, -3.5e9];
+        let texts = ["0", "0.664", "-0.0123", "24.7", "123457", "2.00e-7", "-3.50e9"];
+        assert_eq!(numbers.map(short), texts);
     }
 
     #[test]

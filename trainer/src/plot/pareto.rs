@@ -13,6 +13,8 @@ const BEST: Color = plotters::style::RGBColor(0xd5, 0x5e, 0x00);
 const FRONT: Color = plotters::style::RGBColor(0x00, 0x72, 0xb2);
 const BASELINE: Color = plotters::style::RGBColor(0x00, 0x9e, 0x73);
 const OTHER: Color = plotters::style::RGBColor(0xb4, 0xba, 0xc3);
+/// How thick the curve of equal worth is, pixels.
+const LEVEL_WIDTH: f64 = 2.0;
 
 /// What a network is among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ pub fn pareto(title: &str, trials: &[Trial], level: &[(f64, f64)]) -> Result<Rgb
         (x.low..=x.high).contains(&(macs / 1e6)) && (y.low..=y.high).contains(&(100.0 * accuracy))
     };
     let curve: Vec<_> = level.iter().filter(inside).map(|&(macs, accuracy)| at(macs, accuracy)).collect();
-    canvas.line(&curve, 2.0, OTHER);
+    canvas.line(&curve, LEVEL_WIDTH, OTHER);
     let mut front: Vec<&Trial> = trials.iter().filter(|trial| trial.on_front).collect();
     front.sort_by_key(|trial| trial.macs);
     canvas.line(&front.iter().map(|t| at(t.macs as f64, t.accuracy)).collect::<Vec<_>>(), 2.5, FRONT);
@@ -115,14 +117,38 @@ pub fn pareto(title: &str, trials: &[Trial], level: &[(f64, f64)]) -> Result<Rgb
 }
 
 fn legend(canvas: &mut Canvas, has_level: bool) {
-    let mut entries = vec![(BEST, "best"), (FRONT, "Pareto front"), (BASELINE, "start"), (OTHER, "others")];
-    if has_level {
-        entries.push((OTHER, "line: as good as the best by the objective"));
-    }
     let mut x = 68.0;
-    for (color, text) in entries {
+    for (color, text) in [(BEST, "best"), (FRONT, "Pareto front"), (BASELINE, "start"), (OTHER, "others")] {
         canvas.disc((x, 96.0), 7.0, color);
         canvas.text(text, (x + 18.0, 96.0), Anchor::Left, LABEL);
         x += 56.0 + text_width(text, LABEL);
+    }
+    if has_level {
+        canvas.line(&[(x - 7.0, 96.0), (x + 27.0, 96.0)], LEVEL_WIDTH, OTHER);
+        canvas.text("as good as the best by the objective", (x + 40.0, 96.0), Anchor::Left, LABEL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_legend_shows_a_curve_as_a_line() {
+        let trials = [1_000_000, 4_000_000].map(|macs| Trial {
+            macs,
+            accuracy: macs as f64 / 5e6,
+            on_front: false,
+            mark: Mark::None,
+            label: String::new(),
+        });
+        let grey = |level: &[(f64, f64)], row: u32| {
+            let picture = pareto("Search", &trials, level).unwrap();
+            (0..WIDTH).filter(|&x| picture.get_pixel(x, row).0 == [OTHER.0, OTHER.1, OTHER.2]).count()
+        };
+        let level = [(1e6, 0.3), (4e6, 0.7)];
+        // A line of some length in the middle of the row, none a few pixels above it.
+        assert!(grey(&level, 96) > grey(&[], 96) + 25);
+        assert_eq!(grey(&level, 91), grey(&[], 91));
     }
 }

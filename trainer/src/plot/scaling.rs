@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::axis::Axis;
-use super::canvas::{AXIS, Anchor, Canvas, Color, GRID, LABEL, NOTE, TITLE, shorten};
+use super::canvas::{AXIS, Anchor, Canvas, Color, GRID, LABEL, NOTE, TITLE, shorten, text_width};
 use crate::error::Result;
 
 const WIDTH: u32 = 1200;
@@ -12,6 +12,9 @@ const HEIGHT: u32 = 860;
 const MEASURED: Color = plotters::style::RGBColor(0x00, 0x72, 0xb2);
 const PUBLISHED: Color = plotters::style::RGBColor(0xd5, 0x5e, 0x00);
 const LAW: Color = plotters::style::RGBColor(0x9a, 0xa3, 0xaf);
+
+/// What the axis and its points show.
+const MEASURE: &str = "MACs over those at φ = 0";
 
 /// Draws `scaled`, pairs of φ and cost over that at φ = 0, beside 2^φ, and named networks among them.
 ///
@@ -47,6 +50,7 @@ pub fn scaling(title: &str, scaled: &[(f64, f64)], named: &[(f64, f64, String)])
         canvas.rectangle(tick - 0.67, top + height, 1.34, 6.0, AXIS);
         canvas.text(label, (tick, top + height + 22.0), Anchor::Center, NOTE);
     }
+    canvas.text_upwards(MEASURE, (40.0, top + height / 2.0), Anchor::Center, NOTE);
     canvas.text("compound coefficient φ", (left + width / 2.0, top + height + 56.0), Anchor::Center, NOTE);
     canvas.line(&[at(law(low)), at(law(high))], 3.0, LAW);
     canvas.line(&points.iter().copied().map(at).collect::<Vec<_>>(), 3.0, MEASURED);
@@ -54,9 +58,12 @@ pub fn scaling(title: &str, scaled: &[(f64, f64)], named: &[(f64, f64, String)])
     for (phi, ratio, name) in others {
         let (px, py) = at((*phi, *ratio));
         canvas.disc((px, py), 7.0, PUBLISHED);
-        canvas.text(name, (px - 12.0, py - 14.0), Anchor::Right, NOTE);
+        // Above the line, which rises, and clear of the axis' labels on the left.
+        let fits = px - 12.0 - text_width(name, NOTE) > left;
+        let (anchor, dx, dy) = if fits { (Anchor::Right, -12.0, -14.0) } else { (Anchor::Left, 4.0, -28.0) };
+        canvas.text(name, (px + dx, py + dy), anchor, NOTE);
     }
-    let mut legend = vec![(MEASURED, "MACs over those at φ = 0"), (LAW, "2^φ")];
+    let mut legend = vec![(MEASURED, MEASURE), (LAW, "2^φ")];
     if !named.is_empty() {
         legend.push((PUBLISHED, "published networks, at the φ of their depth"));
     }
@@ -64,7 +71,7 @@ pub fn scaling(title: &str, scaled: &[(f64, f64)], named: &[(f64, f64, String)])
     for (color, text) in legend {
         canvas.disc((start, 96.0), 7.0, color);
         canvas.text(text, (start + 18.0, 96.0), Anchor::Left, LABEL);
-        start += 60.0 + super::canvas::text_width(text, LABEL);
+        start += 60.0 + text_width(text, LABEL);
     }
     canvas.finish()
 }
@@ -75,4 +82,20 @@ fn range(values: &[f64]) -> (f64, f64) {
         Some(ends.map_or((v, v), |(low, high)| (low.min(v), high.max(v))))
     });
     ends.unwrap_or((0.5, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_beside_the_axis_leaves_its_labels_alone() {
+        let scaled = [(0.0, 1.0), (7.0, 128.0)];
+        // The labels of the vertical axis.
+        let labels = |named: &[(f64, f64, String)]| {
+            let mut picture = scaling("Law", &scaled, named).unwrap();
+            image::imageops::crop(&mut picture, 60, 100, 62, 650).to_image()
+        };
+        assert!(labels(&[]) == labels(&[(0.0, 1.0, "B0".into())]));
+    }
 }

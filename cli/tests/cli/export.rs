@@ -91,7 +91,8 @@ fn another_run_is_told_from_a_later_epoch() {
 #[test]
 fn what_is_no_model_is_said_to_be_none() {
     let at = shared();
-    typed(at, "verify data/train/red/0.png").fails(1, &["data/train/red/0.png", "not a readable ONNX model"]);
+    typed(at, "verify data/train/red/0.png")
+        .fails(1, &["data/train/red/0.png", "not an ONNX model, or damaged"]);
     typed(at, "verify nowhere.onnx").fails(1, &["nowhere.onnx", "No such file"]);
     typed(at, "verify data").fails(1, &["data holds no model.onnx"]);
     typed(at, "verify run/model.onnx --from data")

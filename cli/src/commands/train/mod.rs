@@ -192,7 +192,7 @@ fn describe_tuning(trainer: &Trainer, parameters: usize) {
     let (inside, after): (Vec<_>, Vec<_>) = schedule.iter().partition(|(epoch, _)| *epoch < epochs);
     let list = inside.into_iter().map(joins).collect::<Vec<_>>().join(", ");
     note!("trained: {list}, of {} parameters", thousands(parameters as u64));
-    if let (Some(last), false) = (after.last(), after.is_empty()) {
+    if let Some(last) = after.last() {
         note!(
             "note: the run ends before --head-epochs and --unfreeze-every let more join: {}; --epochs {} or more would",
             joins(last),

@@ -62,7 +62,7 @@ fn statistics(network: &mut Network, seed: u64, sample: [usize; 3]) -> Result<()
     let images = random_images(!seed, &[BATCH], sample).remove(0);
     let tape = network.record(&to_tensor(&images)?, &mut rng)?;
     for BatchStatistics { layer, moments, .. } in tape.statistics(network) {
-        let (mut mean, mut var) = (moments.mean.clone(), moments.unbiased_var());
+        let (mut mean, mut var) = (moments.mean.to_vec1::<f32>()?, moments.unbiased_var()?.to_vec1::<f32>()?);
         for (mean, var) in mean.iter_mut().zip(&mut var) {
             *mean += rng.uniform_in(-0.1, 0.1) as f32 * var.sqrt();
             // A channel that was silent in this batch may speak in another.

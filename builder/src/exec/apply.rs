@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::graph::{Conv2d, Node, Op};
+use crate::graph::{BatchNorm, Conv2d, Node, Op};
 use crate::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormEval, BatchNormTrain, ChannelScale, Conv2dKernel, GlobalAvgPool,
-    MaxPool2d, Moments, dropout_mask, softmax, softmax_backward,
+    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d, Moments, add,
+    dropout_mask, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
+    softmax, softmax_backward,
 };
 use crate::rng::Rng;
 use crate::weights::Weights;
@@ -23,8 +24,7 @@ pub(super) struct Mode<'a> {
 pub(super) enum Saved {
     #[default]
     Nothing,
-    BatchNorm(BatchNormTrain),
-    FrozenBatchNorm(BatchNormEval),
+    BatchNorm(BatchNormKernel),
     /// The factors of dropout, or of stochastic depth for each image and channel.
     Mask(Tensor),
 }
@@ -43,7 +43,7 @@ pub struct BatchStatistics {
 impl BatchStatistics {
     pub(super) fn of(node: &Node, saved: &Saved) -> Option<Self> {
         let (Op::BatchNorm(bn), Saved::BatchNorm(kernel)) = (&node.op, saved) else { return None };
-        let moments = kernel.moments()?.clone();
+        let moments = kernel.moments().filter(|_| kernel.is_training())?.clone();
         Some(Self { layer: node.name.clone(), momentum: bn.momentum, moments })
     }
 }
@@ -70,14 +70,8 @@ pub(super) fn apply(
     let value = match &node.op {
         Op::Input => x.clone(),
         Op::Conv2d(conv) => conv_kernel(conv).forward(x, weight(), conv.bias.then(bias))?,
-        Op::BatchNorm(bn) if (mode.frozen)(&node.name) => {
-            let [mean, var] = ["running_mean", "running_var"].map(|name| parameter(weights, node, name));
-            let kernel = BatchNormEval::new(bn.eps, mean, var)?;
-            let y = kernel.forward(x, weight(), bias())?;
-            return Ok((y, Saved::FrozenBatchNorm(kernel)));
-        }
         Op::BatchNorm(bn) => {
-            let kernel = BatchNormTrain::new(bn.eps);
+            let kernel = batch_norm(node, bn, weights, mode);
             let y = kernel.forward(x, weight(), bias())?;
             return Ok((y, Saved::BatchNorm(kernel)));
         }
@@ -85,17 +79,17 @@ pub(super) fn apply(
         Op::MaxPool(pool) => MaxPool2d(pool.window()).forward(x)?,
         Op::AvgPool(pool) => AvgPool2d(pool.window()).forward(x)?,
         Op::GlobalAvgPool => GlobalAvgPool.forward(x)?,
-        Op::Linear(linear) => {
-            let y = x.matmul(&weight().t()?)?;
-            if linear.bias { y.broadcast_add(bias())? } else { y }
+        Op::Linear(layer) => {
+            let bias = layer.bias.then(bias);
+            linear(x, weight(), bias)?
         }
-        Op::Add => (x + inputs[1])?,
+        Op::Add => add(x, inputs[1])?,
         Op::Mul => ChannelScale.forward(x, inputs[1])?,
         Op::Flatten => x.flatten_from(1)?,
         Op::Dropout { p } => match &mut mode.rng {
             Some(rng) if *p > 0.0 => {
                 let mask = dropout_mask(x.shape(), *p, rng, x.device())?;
-                return Ok(((x * &mask)?, Saved::Mask(mask)));
+                return Ok((multiply(x, &mask)?, Saved::Mask(mask)));
             }
             _ => x.clone(),
         },
@@ -113,12 +107,13 @@ pub(super) fn apply(
     Ok((value, Saved::Nothing))
 }
 
-/// x times one factor an image.
-fn scale_images(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
-    match *x.dims() {
-        [n, c, _, _] => ChannelScale.forward(x, &factors.expand((n, c, 1, 1))?),
-        _ => x.broadcast_mul(factors),
+/// The normalisation of a layer: by its running moments where they are frozen, else by the batch's.
+pub(super) fn batch_norm(node: &Node, bn: &BatchNorm, weights: &Weights, mode: &Mode<'_>) -> BatchNormKernel {
+    if !(mode.frozen)(&node.name) {
+        return BatchNormKernel::training(bn.eps);
     }
+    let [mean, var] = ["running_mean", "running_var"].map(|name| parameter(weights, node, name));
+    BatchNormKernel::inference(bn.eps, mean, var)
 }
 
 /// What [`gradients`] needs of the forward pass.
@@ -166,26 +161,24 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
             }
             return Ok(result);
         }
-        (Op::Linear(linear), _) => {
+        (Op::Linear(layer), _) => {
             let mut result = LayerGradients::default();
             if wanted.inputs {
-                result.inputs = vec![Some(grad.matmul(parameter(weights, node, "weight"))?)];
+                result.inputs = vec![Some(linear_input_gradient(parameter(weights, node, "weight"), grad)?)];
             }
             if wanted.parameters {
-                result.parameters.push(("weight", grad.t()?.matmul(x)?));
-                if linear.bias {
-                    result.parameters.push(("bias", grad.sum(0)?));
+                result.parameters.push(("weight", linear_weight_gradient(x, grad)?));
+                if layer.bias {
+                    result.parameters.push(("bias", linear_bias_gradient(grad)?));
                 }
             }
             return Ok(result);
         }
         (Op::BatchNorm(_), saved) => {
-            let scale = parameter(weights, node, "weight");
-            let [dx, scale, shift] = match saved {
-                Saved::BatchNorm(kernel) => kernel.gradients(x, scale, grad)?,
-                Saved::FrozenBatchNorm(kernel) => kernel.gradients(x, scale, grad)?,
-                _ => unreachable!("every batch normalisation keeps its moments"),
+            let Saved::BatchNorm(kernel) = saved else {
+                unreachable!("every batch normalisation keeps its moments")
             };
+            let [dx, scale, shift] = kernel.gradients(x, parameter(weights, node, "weight"), grad)?;
             let parameters = vec![("weight", scale), ("bias", shift)];
             return Ok(LayerGradients { inputs: vec![Some(dx)], parameters });
         }
@@ -203,7 +196,7 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
         (Op::AvgPool(pool), _) => AvgPool2d(pool.window()).input_gradient(grad, size()?)?,
         (Op::GlobalAvgPool, _) => GlobalAvgPool.input_gradient(grad, size()?)?,
         (Op::Flatten, _) => grad.reshape(x.shape())?,
-        (Op::Dropout { .. }, Saved::Mask(mask)) => (grad * mask)?,
+        (Op::Dropout { .. }, Saved::Mask(mask)) => multiply(grad, mask)?,
         (Op::StochasticDepth { .. }, Saved::Mask(mask)) => scale_images(grad, mask)?,
         (Op::Dropout { .. } | Op::StochasticDepth { .. }, _) => grad.clone(),
         (Op::Softmax, _) => softmax_backward(output, grad)?,

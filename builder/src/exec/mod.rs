@@ -133,14 +133,10 @@ impl Network {
     /// Where the device has no room.
     pub fn track(&mut self, statistics: &[BatchStatistics]) -> Result<()> {
         for BatchStatistics { layer, momentum, moments } in statistics {
-            let unbiased = moments.unbiased_var();
-            for (suffix, batch) in [("running_mean", &moments.mean), ("running_var", &unbiased)] {
-                let name = format!("{layer}.{suffix}");
-                let running = self.weights.get(&name);
-                let batch = Tensor::from_slice(batch, running.dims(), running.device())?;
-                let moved = ((running * (1.0 - momentum))? + (batch * *momentum)?)?;
-                self.weights.set(&name, moved);
-            }
+            let names = ["running_mean", "running_var"].map(|suffix| format!("{layer}.{suffix}"));
+            let running = [self.weights.get(&names[0]), self.weights.get(&names[1])];
+            let moved = moments.track(running, *momentum)?;
+            names.iter().zip(moved).for_each(|(name, moved)| self.weights.set(name, moved));
             let name = format!("{layer}.num_batches_tracked");
             let seen = (self.weights.get(&name) + 1.0)?;
             self.weights.set(&name, seen);

@@ -13,6 +13,7 @@ use super::apply::{BatchStatistics, Recorded, Saved, Wanted, gradients};
 use super::{Network, at};
 use crate::error::Result;
 use crate::graph::{NodeId, Op};
+use crate::kernels::add;
 
 /// Gradients by parameter name.
 pub type Gradients = BTreeMap<String, Tensor>;
@@ -129,7 +130,7 @@ impl Tape {
                 for (input, grad) in node.inputs.iter().zip(layer.inputs) {
                     let slot = &mut grads[input.index()];
                     *slot = match (slot.take(), grad) {
-                        (Some(a), Some(b)) => Some((a + b)?),
+                        (Some(a), Some(b)) => Some(add(&a, &b)?),
                         (a, b) => a.or(b),
                     };
                 }

@@ -1,9 +1,12 @@
 //! Elementwise nonlinearities and their derivatives.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{GRAIN, contiguous, storage, values, vectorised};
+use super::gpu;
 use crate::graph::Activation;
 
 /// A nonlinearity as a candle op.
@@ -16,6 +19,9 @@ impl ActivationKernel {
     /// # Errors
     /// Where x is not f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x]) {
+            return gpu::activation(self.0, x);
+        }
         contiguous(x)?.apply_op1(*self)
     }
 
@@ -24,6 +30,9 @@ impl ActivationKernel {
     /// # Errors
     /// As [`Self::forward`].
     pub fn input_gradient(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        if gpu::is_on_gpu(x) {
+            return gpu::activation_gradient(self.0, x, y, grad);
+        }
         contiguous(x)?.apply_op3_no_bwd(&contiguous(y)?, &contiguous(grad)?, &Gradient(self.0))
     }
 }
@@ -51,6 +60,11 @@ impl CustomOp1 for ActivationKernel {
             Activation::HardSwish => map(x, |x| x * ((x + 3.0).clamp(0.0, 6.0) * (1.0 / 6.0))),
         };
         Ok((storage(y), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(x, layout)], |[x]| self.forward(x))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

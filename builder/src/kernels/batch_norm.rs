@@ -1,48 +1,98 @@
-//! Batch normalisation (Ioffe & Szegedy 2015), training and inference form, with gradients.
+//! Batch normalisation (Ioffe & Szegedy 2015), training and inference form, with gradients, alone or together with the
+//! residual and the activation that come behind it.
 
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
+use super::{ActivationKernel, gpu};
+pub use gpu::{NormGradients, Then};
 
-/// Mean and biased variance of each channel over a batch and both spatial axes.
-#[derive(Clone, Debug, PartialEq)]
+/// Mean and biased variance of each channel over a batch and both spatial axes, where the batch is.
+#[derive(Clone, Debug)]
 pub struct Moments {
-    /// Mean of each channel.
-    pub mean: Vec<f32>,
-    /// Biased variance of each channel: divided by the count.
-    pub var: Vec<f32>,
+    /// Mean of each channel, f32 `[C]`.
+    pub mean: Tensor,
+    /// Biased variance of each channel, f32 `[C]`: divided by the count.
+    pub var: Tensor,
     /// Values of a channel: images × pixels.
     pub count: usize,
 }
 
 impl Moments {
-    /// The variance divided by count − 1, which goes into the running average. A single value has none and counts
-    /// as 0, so that the average stays finite.
-    pub fn unbiased_var(&self) -> Vec<f32> {
+    /// What the biased variance is multiplied by to be divided by count − 1, as it goes into the running average. A
+    /// single value has no variance and counts as 0, so that the average stays finite.
+    pub fn correction(&self) -> f64 {
         let count = self.count as f64;
-        let correction = if self.count > 1 { count / (count - 1.0) } else { 0.0 };
-        self.var.iter().map(|&v| (f64::from(v) * correction) as f32).collect()
+        if self.count > 1 { count / (count - 1.0) } else { 0.0 }
     }
 
+    /// The variance divided by count − 1.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn unbiased_var(&self) -> Result<Tensor> {
+        let unbiased = |v: &f32| (f64::from(*v) * self.correction()) as f32;
+        let values: Vec<f32> = self.var.to_vec1::<f32>()?.iter().map(unbiased).collect();
+        Tensor::from_vec(values, self.var.dims(), self.var.device())
+    }
+
+    /// Running moments moved towards these, PyTorch's way: `momentum` is the share of the new ones, and the variance is
+    /// the unbiased one. Given and returned are mean and variance.
+    ///
+    /// # Errors
+    /// Where the shapes differ.
+    pub fn track(&self, [mean, var]: [&Tensor; 2], momentum: f64) -> Result<[Tensor; 2]> {
+        if gpu::is_on_gpu(mean) {
+            return gpu::track([mean, var], [&self.mean, &self.var], momentum, self.correction());
+        }
+        let moved = |running: &Tensor, batch: &Tensor| (running * (1.0 - momentum))? + (batch * momentum)?;
+        Ok([moved(mean, &self.mean)?, moved(var, &self.unbiased_var()?)?])
+    }
+
+    fn host(&self) -> Result<HostMoments> {
+        Ok(HostMoments { mean: self.mean.to_vec1()?, var: self.var.to_vec1()?, count: self.count })
+    }
+}
+
+/// Moments as the CPU computes with them.
+struct HostMoments {
+    mean: Vec<f32>,
+    var: Vec<f32>,
+    count: usize,
+}
+
+impl HostMoments {
     fn inverse_std(&self, eps: f64) -> Vec<f64> {
         self.var.iter().map(|&v| 1.0 / (f64::from(v) + eps).sqrt()).collect()
     }
 }
 
-/// Batch normalisation while training: y = γ·(x − μ)/√(σ² + eps) + β with the batch's own moments.
+/// Batch normalisation: y = γ·(x − μ)/√(σ² + eps) + β, with the batch's own moments ([`Self::training`]) or with running
+/// ones ([`Self::inference`]).
 #[derive(Clone, Debug)]
-pub struct BatchNormTrain {
+pub struct BatchNormKernel {
     eps: f64,
     moments: Arc<OnceLock<Moments>>,
+    /// Whether the moments are constants, so that no gradient goes through them.
+    constant: bool,
 }
 
-impl BatchNormTrain {
-    /// With `eps` added to the variance. An operation serves one forward pass, whose moments it keeps.
-    pub fn new(eps: f64) -> Self {
-        Self { eps, moments: Arc::default() }
+impl BatchNormKernel {
+    /// With the moments of the batch, and `eps` added to the variance. It serves one forward pass, whose moments it
+    /// keeps.
+    pub fn training(eps: f64) -> Self {
+        Self { eps, moments: Arc::default(), constant: false }
+    }
+
+    /// With a running mean and variance, each f32 `[C]`.
+    pub fn inference(eps: f64, mean: &Tensor, var: &Tensor) -> Self {
+        let moments = Moments { mean: mean.clone(), var: var.clone(), count: 1 };
+        Self { eps, moments: Arc::new(OnceLock::from(moments)), constant: true }
     }
 
     /// Normalises x `[N, C, H, W]`; γ and β are `[C]`. Tracked by candle's autograd where an argument is.
@@ -50,12 +100,49 @@ impl BatchNormTrain {
     /// # Errors
     /// Where the shapes do not fit together, or the tensors are not f32.
     pub fn forward(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x, scale, shift]) {
+            return self.forward_then(x, scale, shift, Then::default());
+        }
         contiguous(x)?.apply_op3(scale, shift, self.clone())
     }
 
-    /// The batch's moments, once [`Self::forward`] has run.
+    /// As [`Self::forward`], and what comes behind, in one pass over the memory on a GPU:
+    /// activation(norm(x) + residual). Autograd does not follow it there.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_then(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, then: Then<'_>) -> Result<Tensor> {
+        if gpu::is_on_gpu(x) {
+            let moments = match self.moments.get() {
+                Some(moments) => moments,
+                None => {
+                    let ([mean, var], (n, _, h, w)) = (gpu::moments(x)?, x.dims4()?);
+                    self.moments.get_or_init(|| Moments { mean, var, count: n * h * w })
+                }
+            };
+            let affine = gpu::affine([&moments.mean, &moments.var], self.eps, scale, shift)?;
+            return gpu::norm(x, &affine, then);
+        }
+        let mut y = self.forward(x, scale, shift)?;
+        if let Some(residual) = then.residual {
+            y = (y + residual)?;
+        }
+        then.activation.map_or(Ok(y.clone()), |activation| ActivationKernel(activation).forward(&y))
+    }
+
+    /// The moments in use; of a batch, once [`Self::forward`] has run.
     pub fn moments(&self) -> Option<&Moments> {
         self.moments.get()
+    }
+
+    /// Whether the moments are the batch's.
+    pub fn is_training(&self) -> bool {
+        !self.constant
+    }
+
+    fn known(&self) -> Result<&Moments> {
+        let Some(moments) = self.moments.get() else { bail!("batch-norm: no forward pass came before") };
+        Ok(moments)
     }
 
     /// Gradients of x, γ and β.
@@ -63,13 +150,21 @@ impl BatchNormTrain {
     /// # Errors
     /// Before [`Self::forward`], or where shapes do not fit.
     pub fn gradients(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
-        let Some(moments) = self.moments.get() else { bail!("batch-norm: no forward pass came before") };
-        let sums = Sums::of(x, grad, moments, self.eps)?;
+        if gpu::is_on_gpu(x) {
+            // Without an activation behind it, neither output nor shift say anything about the gradient.
+            let found = self.gradients_then(&Normed { x, y: x, scale, shift: scale, then: Then::default() }, grad)?;
+            return Ok([found.x, found.scale, found.shift]);
+        }
+        let moments = self.known()?.host()?;
+        let sums = Sums::of(x, grad, &moments, self.eps)?;
         let count = moments.count as f64;
-        // dx = γ/σ · (g − mean(g) − x̂·mean(g·x̂)), written as a·g + b·x + c for each channel.
+        // dx = γ/σ · (g − mean(g) − x̂·mean(g·x̂)), written as a·g + b·x + c for each channel; of constant moments, γ/σ·g.
         let scale = scale.to_vec1::<f32>()?;
         let coefficients = (0..scale.len()).map(|c| {
             let a = f64::from(scale[c]) * sums.inverse_std[c];
+            if self.constant {
+                return [a as f32, 0.0, 0.0];
+            }
             let b = -a * sums.inverse_std[c] * sums.normalised[c] / count;
             [a, b, -a * sums.plain[c] / count - b * f64::from(moments.mean[c])].map(|v| v as f32)
         });
@@ -78,9 +173,47 @@ impl BatchNormTrain {
         let [scale_gradient, shift_gradient] = sums.tensors(x)?;
         Ok([dx, scale_gradient, shift_gradient])
     }
+
+    /// Gradients of [`Self::forward_then`].
+    ///
+    /// # Errors
+    /// As [`Self::gradients`].
+    pub fn gradients_then(&self, pass: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
+        let Normed { x, y, scale, shift, then } = *pass;
+        if gpu::is_on_gpu(x) {
+            let Moments { mean, var, .. } = self.known()?;
+            let pass = gpu::Normed { x, y, then, moments: [mean, var], constant: self.constant, eps: self.eps, scale, shift };
+            return gpu::norm_gradients(&pass, grad);
+        }
+        let grad = match then.activation {
+            Some(activation) => {
+                // What went into the activation was not kept: it is computed once more.
+                let input = self.forward_then(x, scale, shift, Then { activation: None, ..then })?;
+                ActivationKernel(activation).input_gradient(&input, y, grad)?
+            }
+            None => grad.clone(),
+        };
+        let [x, scale, shift] = self.gradients(x, scale, &grad)?;
+        Ok(NormGradients { x, scale, shift, residual: then.residual.map(|_| grad) })
+    }
 }
 
-impl CustomOp3 for BatchNormTrain {
+/// What [`BatchNormKernel::gradients_then`] needs of the forward pass.
+#[derive(Clone, Copy)]
+pub struct Normed<'a> {
+    /// The input `[N, C, H, W]`.
+    pub x: &'a Tensor,
+    /// The output.
+    pub y: &'a Tensor,
+    /// γ `[C]`.
+    pub scale: &'a Tensor,
+    /// β `[C]`.
+    pub shift: &'a Tensor,
+    /// What came behind.
+    pub then: Then<'a>,
+}
+
+impl CustomOp3 for BatchNormKernel {
     fn name(&self) -> &'static str {
         "batch-norm"
     }
@@ -96,9 +229,19 @@ impl CustomOp3 for BatchNormTrain {
     ) -> Result<(CpuStorage, Shape)> {
         let dims = dims4(self.name(), layout)?;
         let x = values(self.name(), x, layout)?;
-        let moments = self.moments.get_or_init(|| vectorised_moments(x, dims));
+        let moments = match self.moments.get() {
+            Some(moments) => moments.host()?,
+            None => {
+                let found = vectorised_moments(x, dims);
+                let tensor = |values: &[f32]| Tensor::from_slice(values, dims[1], &candle_core::Device::Cpu);
+                let (mean, var) = (tensor(&found.mean)?, tensor(&found.var)?);
+                self.moments.get_or_init(|| Moments { mean, var, count: found.count });
+                found
+            }
+        };
+        check_channels(moments.mean.len(), dims[1])?;
         let parameters = parameters(
-            moments,
+            &moments,
             self.eps,
             values(self.name(), scale, scale_layout)?,
             values(self.name(), shift, shift_layout)?,
@@ -106,81 +249,9 @@ impl CustomOp3 for BatchNormTrain {
         Ok((storage(affine(x, dims, &parameters)), layout.shape().clone()))
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scale: &Tensor,
-        _shift: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, scale, shift] = self.gradients(x, scale, grad)?;
-        Ok((Some(dx), Some(scale), Some(shift)))
-    }
-}
-
-/// Batch normalisation at inference, or frozen: y = γ·(x − μ)/√(σ² + eps) + β with running moments.
-#[derive(Clone, Debug)]
-pub struct BatchNormEval {
-    eps: f64,
-    moments: Moments,
-}
-
-impl BatchNormEval {
-    /// With running mean and variance, each `[C]`.
-    ///
-    /// # Errors
-    /// Where a tensor is not a vector of f32.
-    pub fn new(eps: f64, mean: &Tensor, var: &Tensor) -> Result<Self> {
-        Ok(Self { eps, moments: Moments { mean: mean.to_vec1()?, var: var.to_vec1()?, count: 1 } })
-    }
-
-    /// Normalises x `[N, C, H, W]`; γ and β are `[C]`. Tracked by candle's autograd where an argument is.
-    ///
-    /// # Errors
-    /// Where the shapes do not fit together, or the tensors are not f32.
-    pub fn forward(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        contiguous(x)?.apply_op3(scale, shift, self.clone())
-    }
-
-    /// Gradients of x, γ and β; the moments are constants.
-    ///
-    /// # Errors
-    /// Where shapes do not fit.
-    pub fn gradients(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
-        let sums = Sums::of(x, grad, &self.moments, self.eps)?;
-        let scale = scale.to_vec1::<f32>()?;
-        let coefficients = scale.iter().zip(&sums.inverse_std);
-        let coefficients = coefficients.map(|(&s, inv)| [(f64::from(s) * inv) as f32, 0.0, 0.0]).collect();
-        let dx = contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &Combination { coefficients })?;
-        let [scale_gradient, shift_gradient] = sums.tensors(x)?;
-        Ok([dx, scale_gradient, shift_gradient])
-    }
-}
-
-impl CustomOp3 for BatchNormEval {
-    fn name(&self) -> &'static str {
-        "batch-norm-eval"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        scale: &CpuStorage,
-        scale_layout: &Layout,
-        shift: &CpuStorage,
-        shift_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let parameters = parameters(
-            &self.moments,
-            self.eps,
-            values(self.name(), scale, scale_layout)?,
-            values(self.name(), shift, shift_layout)?,
-        )?;
-        let dims = dims4(self.name(), layout)?;
-        check_channels(parameters.len(), dims[1])?;
-        Ok((storage(affine(values(self.name(), x, layout)?, dims, &parameters)), layout.shape().clone()))
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout, c: &CudaStorage, c_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(a, a_layout), (b, b_layout), (c, c_layout)], |[a, b, c]| self.forward(a, b, c))
     }
 
     fn bwd(
@@ -210,7 +281,7 @@ fn channel(x: &[f32], [_, channels, height, width]: [usize; 4], c: usize) -> imp
 }
 
 /// Two passes, so that a large mean does not cancel a small variance.
-fn vectorised_moments(x: &[f32], dims: [usize; 4]) -> Moments {
+fn vectorised_moments(x: &[f32], dims: [usize; 4]) -> HostMoments {
     let [images, channels, height, width] = dims;
     let count = images * height * width;
     let (mean, var) = (0..channels)
@@ -225,11 +296,11 @@ fn vectorised_moments(x: &[f32], dims: [usize; 4]) -> Moments {
             })
         })
         .unzip();
-    Moments { mean, var, count }
+    HostMoments { mean, var, count }
 }
 
 /// The factor and the offset of each channel.
-fn parameters(moments: &Moments, eps: f64, scale: &[f32], shift: &[f32]) -> Result<Vec<[f32; 2]>> {
+fn parameters(moments: &HostMoments, eps: f64, scale: &[f32], shift: &[f32]) -> Result<Vec<[f32; 2]>> {
     check_channels(scale.len(), moments.mean.len())?;
     check_channels(shift.len(), moments.mean.len())?;
     let inverse_std = moments.inverse_std(eps);
@@ -269,7 +340,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(x: &Tensor, grad: &Tensor, moments: &Moments, eps: f64) -> Result<Self> {
+    fn of(x: &Tensor, grad: &Tensor, moments: &HostMoments, eps: f64) -> Result<Self> {
         let mean = moments.mean.clone();
         let sums = contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &GradientSums { mean })?;
         let [plain, mut normalised]: [Vec<f64>; 2] =

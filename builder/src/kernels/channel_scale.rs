@@ -1,8 +1,11 @@
 //! Product of a feature map with one factor a channel (squeeze-and-excitation) or an image (stochastic depth).
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::gpu;
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
 
 /// x `[N, C, H, W]` times scale `[N, C, 1, 1]`.
@@ -15,6 +18,9 @@ impl ChannelScale {
     /// # Errors
     /// Where the shapes do not fit together, or the tensors are not f32.
     pub fn forward(&self, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x, scale]) {
+            return gpu::channel_scale(x, scale);
+        }
         contiguous(x)?.apply_op2(&contiguous(scale)?, *self)
     }
 
@@ -23,6 +29,9 @@ impl ChannelScale {
     /// # Errors
     /// As [`Self::forward`].
     pub fn scale_gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        if gpu::is_on_gpu(x) {
+            return gpu::sum_pixels(x, Some(grad), 1.0);
+        }
         contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &ScaleGradient)
     }
 }
@@ -58,6 +67,11 @@ impl CustomOp2 for ChannelScale {
                 });
             });
         Ok((storage(y), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(a, a_layout), (b, b_layout)], |[a, b]| self.forward(a, b))
     }
 
     fn bwd(

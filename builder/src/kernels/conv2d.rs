@@ -1,11 +1,13 @@
 //! 2-D convolution and its three gradients as candle ops: a matrix product ([`im2col`]), or direct loops where each
 //! filter sees one channel ([`depthwise`]).
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::columns::Geometry;
 use super::cpu::{contiguous, dims4, storage, values};
-use super::{depthwise, im2col};
+use super::{depthwise, gpu, im2col};
 use crate::graph::Window;
 
 /// Convolution of x `[N, C, H, W]` with weight `[O, C/groups, kh, kw]` and an optional bias `[O]`.
@@ -23,6 +25,10 @@ impl Conv2dKernel {
     /// # Errors
     /// Where the shapes do not fit together, or the tensors are not f32.
     pub fn forward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let arguments: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+        if gpu::takes(&arguments) {
+            return gpu::conv2d(*self, x, weight, bias);
+        }
         let (x, weight) = (contiguous(x)?, contiguous(weight)?);
         match bias {
             Some(bias) => x.apply_op3(&weight, &contiguous(bias)?, *self),
@@ -35,6 +41,9 @@ impl Conv2dKernel {
     /// # Errors
     /// As [`Self::forward`].
     pub fn input_gradient(&self, weight: &Tensor, grad: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        if gpu::is_on_gpu(grad) {
+            return gpu::conv2d_input_gradient(*self, weight, grad, size);
+        }
         contiguous(grad)?.apply_op2_no_bwd(&contiguous(weight)?, &InputGradient { conv: *self, size })
     }
 
@@ -43,6 +52,9 @@ impl Conv2dKernel {
     /// # Errors
     /// As [`Self::forward`].
     pub fn weight_gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        if gpu::is_on_gpu(grad) {
+            return gpu::conv2d_weight_gradient(*self, x, grad);
+        }
         contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &WeightGradient(*self))
     }
 
@@ -51,10 +63,10 @@ impl Conv2dKernel {
     /// # Errors
     /// As [`Self::forward`].
     pub fn bias_gradient(&self, grad: &Tensor) -> Result<Tensor> {
-        grad.sum((0, 2, 3))
+        if gpu::is_on_gpu(grad) { gpu::column_sums(grad) } else { grad.sum((0, 2, 3)) }
     }
 
-    fn geometry(&self, x: [usize; 4], weight: [usize; 4]) -> Result<Geometry> {
+    pub(super) fn geometry(&self, x: [usize; 4], weight: [usize; 4]) -> Result<Geometry> {
         let [images, channels, height, width] = x;
         let [filters, group_inputs, kh, kw] = weight;
         let Self { window, groups } = *self;
@@ -110,6 +122,11 @@ impl CustomOp2 for Conv2dKernel {
         self.run((x, x_layout), (weight, weight_layout), None)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(a, a_layout), (b, b_layout)], |[a, b]| self.forward(a, b, None))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -137,6 +154,11 @@ impl CustomOp3 for Conv2dKernel {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.run((x, x_layout), (weight, weight_layout), Some(values("conv2d", bias, bias_layout)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout, c: &CudaStorage, c_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(a, a_layout), (b, b_layout), (c, c_layout)], |[a, b, c]| self.forward(a, b, Some(c)))
     }
 
     fn bwd(

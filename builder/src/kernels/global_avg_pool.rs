@@ -1,8 +1,11 @@
 //! Mean over both spatial axes.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::gpu;
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
 
 /// x `[N, C, H, W]` to `[N, C, 1, 1]`.
@@ -15,6 +18,10 @@ impl GlobalAvgPool {
     /// # Errors
     /// Where x is not a batch of f32 feature maps.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x]) {
+            let (_, _, height, width) = x.dims4()?;
+            return gpu::sum_pixels(x, None, 1.0 / (height * width) as f32);
+        }
         contiguous(x)?.apply_op1(*self)
     }
 
@@ -23,6 +30,9 @@ impl GlobalAvgPool {
     /// # Errors
     /// As [`Self::forward`].
     pub fn input_gradient(&self, grad: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        if gpu::is_on_gpu(grad) {
+            return gpu::spread(grad, size, 1.0 / (size[0] * size[1]) as f32);
+        }
         contiguous(grad)?.apply_op1_no_bwd(&Spread { size })
     }
 }
@@ -38,6 +48,11 @@ impl CustomOp1 for GlobalAvgPool {
         let mean = |map: &[f32]| vectorised(|| (lane_sum(map, map, |a, _| a) / pixels as f64) as f32);
         let x = values(self.name(), x, layout)?.par_chunks(pixels).with_min_len(GRAIN.div_ceil(pixels));
         Ok((storage(x.map(mean).collect()), Shape::from((images, channels, 1, 1))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(x, layout)], |[x]| self.forward(x))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

@@ -1,4 +1,5 @@
-//! Kernels as candle `CustomOp`s, forward and backward, for the CPU in f32.
+//! Kernels as candle `CustomOp`s, forward and backward: for the CPU in f32, and for GPUs ([`gpu`]) in f32, f16 and
+//! bf16. A kernel computes where its tensors are.
 //!
 //! candle's own convolution, pooling and batch-norm gradients are slow, incomplete or wrong; these hold for every
 //! shape and are checked against naive f64 loops. One file an op; `matrix` and `columns` serve the convolutions,
@@ -13,17 +14,24 @@ mod cpu;
 mod depthwise;
 mod dropout;
 mod global_avg_pool;
+mod gpu;
 mod im2col;
+mod linear;
 mod matrix;
 mod plane;
 mod pool;
 mod softmax;
 
 pub use activation::ActivationKernel;
-pub use batch_norm::{BatchNormEval, BatchNormTrain, Moments};
+pub use batch_norm::{BatchNormKernel, Moments, NormGradients, Normed, Then};
 pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;
 pub use global_avg_pool::GlobalAvgPool;
+#[cfg(feature = "cuda")]
+pub use gpu::allow_tf32;
+pub use linear::{
+    add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
+};
 pub use pool::{AvgPool2d, MaxPool2d};
 pub use softmax::{CrossEntropy, MixedLabels, softmax, softmax_backward};

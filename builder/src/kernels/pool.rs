@@ -1,9 +1,12 @@
 //! Max and average pooling with padding, any kernel and stride.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cpu::{LANES, contiguous, dims4, storage, values, vectorised};
+use super::gpu;
 use super::plane::Plane;
 use crate::graph::Window;
 
@@ -94,6 +97,9 @@ impl MaxPool2d {
     /// # Errors
     /// Where the window does not fit, or x is not f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x]) {
+            return gpu::max_pool(self.0, x);
+        }
         contiguous(x)?.apply_op1(*self)
     }
 
@@ -102,6 +108,9 @@ impl MaxPool2d {
     /// # Errors
     /// As [`Self::forward`].
     pub fn input_gradient(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
+        if gpu::is_on_gpu(x) {
+            return gpu::max_pool_gradient(self.0, x, y, grad);
+        }
         contiguous(x)?.apply_op3_no_bwd(&contiguous(y)?, &contiguous(grad)?, &MaxGradient(self.0))
     }
 }
@@ -116,6 +125,11 @@ impl CustomOp1 for MaxPool2d {
         let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
         let y = planes.reduce(&self.0, values("max-pool", x, layout)?, f32::NEG_INFINITY, larger);
         Ok((storage(y), planes.output_shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(x, layout)], |[x]| self.forward(x))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -175,6 +189,9 @@ impl AvgPool2d {
     /// # Errors
     /// Where the window does not fit, or x is not f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if gpu::takes(&[x]) {
+            return gpu::avg_pool(self.0, x);
+        }
         contiguous(x)?.apply_op1(*self)
     }
 
@@ -183,6 +200,9 @@ impl AvgPool2d {
     /// # Errors
     /// As [`Self::forward`].
     pub fn input_gradient(&self, grad: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+        if gpu::is_on_gpu(grad) {
+            return gpu::avg_pool_gradient(self.0, grad, size);
+        }
         contiguous(grad)?.apply_op1_no_bwd(&AvgGradient { window: self.0, size })
     }
 }
@@ -198,6 +218,11 @@ impl CustomOp1 for AvgPool2d {
         let share = 1.0 / (self.0.kernel[0] * self.0.kernel[1]) as f32;
         y.iter_mut().for_each(|value| *value *= share);
         Ok((storage(y), planes.output_shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        gpu::custom_op([(x, layout)], |[x]| self.forward(x))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

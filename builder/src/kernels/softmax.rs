@@ -2,6 +2,9 @@
 
 use candle_core::{D, Result, Tensor, bail};
 
+use super::gpu;
+pub use gpu::Loss;
+
 /// Softmax over the last axis of `[N, K]`.
 ///
 /// # Errors
@@ -41,6 +44,20 @@ pub struct MixedLabels<'a> {
     pub share: f64,
 }
 
+impl MixedLabels<'_> {
+    pub(super) fn check(&self, rows: usize, classes: usize) -> Result<()> {
+        for labels in [self.first, self.second] {
+            if labels.len() != rows {
+                bail!("cross-entropy: {} labels for {rows} images", labels.len());
+            }
+            if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+                bail!("cross-entropy: label {label} with {classes} classes");
+            }
+        }
+        Ok(())
+    }
+}
+
 impl CrossEntropy {
     /// The mean loss over the batch, computed in f64, and its gradient with respect to `logits` `[N, K]`.
     ///
@@ -57,14 +74,7 @@ impl CrossEntropy {
     /// As [`Self::loss_and_gradient`].
     pub fn mixed_loss_and_gradient(&self, logits: &Tensor, labels: MixedLabels<'_>) -> Result<(f64, Tensor)> {
         let (n, k) = logits.dims2()?;
-        for labels in [labels.first, labels.second] {
-            if labels.len() != n {
-                bail!("cross-entropy: {} labels for {n} images", labels.len());
-            }
-            if let Some(label) = labels.iter().find(|&&label| label as usize >= k) {
-                bail!("cross-entropy: label {label} with {k} classes");
-            }
-        }
+        labels.check(n, k)?;
         let spread = self.smoothing / k as f64;
         let mut loss = 0.0;
         let mut gradient = Vec::with_capacity(n * k);
@@ -83,5 +93,24 @@ impl CrossEntropy {
             }
         }
         Ok((loss / n as f64, Tensor::from_vec(gradient, (n, k), logits.device())?))
+    }
+
+    /// The loss on a GPU, without waiting for it; `scale` is a factor of the gradient, f32 `[1]` there.
+    ///
+    /// # Errors
+    /// As [`Self::loss_and_gradient`].
+    pub fn on_device(&self, logits: &Tensor, labels: MixedLabels<'_>, scale: Option<&Tensor>) -> Result<Loss> {
+        gpu::cross_entropy(logits, labels, self.smoothing, scale)
+    }
+}
+
+impl Loss {
+    /// Adds a batch to `totals`, f64 `[4]` on the same GPU, in place: the sum of the losses, the images whose label comes
+    /// first, those whose label is among the first five, and all images.
+    ///
+    /// # Errors
+    /// Where the totals are of another form.
+    pub fn tally(&self, totals: &Tensor) -> Result<()> {
+        gpu::tally(self, totals)
     }
 }

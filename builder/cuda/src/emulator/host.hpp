@@ -1,0 +1,112 @@
+// CUDA's language on the host, as far as the kernels use it: blocks run one after another, and the threads of a block
+// are fibres that hand on at every barrier. For tests of what kernels compute, not of how fast.
+
+#define EMULATED 1
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __shared__ static thread_local
+#define __launch_bounds__(...)
+
+struct Dim {
+    unsigned x, y, z;
+};
+static thread_local Dim threadIdx, blockIdx, blockDim, gridDim;
+
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, 4);
+    return bits;
+}
+static inline float half_to_float(unsigned short bits) {
+    _Float16 half;
+    std::memcpy(&half, &bits, 2);
+    return (float)half;
+}
+static inline unsigned short float_to_half(float value) {
+    _Float16 half = (_Float16)value;
+    unsigned short bits;
+    std::memcpy(&bits, &half, 2);
+    return bits;
+}
+static inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
+using std::isfinite;
+template <typename A> static inline A min(A a, A b) { return a < b ? a : b; }
+template <typename A> static inline A max(A a, A b) { return a > b ? a : b; }
+
+// The threads of the block under way.
+struct Fibres {
+    std::vector<ucontext_t> contexts;
+    std::vector<std::vector<char>> stacks;
+    std::vector<bool> done;
+    ucontext_t scheduler;
+    unsigned current;
+    const std::function<void()> *body;
+};
+static thread_local Fibres *fibres;
+
+static inline void __syncthreads() { swapcontext(&fibres->contexts[fibres->current], &fibres->scheduler); }
+
+static void fibre() {
+    (*fibres->body)();
+    fibres->done[fibres->current] = true;
+    // Returning would end the thread: the context has no successor.
+    swapcontext(&fibres->contexts[fibres->current], &fibres->scheduler);
+}
+
+static void run_block(unsigned threads, const std::function<void()> &body) {
+    Fibres block{std::vector<ucontext_t>(threads), std::vector<std::vector<char>>(threads), std::vector<bool>(threads)};
+    block.body = &body;
+    fibres = &block;
+    for (unsigned thread = 0; thread < threads; thread++) {
+        block.stacks[thread].resize(64 * 1024);
+        getcontext(&block.contexts[thread]);
+        block.contexts[thread].uc_stack.ss_sp = block.stacks[thread].data();
+        block.contexts[thread].uc_stack.ss_size = block.stacks[thread].size();
+        block.contexts[thread].uc_link = nullptr;
+        makecontext(&block.contexts[thread], fibre, 0);
+    }
+    for (bool running = true; running;) {
+        running = false;
+        for (unsigned thread = 0; thread < threads; thread++) {
+            if (block.done[thread]) continue;
+            running = true;
+            block.current = thread;
+            threadIdx = {thread, 0, 0};
+            swapcontext(&block.scheduler, &block.contexts[thread]);
+        }
+    }
+    fibres = nullptr;
+}
+
+template <typename... Arguments, size_t... I>
+static void call(void (*kernel)(Arguments...), void **arguments, std::index_sequence<I...>) {
+    kernel(*reinterpret_cast<std::remove_reference_t<Arguments> *>(arguments[I])...);
+}
+
+template <typename... Arguments>
+static void emulate(void (*kernel)(Arguments...), void **arguments, const unsigned *grid, unsigned threads) {
+    std::function<void()> body = [&] { call(kernel, arguments, std::index_sequence_for<Arguments...>{}); };
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {threads, 1, 1};
+    for (unsigned z = 0; z < grid[2]; z++)
+        for (unsigned y = 0; y < grid[1]; y++)
+            for (unsigned x = 0; x < grid[0]; x++) {
+                blockIdx = {x, y, z};
+                run_block(threads, body);
+            }
+}

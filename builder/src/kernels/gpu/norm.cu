@@ -1,0 +1,181 @@
+// Batch normalisation of [rows, channels], with the activation behind it and the residual added before that:
+// y = activate(factor * x + offset + residual), where factor = scale / std and offset = shift - mean * factor.
+
+// partial[split, 2, channel]: sums of x - x0 and of its square, where x0 is the channel's first value: what is close
+// to the mean keeps the squares from cancelling. Grid: packs of channels by `lanes`, then splits of the rows.
+KERNEL moments(i64 rows, int channels, int lanes, const T *x, float *partial) {
+    int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, height = BLOCK / lanes;
+    int pack = blockIdx.x * lanes + lane;
+    bool inside = pack < channels / VECTOR;
+    float sums[2 * VECTOR], first[VECTOR];
+    for (int k = 0; k < 2 * VECTOR; k++) sums[k] = 0.0f;
+    if (inside) read(x + pack * VECTOR, first);
+    for (i64 r = (i64)blockIdx.y * height + row; inside && r < rows; r += (i64)gridDim.y * height) {
+        float v[VECTOR];
+        read(x + r * channels + pack * VECTOR, v);
+        for (int k = 0; k < VECTOR; k++) {
+            float d = v[k] - first[k];
+            sums[k] += d;
+            sums[VECTOR + k] += d * d;
+        }
+    }
+    sum_over_rows(sums, lanes);
+    if (inside && row == 0) {
+        float *to = partial + (i64)blockIdx.y * 2 * channels + pack * VECTOR;
+        for (int k = 0; k < VECTOR; k++) {
+            to[k] = sums[k];
+            to[channels + k] = sums[VECTOR + k];
+        }
+    }
+}
+
+// Mean and biased variance of each channel. A block is 32 channels wide.
+KERNEL finish_moments(int splits, i64 rows, int channels, const T *x, const float *partial, float *mean, float *var) {
+    __shared__ double shared[2][BLOCK];
+    int channel = blockIdx.x * 32 + threadIdx.x % 32;
+    double sum = 0.0, square = 0.0;
+    for (int split = threadIdx.x / 32; channel < channels && split < splits; split += BLOCK / 32) {
+        sum += partial[(i64)split * 2 * channels + channel];
+        square += partial[(i64)split * 2 * channels + channels + channel];
+    }
+    shared[0][threadIdx.x] = sum;
+    shared[1][threadIdx.x] = square;
+    __syncthreads();
+    for (int step = BLOCK / 2; step >= 32; step /= 2) {
+        if (threadIdx.x < step) {
+            shared[0][threadIdx.x] += shared[0][threadIdx.x + step];
+            shared[1][threadIdx.x] += shared[1][threadIdx.x + step];
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < 32 && channel < channels) {
+        double shift = shared[0][threadIdx.x] / rows;
+        double spread = shared[1][threadIdx.x] / rows - shift * shift;
+        mean[channel] = (float)(to_float(x[channel]) + shift);
+        // Rounding may make it negative; NaN stays NaN.
+        var[channel] = spread < 0.0 ? 0.0f : (float)spread;
+    }
+}
+
+KERNEL affine(int channels, float eps, const float *mean, const float *var, const float *scale, const float *shift,
+              float *factor, float *offset) {
+    FOR_EACH(c, channels) {
+        double f = scale[c] / sqrt((double)var[c] + eps);
+        factor[c] = (float)f;
+        offset[c] = (float)(shift[c] - mean[c] * f);
+    }
+}
+
+KERNEL normalise(int kind, float slope, i64 packs, int channels, const T *x, const float *factor, const float *offset,
+                 const T *residual, T *y) {
+    FOR_EACH(i, packs) {
+        int channel = ((u32)i % (u32)(channels / VECTOR)) * VECTOR;
+        float v[VECTOR], f[VECTOR], o[VECTOR];
+        read(x + i * VECTOR, v);
+        read(factor + channel, f);
+        read(offset + channel, o);
+        for (int k = 0; k < VECTOR; k++) v[k] = f[k] * v[k] + o[k];
+        if (residual) {
+            float r[VECTOR];
+            read(residual + i * VECTOR, r);
+            for (int k = 0; k < VECTOR; k++) v[k] += r[k];
+        }
+        for (int k = 0; k < VECTOR; k++) v[k] = activate(kind, slope, v[k]);
+        write(y + i * VECTOR, v);
+    }
+}
+
+// The gradient before the activation, at pack i.
+__device__ __forceinline__ void before_activation(int kind, float slope, i64 i, int channel, const float (&v)[VECTOR],
+                                                  const float *factor, const float *offset, const T *residual,
+                                                  const T *y, float (&g)[VECTOR]) {
+    if (kind == IDENTITY) return;
+    float f[VECTOR], o[VECTOR], out[VECTOR], z[VECTOR];
+    read(factor + channel, f);
+    read(offset + channel, o);
+    read(y + i * VECTOR, out);
+    for (int k = 0; k < VECTOR; k++) z[k] = f[k] * v[k] + o[k];
+    if (residual) {
+        float r[VECTOR];
+        read(residual + i * VECTOR, r);
+        for (int k = 0; k < VECTOR; k++) z[k] += r[k];
+    }
+    for (int k = 0; k < VECTOR; k++) g[k] *= derivative(kind, slope, z[k], out[k]);
+}
+
+// partial[split, 2, channel]: sums of dz and of dz * (x - mean), where dz is the gradient before the activation, which
+// is also written to `dz` where that is given: it is the residual's gradient. Grid as that of `moments`.
+KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, const T *x, const T *residual,
+                     const T *y, const T *grad, const float *factor, const float *offset, const float *mean, T *dz,
+                     float *partial) {
+    int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, height = BLOCK / lanes;
+    int pack = blockIdx.x * lanes + lane, channel = pack * VECTOR;
+    bool inside = pack < channels / VECTOR;
+    float sums[2 * VECTOR], m[VECTOR];
+    for (int k = 0; k < 2 * VECTOR; k++) sums[k] = 0.0f;
+    if (inside) read(mean + channel, m);
+    for (i64 r = (i64)blockIdx.y * height + row; inside && r < rows; r += (i64)gridDim.y * height) {
+        i64 i = r * (channels / VECTOR) + pack;
+        float v[VECTOR], g[VECTOR];
+        read(x + i * VECTOR, v);
+        read(grad + i * VECTOR, g);
+        before_activation(kind, slope, i, channel, v, factor, offset, residual, y, g);
+        if (dz) write(dz + i * VECTOR, g);
+        for (int k = 0; k < VECTOR; k++) {
+            sums[k] += g[k];
+            sums[VECTOR + k] += g[k] * (v[k] - m[k]);
+        }
+    }
+    sum_over_rows(sums, lanes);
+    if (inside && row == 0) {
+        float *to = partial + (i64)blockIdx.y * 2 * channels + channel;
+        for (int k = 0; k < VECTOR; k++) {
+            to[k] = sums[k];
+            to[channels + k] = sums[VECTOR + k];
+        }
+    }
+}
+
+// From the sums [2, channels] to the gradients of scale and shift and to dx = a * dz + b * x + c.
+// `constant` says that the moments are constants: running moments.
+KERNEL coefficients(int channels, i64 count, float eps, int constant, const float *sums, const float *mean,
+                    const float *var, const float *scale, float *scale_gradient, float *shift_gradient, float *a,
+                    float *b, float *c) {
+    FOR_EACH(i, channels) {
+        double inverse = 1.0 / sqrt((double)var[i] + eps);
+        double plain = sums[i], normalised = sums[channels + i] * inverse;
+        scale_gradient[i] = (float)normalised;
+        shift_gradient[i] = (float)plain;
+        double by_gradient = scale[i] * inverse;
+        double by_input = constant ? 0.0 : -by_gradient * inverse * normalised / count;
+        a[i] = (float)by_gradient;
+        b[i] = (float)by_input;
+        c[i] = constant ? 0.0f : (float)(-by_gradient * plain / count - by_input * mean[i]);
+    }
+}
+
+KERNEL input_gradient(int kind, float slope, i64 packs, int channels, const T *x, const T *residual, const T *y,
+                      const T *grad, const float *factor, const float *offset, const float *a, const float *b,
+                      const float *c, T *dx) {
+    FOR_EACH(i, packs) {
+        int channel = ((u32)i % (u32)(channels / VECTOR)) * VECTOR;
+        float v[VECTOR], g[VECTOR], by_gradient[VECTOR], by_input[VECTOR], constant[VECTOR];
+        read(x + i * VECTOR, v);
+        read(grad + i * VECTOR, g);
+        before_activation(kind, slope, i, channel, v, factor, offset, residual, y, g);
+        read(a + channel, by_gradient);
+        read(b + channel, by_input);
+        read(c + channel, constant);
+        for (int k = 0; k < VECTOR; k++) g[k] = by_gradient[k] * g[k] + by_input[k] * v[k] + constant[k];
+        write(dx + i * VECTOR, g);
+    }
+}
+
+// running = (1 - momentum) * running + momentum * batch, into new vectors; the variance is the unbiased one.
+KERNEL track(int channels, float momentum, float correction, const float *mean, const float *var,
+             const float *running_mean, const float *running_var, float *new_mean, float *new_var) {
+    FOR_EACH(c, channels) {
+        new_mean[c] = running_mean[c] * (1.0f - momentum) + mean[c] * momentum;
+        new_var[c] = running_var[c] * (1.0f - momentum) + var[c] * correction * momentum;
+    }
+}

@@ -1,0 +1,241 @@
+//! Launches of `norm.cu`: batch normalisation with what comes behind it.
+
+use candle_core::{DType, Result, Tensor};
+use tallow_cuda::{Launch, Source, Variant, pointer, run};
+
+use super::activation::code;
+use super::reduce::finish_sums;
+use super::{Map, Split, check_vector, count, dense, empty_like, optional, over, packs, same_shape, vector};
+use crate::graph::Activation;
+
+static SOURCE: Source =
+    Source { name: "norm.cu", text: concat!(include_str!("activation.cu"), include_str!("norm.cu")) };
+
+/// What happens to a normalised value: a residual is added, then an activation applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Then<'a> {
+    /// A map of the same shape.
+    pub residual: Option<&'a Tensor>,
+    /// None means none.
+    pub activation: Option<Activation>,
+}
+
+/// Normalisation as factor · x + offset, each `[C]`.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    factor: Tensor,
+    offset: Tensor,
+}
+
+/// Mean and biased variance of each channel of `[N, C, H, W]`, each f32 `[C]`.
+pub fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
+    let map = Map::of(x)?;
+    let x = dense(x)?;
+    let variant = packs(map.channels, &[&x]);
+    let split = Split::new(map.rows(), map.channels, variant);
+    let partial = vector(split.count() * 2 * map.channels, x.device())?;
+    let (rows, channels) = (map.rows() as i64, map.channels as i32);
+    let launch = Launch::blocks(&SOURCE, variant, "moments", split.grid).arg(rows).arg(channels).arg(split.lanes);
+    run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&partial)?))?;
+    let [mean, var] = [vector(map.channels, x.device())?, vector(map.channels, x.device())?];
+    let blocks = [map.channels.div_ceil(32) as u32, 1, 1];
+    let launch = Launch::blocks(&SOURCE, variant, "finish_moments", blocks)
+        .arg(split.count() as i32)
+        .arg(rows)
+        .arg(channels)
+        .arg(pointer(&x)?)
+        .arg(pointer(&partial)?)
+        .arg(pointer(&mean)?)
+        .arg(pointer(&var)?);
+    run(x.device(), &launch)?;
+    Ok([mean, var])
+}
+
+/// The factor and the offset that moments, scale and shift make.
+pub fn affine([mean, var]: [&Tensor; 2], eps: f64, scale: &Tensor, shift: &Tensor) -> Result<Affine> {
+    let channels = mean.elem_count();
+    for parameter in [mean, var, scale, shift] {
+        check_vector("batch-norm", parameter, channels)?;
+    }
+    let device = mean.device();
+    let affine = Affine { factor: vector(channels, device)?, offset: vector(channels, device)? };
+    let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "affine", channels)
+        .arg(channels as i32)
+        .arg(eps as f32)
+        .arg(pointer(mean)?)
+        .arg(pointer(var)?)
+        .arg(pointer(scale)?)
+        .arg(pointer(shift)?)
+        .arg(pointer(&affine.factor)?)
+        .arg(pointer(&affine.offset)?);
+    run(device, &launch)?;
+    Ok(affine)
+}
+
+/// activation(factor · x + offset + residual).
+pub fn norm(x: &Tensor, affine: &Affine, then: Then<'_>) -> Result<Tensor> {
+    let map = Map::of(x)?;
+    check_vector("batch-norm", &affine.factor, map.channels)?;
+    if let Some(residual) = then.residual {
+        same_shape("batch-norm's residual", x, residual)?;
+    }
+    let (x, residual) = (dense(x)?, then.residual.map(dense).transpose()?);
+    let y = empty_like(&x, x.dtype())?;
+    let tensors: Vec<&Tensor> = std::iter::once(&x).chain(&residual).collect();
+    let variant = packs(map.channels, &tensors);
+    let (kind, slope) = code(then.activation);
+    let launch = over(&SOURCE, variant, "normalise", map.elements())
+        .arg(kind)
+        .arg(slope)
+        .arg(count(variant, map.elements()))
+        .arg(map.channels as i32)
+        .arg(pointer(&x)?)
+        .arg(pointer(&affine.factor)?)
+        .arg(pointer(&affine.offset)?)
+        .arg(optional(residual.as_ref())?)
+        .arg(pointer(&y)?);
+    run(x.device(), &launch)?;
+    Ok(y)
+}
+
+/// Gradients of [`norm`].
+pub struct NormGradients {
+    /// Of x.
+    pub x: Tensor,
+    /// Of the scale, `[C]`.
+    pub scale: Tensor,
+    /// Of the shift, `[C]`.
+    pub shift: Tensor,
+    /// Of the residual, where there is one.
+    pub residual: Option<Tensor>,
+}
+
+/// What [`norm_gradients`] needs of the forward pass.
+pub struct Normed<'a> {
+    /// The input.
+    pub x: &'a Tensor,
+    /// The output.
+    pub y: &'a Tensor,
+    /// What came behind.
+    pub then: Then<'a>,
+    /// Mean and variance.
+    pub moments: [&'a Tensor; 2],
+    /// Whether these are constants, running moments, and not the batch's.
+    pub constant: bool,
+    /// Added to the variance.
+    pub eps: f64,
+    /// γ.
+    pub scale: &'a Tensor,
+    /// β.
+    pub shift: &'a Tensor,
+}
+
+/// The gradients of [`norm`] with the affine form of `normed`'s moments.
+pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
+    let Normed { x, y, then, moments, eps, scale, shift, .. } = *normed;
+    same_shape("batch-norm-gradient", x, grad)?;
+    let [mean, _] = moments;
+    let affine = affine(moments, eps, scale, shift)?;
+    let map = Map::of(x)?;
+    let [x, y, grad] = [dense(x)?, dense(y)?, dense(grad)?];
+    let residual = then.residual.map(dense).transpose()?;
+    // Where a residual and an activation are, the gradient before the activation is written once, for both.
+    let dz = match (&residual, then.activation) {
+        (Some(_), Some(_)) => Some(empty_like(&x, x.dtype())?),
+        _ => None,
+    };
+    let variant = {
+        let tensors: Vec<&Tensor> = [&x, &y, &grad].into_iter().chain(&residual).collect();
+        packs(map.channels, &tensors)
+    };
+    let split = Split::new(map.rows(), map.channels, variant);
+    let partial = vector(split.count() * 2 * map.channels, x.device())?;
+    let (kind, slope) = code(then.activation);
+    let launch = Launch::blocks(&SOURCE, variant, "gradient_sums", split.grid)
+        .arg(kind)
+        .arg(slope)
+        .arg(map.rows() as i64)
+        .arg(map.channels as i32)
+        .arg(split.lanes)
+        .arg(pointer(&x)?)
+        .arg(optional(residual.as_ref())?)
+        .arg(pointer(&y)?)
+        .arg(pointer(&grad)?)
+        .arg(pointer(&affine.factor)?)
+        .arg(pointer(&affine.offset)?)
+        .arg(pointer(mean)?)
+        .arg(optional(dz.as_ref())?)
+        .arg(pointer(&partial)?);
+    run(x.device(), &launch)?;
+    let sums = finish_sums(&partial, split.count(), 2 * map.channels)?;
+    let coefficients = Coefficients::new(&sums, map, normed)?;
+    // What was computed before the activation needs no activation any more.
+    let (grad, kind) = dz.as_ref().map_or((&grad, kind), |dz| (dz, code(None).0));
+    let dx = empty_like(&x, x.dtype())?;
+    let launch = over(&SOURCE, variant, "input_gradient", map.elements())
+        .arg(kind)
+        .arg(slope)
+        .arg(count(variant, map.elements()))
+        .arg(map.channels as i32)
+        .arg(pointer(&x)?)
+        .arg(optional(residual.as_ref())?)
+        .arg(pointer(&y)?)
+        .arg(pointer(grad)?)
+        .arg(pointer(&affine.factor)?)
+        .arg(pointer(&affine.offset)?);
+    let launch = coefficients.dx.iter().try_fold(launch, |launch, c| Ok::<_, candle_core::Error>(launch.arg(pointer(c)?)))?;
+    run(x.device(), &launch.arg(pointer(&dx)?))?;
+    // Without an activation, the residual's gradient is the output's.
+    let residual = residual.map(|_| dz.clone().unwrap_or_else(|| grad.clone()));
+    let [scale, shift] = coefficients.parameters;
+    Ok(NormGradients { x: dx, scale, shift, residual })
+}
+
+/// What the sums over the channels say.
+struct Coefficients {
+    /// Gradients of γ and β.
+    parameters: [Tensor; 2],
+    /// dx = a·dz + b·x + c.
+    dx: [Tensor; 3],
+}
+
+impl Coefficients {
+    fn new(sums: &Tensor, map: Map, normed: &Normed<'_>) -> Result<Self> {
+        let Normed { moments: [mean, var], constant, eps, scale, .. } = *normed;
+        let device = sums.device();
+        let new = || vector(map.channels, device);
+        let found = Self { parameters: [new()?, new()?], dx: [new()?, new()?, new()?] };
+        let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "coefficients", map.channels)
+            .arg(map.channels as i32)
+            .arg(map.rows() as i64)
+            .arg(eps as f32)
+            .arg(i32::from(constant))
+            .arg(pointer(sums)?)
+            .arg(pointer(mean)?)
+            .arg(pointer(var)?)
+            .arg(pointer(scale)?);
+        let results = found.parameters.iter().chain(&found.dx);
+        let launch = results.map(pointer).try_fold(launch, |launch, to| Ok::<_, candle_core::Error>(launch.arg(to?)))?;
+        run(device, &launch)?;
+        Ok(found)
+    }
+}
+
+/// Running moments moved towards a batch's: `momentum` is the share of the new ones, `correction` makes the variance
+/// unbiased.
+pub fn track(running: [&Tensor; 2], batch: [&Tensor; 2], momentum: f64, correction: f64) -> Result<[Tensor; 2]> {
+    let channels = running[0].elem_count();
+    for tensor in running.into_iter().chain(batch) {
+        check_vector("batch-norm", tensor, channels)?;
+    }
+    let device = running[0].device();
+    let moved = [vector(channels, device)?, vector(channels, device)?];
+    let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "track", channels)
+        .arg(channels as i32)
+        .arg(momentum as f32)
+        .arg(correction as f32);
+    let tensors = batch.into_iter().chain(running).chain(&moved);
+    let launch = tensors.map(pointer).try_fold(launch, |launch, p| Ok::<_, candle_core::Error>(launch.arg(p?)))?;
+    run(device, &launch)?;
+    Ok(moved)
+}

@@ -10,9 +10,9 @@ use reference::{Map, Reference};
 use tallow_builder::Rng;
 use tallow_builder::graph::{Activation, Pads, Window};
 use tallow_builder::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, CrossEntropy, GlobalAvgPool, MaxPool2d,
-    MixedLabels, Normed, Then, add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient,
-    multiply, scale_images,
+    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, CrossEntropy, GlobalAvgPool,
+    MaxPool2d, MixedLabels, Normed, Then, add, linear, linear_bias_gradient, linear_input_gradient,
+    linear_weight_gradient, multiply, scale_images,
 };
 use tallow_cuda::DeviceSpec;
 use tallow_cuda::emulator::emulated;
@@ -72,7 +72,10 @@ fn close(what: &str, case: &str, actual: &Tensor, expected: &[f64], tolerance: f
     let scale = expected.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
         let error = (f64::from(*a) - e).abs() / scale;
-        assert!(error <= tolerance, "{what} of {case}: element {i} is {a}, should be {e} (error {error:.1e})");
+        assert!(
+            error <= tolerance,
+            "{what} of {case}: element {i} is {a}, should be {e} (error {error:.1e})"
+        );
     }
 }
 
@@ -99,7 +102,15 @@ fn window(rng: &mut Rng, map: Map, pool: bool) -> Window {
     }
 }
 
-fn check_conv(rng: &mut Rng, device: &Device, dtype: DType, map: Map, window: Window, groups: usize, filters: usize) {
+fn check_conv(
+    rng: &mut Rng,
+    device: &Device,
+    dtype: DType,
+    map: Map,
+    window: Window,
+    groups: usize,
+    filters: usize,
+) {
     let case = format!("conv {dtype:?} {map:?} {window:?} groups {groups} filters {filters}");
     let dims = [filters, map.channels / groups, window.kernel[0], window.kernel[1]];
     let (x, w, b) = (
@@ -140,7 +151,12 @@ fn convolution() {
 #[test]
 fn depthwise_convolution() {
     // Each window is compiled for itself: few windows, many shapes.
-    let windows = [([3, 3], [1, 1], [1, 1]), ([3, 3], [2, 2], [1, 1]), ([5, 5], [1, 1], [1, 1]), ([2, 3], [3, 1], [1, 2])];
+    let windows = [
+        ([3, 3], [1, 1], [1, 1]),
+        ([3, 3], [2, 2], [1, 1]),
+        ([5, 5], [1, 1], [1, 1]),
+        ([2, 3], [3, 1], [1, 2]),
+    ];
     everywhere(12, |device, dtype, rng| {
         let (kernel, stride, dilation) = windows[rng.below(windows.len())];
         let channels = channels(rng);
@@ -215,7 +231,13 @@ fn activate(kind: Activation, x: f64) -> (f64, f64) {
     match kind {
         Activation::Relu => (x.max(0.0), f64::from(u8::from(x > 0.0))),
         Activation::Relu6 => (x.clamp(0.0, 6.0), f64::from(u8::from(x > 0.0 && x < 6.0))),
-        Activation::LeakyRelu { slope } => if x > 0.0 { (x, 1.0) } else { (slope * x, slope) },
+        Activation::LeakyRelu { slope } => {
+            if x > 0.0 {
+                (x, 1.0)
+            } else {
+                (slope * x, slope)
+            }
+        }
         Activation::Sigmoid { slope } => {
             let y = sigmoid(slope * x);
             (y, slope * y * (1.0 - y))
@@ -223,7 +245,13 @@ fn activate(kind: Activation, x: f64) -> (f64, f64) {
         Activation::Tanh => (x.tanh(), 1.0 - x.tanh().powi(2)),
         Activation::Silu => (x * sigmoid(x), sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)))),
         Activation::HardSwish => {
-            let slope = if x <= -3.0 { 0.0 } else if x >= 3.0 { 1.0 } else { (2.0 * x + 3.0) / 6.0 };
+            let slope = if x <= -3.0 {
+                0.0
+            } else if x >= 3.0 {
+                1.0
+            } else {
+                (2.0 * x + 3.0) / 6.0
+            };
             (x * (x + 3.0).clamp(0.0, 6.0) / 6.0, slope)
         }
     }
@@ -238,7 +266,8 @@ fn activations() {
             let x: Vec<f32> = random(rng, map.len(), dtype).iter().map(|v| v * 4.0).collect();
             let grad = random(rng, map.len(), dtype);
             let case = format!("{kind:?} {dtype:?} {map:?}");
-            let (xt, gt) = (tensor(&x, &map.dims(), dtype, device), tensor(&grad, &map.dims(), dtype, device));
+            let (xt, gt) =
+                (tensor(&x, &map.dims(), dtype, device), tensor(&grad, &map.dims(), dtype, device));
             let y = ActivationKernel(kind).forward(&xt).unwrap();
             let expected: Vec<f64> = x.iter().map(|&v| activate(kind, f64::from(v)).0).collect();
             close("y", &case, &y, &expected, tolerance(dtype));
@@ -294,7 +323,13 @@ fn batch_norm_alone() {
 
         let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, Some((&mean, &var)), &grad);
         let kernel = BatchNormKernel::inference(1e-3, &running[0], &running[1]);
-        close("y at inference", &case, &kernel.forward(&xt, &st, &bt).unwrap(), &expected.y, tolerance(dtype));
+        close(
+            "y at inference",
+            &case,
+            &kernel.forward(&xt, &st, &bt).unwrap(),
+            &expected.y,
+            tolerance(dtype),
+        );
         let [dx, ds, db] = kernel.gradients(&xt, &st, &gt).unwrap();
         close("dx at inference", &case, &dx, &expected.dx, tolerance(dtype));
         close("dγ at inference", &case, &ds, &expected.dw, 2e-5);
@@ -315,7 +350,12 @@ fn batch_norm_with_what_comes_behind() {
             let (scale, shift) = (random(rng, channels, DType::F32), random(rng, channels, DType::F32));
             let zeros = vec![0.0; map.len()];
             let plain = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &zeros);
-            let z: Vec<f64> = plain.y.iter().enumerate().map(|(i, y)| y + residual.as_ref().map_or(0.0, |r| f64::from(r[i]))).collect();
+            let z: Vec<f64> = plain
+                .y
+                .iter()
+                .enumerate()
+                .map(|(i, y)| y + residual.as_ref().map_or(0.0, |r| f64::from(r[i])))
+                .collect();
             let at = |z: f64| activation.map_or((z, 1.0), |kind| activate(kind, z));
             // Where the derivative jumps, rounding decides.
             let jumps = |z: f64| [0.0, 6.0, 3.0, -3.0].iter().any(|edge| (z - edge).abs() < 1e-4);
@@ -339,7 +379,13 @@ fn batch_norm_with_what_comes_behind() {
             close("dβ", &case, &found.shift, &expected.db, loose);
             assert_eq!(found.residual.is_some(), residual.is_some());
             if let Some(found) = found.residual {
-                close("d residual", &case, &found, &dz.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(), loose);
+                close(
+                    "d residual",
+                    &case,
+                    &found,
+                    &dz.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),
+                    loose,
+                );
             }
         }
     });
@@ -369,7 +415,13 @@ fn products_and_sums() {
         let scale = random(rng, map.images * channels, dtype);
         let scale_tensor = tensor(&scale, &[map.images, channels, 1, 1], dtype, device);
         let expected = each(&|i| a64[i] * f64::from(scale[i / pixels]));
-        close("channel scale", &case, &ChannelScale.forward(&at, &scale_tensor).unwrap(), &expected, tolerance(dtype));
+        close(
+            "channel scale",
+            &case,
+            &ChannelScale.forward(&at, &scale_tensor).unwrap(),
+            &expected,
+            tolerance(dtype),
+        );
         let expected = sums(each(&|i| a64[i] * b64[i]));
         close("d scale", &case, &ChannelScale.scale_gradient(&at, &bt).unwrap(), &expected, tolerance(dtype));
 
@@ -398,16 +450,21 @@ fn fully_connected_layers() {
         let grid = |rows: usize, columns: usize, f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
             (0..rows * columns).map(|i| f(i / columns, i % columns)).collect()
         };
-        let (xt, gt) = (tensor(&x, &[images, features], dtype, device), tensor(&g, &[images, classes], dtype, device));
+        let (xt, gt) =
+            (tensor(&x, &[images, features], dtype, device), tensor(&g, &[images, classes], dtype, device));
         let wt = tensor(&w, &[classes, features], DType::F32, device);
         let y = grid(images, classes, &|n, k| {
             sum(features, &|f| product(x[n * features + f], w[k * features + f])) + f64::from(b[k])
         });
         let loose = 2.0 * tolerance(dtype);
         close("y", &case, &linear(&xt, &wt, Some(&parameter(&b, device))).unwrap(), &y, loose);
-        let dx = grid(images, features, &|n, f| sum(classes, &|k| product(g[n * classes + k], w[k * features + f])));
+        let dx = grid(images, features, &|n, f| {
+            sum(classes, &|k| product(g[n * classes + k], w[k * features + f]))
+        });
         close("dx", &case, &linear_input_gradient(&wt, &gt).unwrap(), &dx, loose);
-        let dw = grid(classes, features, &|k, f| sum(images, &|n| product(g[n * classes + k], x[n * features + f])));
+        let dw = grid(classes, features, &|k, f| {
+            sum(images, &|n| product(g[n * classes + k], x[n * features + f]))
+        });
         close("dw", &case, &linear_weight_gradient(&xt, &gt).unwrap(), &dw, loose);
         let db = grid(1, classes, &|_, k| sum(images, &|n| f64::from(g[n * classes + k])));
         close("db", &case, &linear_bias_gradient(&gt).unwrap(), &db, 1e-5);
@@ -426,8 +483,14 @@ fn cross_entropy() {
         let loss = CrossEntropy { smoothing: 0.1 };
         let host = Tensor::from_slice(&z, (rows, classes), &Device::Cpu).unwrap();
         let (mean, gradient) = loss.mixed_loss_and_gradient(&host, mixed).unwrap();
-        let expected: Vec<f64> =
-            gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&v| f64::from(v) * 64.0).collect();
+        let expected: Vec<f64> = gradient
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .iter()
+            .map(|&v| f64::from(v) * 64.0)
+            .collect();
         let logits = tensor(&z, &[rows, classes], dtype, device);
         let scale = parameter(&[64.0], device);
         let found = loss.on_device(&logits, mixed, Some(&scale)).unwrap();
@@ -442,7 +505,11 @@ fn cross_entropy() {
         let totals = totals.to_vec1::<f64>().unwrap();
         let rank = |row: usize| {
             let own = z[row * classes + first[row] as usize];
-            (0..classes).filter(|&c| z[row * classes + c] > own || (z[row * classes + c] == own && c < first[row] as usize)).count()
+            (0..classes)
+                .filter(|&c| {
+                    z[row * classes + c] > own || (z[row * classes + c] == own && c < first[row] as usize)
+                })
+                .count()
         };
         let below = |most: usize| 2.0 * (0..rows).filter(|&row| rank(row) < most).count() as f64;
         assert!((totals[0] / (2.0 * rows as f64) - found_mean).abs() < 1e-6 * found_mean);
@@ -462,6 +529,10 @@ fn what_does_not_fit_is_an_error() {
         let window = Window { kernel: [9; 2], stride: [1; 2], dilation: [1; 2], pads: Pads::default() };
         assert!(MaxPool2d(window).forward(&x).is_err());
         let labels = MixedLabels { first: &[2], second: &[2], share: 1.0 };
-        assert!(CrossEntropy { smoothing: 0.0 }.on_device(&tensor(&[0.0; 2], &[1, 2], dtype, device), labels, None).is_err());
+        assert!(
+            CrossEntropy { smoothing: 0.0 }
+                .on_device(&tensor(&[0.0; 2], &[1, 2], dtype, device), labels, None)
+                .is_err()
+        );
     });
 }

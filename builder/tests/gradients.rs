@@ -9,8 +9,7 @@ use reference::{Map, Reference};
 use tallow_builder::Rng;
 use tallow_builder::graph::{Activation, Pads, Window};
 use tallow_builder::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool,
-    MaxPool2d,
+    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d,
 };
 
 const CASES: u64 = 250;

@@ -1,9 +1,11 @@
 //! The tape's gradients against finite differences, and what else a training pass gives.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use tallow_builder::exec::{Gradients, Keep};
 use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, Linear, Shape};
 use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
+use tallow_cuda::emulator::emulated;
 
 /// Smooth everywhere, so that finite differences mean something, with a branch, a gate and every kind of sum.
 fn smooth() -> Graph {
@@ -140,4 +142,122 @@ fn gradients_are_the_same_to_the_bit_on_any_number_of_threads() {
     };
     let one = bits(1);
     assert!([2, 3, 5].into_iter().all(|threads| bits(threads) == one));
+}
+
+/// A network with every kind of step: normalisations with and without a residual, an activation, both and neither.
+fn residual(activations: [Activation; 5]) -> Graph {
+    let mut g = GraphBuilder::new("residual", Shape::map(8, 9, 9));
+    let mut x = g.input();
+    for (block, activation) in activations.into_iter().enumerate() {
+        let name = |layer: &str| format!("{block}.{layer}");
+        let y = g.conv2d(&name("conv1"), x, ConvSpec::new(16, 1)).unwrap();
+        let y = g.batch_norm(&name("bn1"), y, BatchNorm::default()).unwrap();
+        let y = g.activation(&name("act1"), y, activation).unwrap();
+        let y = g.conv2d(&name("conv2"), y, ConvSpec::new(16, 3).padding(1).groups(16)).unwrap();
+        let y = g.batch_norm(&name("bn2"), y, BatchNorm::default()).unwrap();
+        let y = g.activation(&name("act2"), y, activation).unwrap();
+        let s = g.global_avg_pool(&name("squeeze"), y).unwrap();
+        let s = g.conv2d(&name("excite"), s, ConvSpec::new(16, 1).bias()).unwrap();
+        let s = g.activation(&name("gate"), s, Activation::SIGMOID).unwrap();
+        let y = g.scale(&name("scale"), y, s).unwrap();
+        let y = g.conv2d(&name("conv3"), y, ConvSpec::new(8, 1)).unwrap();
+        let y = g.batch_norm(&name("bn3"), y, BatchNorm::default()).unwrap();
+        let y = if block == 3 { g.stochastic_depth(&name("drop"), y, 0.3).unwrap() } else { y };
+        x = g.sum(&name("add"), y, x).unwrap();
+        if block % 2 == 0 {
+            x = g.activation(&name("act3"), x, activation).unwrap();
+        }
+    }
+    let x = g.avg_pool("pool", x, 3, 2, 1).unwrap();
+    let x = g.flatten("flatten", x).unwrap();
+    let x = g.dropout("dropout", x, 0.2).unwrap();
+    let x = g.linear("fc", x, Linear::uniform(8, 0.3)).unwrap();
+    g.finish(x).unwrap()
+}
+
+/// Logits and gradients of a pass, with images and logits' gradient of a type.
+fn pass(network: &Network, images: &Tensor, upstream: &Tensor, keep: Keep) -> (Tensor, Gradients) {
+    let tape = network.record_keeping(images, &mut Rng::new(5), &|name| name == "1.bn1", keep).unwrap();
+    let logits = tape.value(network.graph().output()).clone();
+    (logits, tape.backward(network, upstream, |_| true).unwrap())
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    let values = |t: &Tensor| -> Vec<f32> {
+        t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let scale = values(b).iter().fold(1e-6f64, |m, v| m.max(f64::from(v.abs())));
+    let difference = |(a, b): (f32, f32)| f64::from((a - b).abs()) / scale;
+    values(a).into_iter().zip(values(b)).map(difference).fold(0.0, f64::max)
+}
+
+const ALL: [Activation; 5] =
+    [Activation::Relu, Activation::Silu, Activation::HardSwish, Activation::Relu6, Activation::Relu];
+/// Where a derivative jumps, the rounding of one value decides about a whole gradient.
+const SMOOTH: [Activation; 5] =
+    [Activation::Silu, Activation::Tanh, Activation::SIGMOID, Activation::Silu, Activation::Tanh];
+
+fn start(seed: u64, activations: [Activation; 5]) -> (Network, Tensor, Tensor) {
+    let graph = residual(activations);
+    let weights = Weights::init(&graph, seed, &Device::Cpu).unwrap();
+    let mut rng = Rng::new(seed);
+    let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+    let images = Tensor::from_vec(random(6 * 8 * 81), (6, 8, 9, 9), &Device::Cpu).unwrap();
+    let upstream = Tensor::from_vec(random(6 * 8), (6, 8), &Device::Cpu).unwrap();
+    (Network::new(graph, weights), images, upstream)
+}
+
+#[test]
+fn whatever_is_kept_gradients_are_the_same_to_the_bit() {
+    let (network, images, upstream) = start(3, ALL);
+    let (logits, gradients) = pass(&network, &images, &upstream, Keep::Everything);
+    for keep in [Keep::Needed, Keep::Checkpoints] {
+        let (other, found) = pass(&network, &images, &upstream, keep);
+        assert_eq!(largest_difference(&other, &logits), 0.0);
+        assert_eq!(found.len(), gradients.len());
+        for (name, gradient) in &gradients {
+            assert_eq!(largest_difference(&found[name], gradient), 0.0, "{keep:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn moments_are_counted_once_where_values_are_computed_twice() {
+    let (network, images, _) = start(4, ALL);
+    let layers = |keep| {
+        let tape = network.record_keeping(&images, &mut Rng::new(5), &|_| false, keep).unwrap();
+        tape.statistics(&network).into_iter().map(|s| s.layer).collect::<Vec<_>>()
+    };
+    assert_eq!(layers(Keep::Checkpoints).len(), 15);
+    assert_eq!(layers(Keep::Checkpoints), layers(Keep::Everything));
+}
+
+/// A whole training pass by the kernels for GPUs, in every precision, against the CPU's.
+#[test]
+fn a_training_pass_on_a_gpu_gives_the_cpus_gradients() {
+    let (network, images, upstream) = start(3, SMOOTH);
+    let (logits, gradients) = pass(&network, &images, &upstream, Keep::Everything);
+    // Rounding of the activations grows on its way through fifteen normalisations.
+    for (dtype, of_logits, of_gradients) in [(DType::F32, 1e-5, 1e-4), (DType::F16, 1e-2, 6e-2)] {
+        for keep in [Keep::Everything, Keep::Needed, Keep::Checkpoints] {
+            let (other, found) = emulated(|| {
+                let [images, upstream] = [&images, &upstream].map(|t| t.to_dtype(dtype).unwrap());
+                pass(&network, &images, &upstream, keep)
+            });
+            assert_eq!(other.dtype(), dtype);
+            let difference = largest_difference(&other, &logits);
+            assert!(difference < of_logits, "{dtype:?} {keep:?}: logits differ by {difference:.1e}");
+            assert_eq!(found.len(), gradients.len());
+            for (name, gradient) in &gradients {
+                assert_eq!(found[name].dtype(), DType::F32);
+                let scale = gradient.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                // The gradient of a bias in front of a normalisation is nothing but rounding.
+                let difference = largest_difference(&found[name], gradient);
+                assert!(
+                    difference < of_gradients || scale < 1e-4,
+                    "{dtype:?} {keep:?} {name}: {difference:.1e}"
+                );
+            }
+        }
+    }
 }

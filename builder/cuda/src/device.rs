@@ -179,7 +179,11 @@ mod gpu {
         set(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
     }
 
-    fn set(device: &CudaDevice, attribute: sys::CUmemPool_attribute, mut value: u64) -> candle_core::Result<()> {
+    fn set(
+        device: &CudaDevice,
+        attribute: sys::CUmemPool_attribute,
+        mut value: u64,
+    ) -> candle_core::Result<()> {
         let pool = pool(device)?;
         // SAFETY: these attributes are 64-bit numbers.
         unsafe { sys::cuMemPoolSetAttribute(pool, attribute, from_mut(&mut value).cast()) }.result().w()

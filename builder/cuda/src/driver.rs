@@ -7,12 +7,12 @@ use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, DeviceLocation, Result, bail};
 use half::{bf16, f16};
 
-use crate::launch::{Arg, Launch, Variant};
+use crate::launch::{Arg, Launch, Source, Variant};
 
 /// Which kernel of which module on which GPU.
 #[derive(PartialEq, Eq, Hash)]
@@ -36,8 +36,7 @@ pub(crate) fn run(device: &CudaDevice, launch: &Launch) -> Result<()> {
         };
     }
     let [x, y, z] = launch.grid;
-    let config =
-        LaunchConfig { grid_dim: (x, y, z), block_dim: (launch.threads, 1, 1), shared_mem_bytes: 0 };
+    let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (launch.threads, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: the arguments are the kernel's, in its order, and point to tensors that outlive the launch; memory that
     // is freed afterwards is freed on the same stream.
     unsafe { builder.launch(config) }.w()?;
@@ -48,8 +47,7 @@ fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
     static FUNCTIONS: OnceLock<Mutex<HashMap<Key, CudaFunction>>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(Mutex::default);
     let DeviceLocation::Cuda { gpu_id } = device.location() else { unreachable!("a CUDA device") };
-    let key =
-        Key { gpu: gpu_id, source: launch.source.name, variant: launch.variant, kernel: launch.kernel };
+    let key = Key { gpu: gpu_id, source: launch.source.name, variant: launch.variant, kernel: launch.kernel };
     let mut functions = functions.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(function) = functions.get(&key) {
         return Ok(function.clone());
@@ -58,16 +56,23 @@ fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
     Ok(functions.entry(key).or_insert(function).clone())
 }
 
-fn load(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
-    let Launch { source, variant, kernel, .. } = launch;
-    let stream = device.cuda_stream();
-    let (major, minor) = stream.context().compute_capability().w()?;
+/// Compiles a source for GPUs of a compute capability, which takes no GPU.
+///
+/// # Errors
+/// What the compiler says.
+pub fn compile(source: &Source, variant: Variant, (major, minor): (i32, i32)) -> Result<Ptx> {
     let options = CompileOptions {
         name: Some(source.name.to_owned()),
         options: vec![format!("--gpu-architecture=compute_{major}{minor}"), "--std=c++17".to_owned()],
         ..CompileOptions::default()
     };
-    let ptx = compile_ptx_with_opts(variant.text(source)?, options).w()?;
+    compile_ptx_with_opts(variant.text(source)?, options).w()
+}
+
+fn load(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
+    let Launch { source, variant, kernel, .. } = launch;
+    let stream = device.cuda_stream();
+    let ptx = compile(source, *variant, stream.context().compute_capability().w()?)?;
     let module = stream.context().load_module(ptx).w()?;
     module.load_function(kernel).w()
 }

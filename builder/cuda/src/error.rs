@@ -24,7 +24,9 @@ pub enum Error {
         index: usize,
     },
     /// A GPU cannot be used.
-    #[error("cuda:{index} cannot be used: {reason}. `tallow runtime info` shows which GPUs and libraries are there; --device cpu computes without")]
+    #[error(
+        "cuda:{index} cannot be used: {reason}. `tallow runtime info` shows which GPUs and libraries are there; --device cpu computes without"
+    )]
     Unusable {
         /// Which GPU.
         index: usize,

@@ -15,6 +15,8 @@ mod driver;
 pub mod emulator;
 
 pub use device::DeviceSpec;
+#[cfg(feature = "cuda")]
+pub use driver::compile;
 pub use error::{Error, Result};
 pub use launch::{Arg, Launch, Source, Variant};
 #[cfg(feature = "cuda")]

@@ -2,11 +2,13 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::graph::{BatchNorm, Conv2d, Node, Op};
+use super::Network;
+use super::plan::{NormStep, Step};
+use crate::graph::{BatchNorm, Conv2d, Graph, Node, Op};
 use crate::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d, Moments, add,
-    dropout_mask, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
-    softmax, softmax_backward,
+    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d,
+    Moments, Normed, Then, add, dropout_mask, linear, linear_bias_gradient, linear_input_gradient,
+    linear_weight_gradient, multiply, scale_images, softmax, softmax_backward,
 };
 use crate::rng::Rng;
 use crate::weights::Weights;
@@ -116,9 +118,60 @@ pub(super) fn batch_norm(node: &Node, bn: &BatchNorm, weights: &Weights, mode: &
     BatchNormKernel::inference(bn.eps, mean, var)
 }
 
+/// A step's output.
+pub(super) fn run(
+    graph: &Graph,
+    step: &Step,
+    inputs: &[&Tensor],
+    weights: &Weights,
+    mode: &mut Mode<'_>,
+) -> Result<(Tensor, Saved)> {
+    let step = match step {
+        Step::Layer(id) => return apply(graph.node(*id), inputs, weights, mode),
+        Step::Norm(step) => step,
+    };
+    let node = graph.node(step.batch_norm);
+    let Op::BatchNorm(bn) = &node.op else { unreachable!("a step of a batch normalisation") };
+    let kernel = batch_norm(node, bn, weights, mode);
+    let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
+    let y = kernel.forward_then(inputs[0], scale, shift, then(graph, step, inputs))?;
+    Ok((y, Saved::BatchNorm(kernel)))
+}
+
+/// A step's output once more, from what it saved the first time: the same moments and masks.
+pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &Saved) -> Result<Tensor> {
+    let (graph, weights) = (network.graph(), network.weights());
+    match (step, saved) {
+        (_, Saved::BatchNorm(kernel)) => {
+            let node = graph.node(step.parameters_of());
+            let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
+            let then = match step {
+                Step::Layer(_) => Then::default(),
+                Step::Norm(step) => then(graph, step, inputs),
+            };
+            kernel.forward_then(inputs[0], scale, shift, then)
+        }
+        (Step::Layer(id), Saved::Mask(mask)) => match graph.node(*id).op {
+            Op::StochasticDepth { .. } => scale_images(inputs[0], mask),
+            _ => multiply(inputs[0], mask),
+        },
+        _ => Ok(run(graph, step, inputs, weights, &mut Mode { rng: None, frozen: &|_| true })?.0),
+    }
+}
+
+/// What comes behind a normalisation; a residual is its second input.
+fn then<'a>(graph: &Graph, step: &NormStep, inputs: &[&'a Tensor]) -> Then<'a> {
+    let activation = step.activation.map(|id| match graph.node(id).op {
+        Op::Activation(activation) => activation,
+        _ => unreachable!("a step's activation"),
+    });
+    Then { residual: step.residual.map(|_| inputs[1]), activation }
+}
+
 /// What [`gradients`] needs of the forward pass.
 pub(super) struct Recorded<'a> {
-    pub node: &'a Node,
+    pub graph: &'a Graph,
+    pub step: &'a Step,
     pub inputs: &'a [&'a Tensor],
     pub output: &'a Tensor,
     pub saved: &'a Saved,
@@ -141,8 +194,20 @@ pub(super) struct LayerGradients {
 
 /// The gradients of a layer's inputs and parameters, given the gradient of its output.
 pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) -> Result<LayerGradients> {
-    let Recorded { node, inputs, output, saved, weights } = *recorded;
+    let Recorded { graph, step, inputs, output, saved, weights } = *recorded;
     let x = inputs[0];
+    let node = graph.node(step.parameters_of());
+    if let Saved::BatchNorm(kernel) = saved {
+        let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
+        let then = match step {
+            Step::Layer(_) => Then::default(),
+            Step::Norm(step) => then(graph, step, inputs),
+        };
+        let found = kernel.gradients_then(&Normed { x, y: output, scale, shift, then }, grad)?;
+        let inputs = std::iter::once(found.x).chain(found.residual).map(Some).collect();
+        let parameters = vec![("weight", found.scale), ("bias", found.shift)];
+        return Ok(LayerGradients { inputs, parameters });
+    }
     let size = || x.dims4().map(|(_, _, height, width)| [height, width]);
     let dx = match (&node.op, saved) {
         (Op::Input, _) => return Ok(LayerGradients::default()),
@@ -174,14 +239,7 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
             }
             return Ok(result);
         }
-        (Op::BatchNorm(_), saved) => {
-            let Saved::BatchNorm(kernel) = saved else {
-                unreachable!("every batch normalisation keeps its moments")
-            };
-            let [dx, scale, shift] = kernel.gradients(x, parameter(weights, node, "weight"), grad)?;
-            let parameters = vec![("weight", scale), ("bias", shift)];
-            return Ok(LayerGradients { inputs: vec![Some(dx)], parameters });
-        }
+        (Op::BatchNorm(_), _) => unreachable!("every batch normalisation keeps its moments"),
         (Op::Add, _) => {
             let inputs = vec![Some(grad.clone()), Some(grad.clone())];
             return Ok(LayerGradients { inputs, parameters: vec![] });

@@ -3,18 +3,22 @@
 //! [`Network::forward`] is inference; [`Network::record`] is a training pass whose [`Tape`] gives the gradients.
 
 mod apply;
+mod plan;
 mod tape;
 
 use candle_core::Tensor;
+use tallow_cuda::is_on_gpu;
 
 pub use apply::BatchStatistics;
+pub use plan::Keep;
 pub use tape::{Gradients, Tape};
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Op};
 use crate::rng::Rng;
 use crate::weights::Weights;
-use apply::{Mode, apply};
+use apply::{Mode, Saved, run};
+use plan::Plan;
 
 /// A graph together with its weights.
 #[derive(Clone, Debug)]
@@ -50,7 +54,11 @@ impl Network {
     /// # Errors
     /// Where the images do not fit the network.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.forward_watched(images, |_, _| {})
+        if !is_on_gpu(images) {
+            return self.forward_watched(images, |_, _| {});
+        }
+        // There, each pass over the memory that is saved is time.
+        self.forward_steps(images, Plan::new(&self.graph, Keep::Needed), |_, _| {})
     }
 
     /// As [`Self::forward`], and shows `watch` the output of every layer, in order. A tensor is dropped once the last
@@ -58,27 +66,35 @@ impl Network {
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn forward_watched(&self, images: &Tensor, mut watch: impl FnMut(NodeId, &Tensor)) -> Result<Tensor> {
+    pub fn forward_watched(&self, images: &Tensor, watch: impl FnMut(NodeId, &Tensor)) -> Result<Tensor> {
+        self.forward_steps(images, Plan::new(&self.graph, Keep::Everything), watch)
+    }
+
+    fn forward_steps(
+        &self,
+        images: &Tensor,
+        plan: Plan,
+        mut watch: impl FnMut(NodeId, &Tensor),
+    ) -> Result<Tensor> {
         self.check(images)?;
         let mut inference = Mode { rng: None, frozen: &|_| true };
-        let mut pending = self.graph.consumers();
-        let mut values: Vec<Option<Tensor>> = vec![None; self.graph.nodes().len()];
-        for (id, node) in self.graph.iter() {
-            let inputs: Vec<&Tensor> = match node.inputs.as_slice() {
-                [] => vec![images],
-                ids => ids.iter().map(|i| values[i.index()].as_ref().expect("a pending value")).collect(),
-            };
-            let (value, _) = apply(node, &inputs, &self.weights, &mut inference).map_err(at(&node.name))?;
-            watch(id, &value);
-            values[id.index()] = Some(value);
-            for input in &node.inputs {
-                pending[input.index()] -= 1;
-                if pending[input.index()] == 0 {
-                    values[input.index()] = None;
-                }
+        let last = plan.last_uses(&self.graph);
+        let mut tape = Tape::new(&self.graph, plan.clone());
+        for (number, step) in plan.steps.iter().enumerate() {
+            let id = step.output();
+            let mut inputs = tape.inputs(step, &self.graph);
+            if inputs.is_empty() {
+                inputs.push(images);
             }
+            let (value, _) = run(&self.graph, step, &inputs, &self.weights, &mut inference)
+                .map_err(at(&self.graph.node(id).name))?;
+            watch(id, &value);
+            tape.push(id, value, Saved::Nothing);
+            // A value that nobody takes, and one that this step was the last to take.
+            let done = step.inputs(&self.graph).into_iter().chain([id]);
+            done.filter(|input| last[input.index()] <= number).for_each(|input| tape.forget(input));
         }
-        Ok(values[self.graph.output().index()].take().expect("the output is computed last and kept"))
+        Ok(tape.value(self.graph.output()).clone())
     }
 
     /// A training pass: batch normalisation uses the batch's moments, dropout and stochastic depth draw from `rng`.
@@ -101,7 +117,21 @@ impl Network {
         rng: &mut Rng,
         frozen: &dyn Fn(&str) -> bool,
     ) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: Some(rng), frozen })
+        self.record_keeping(images, rng, frozen, Keep::Everything)
+    }
+
+    /// As [`Self::record_frozen`], keeping what `keep` says of the layers' outputs.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_keeping(
+        &self,
+        images: &Tensor,
+        rng: &mut Rng,
+        frozen: &dyn Fn(&str) -> bool,
+        keep: Keep,
+    ) -> Result<Tape> {
+        self.record_in(images, &mut Mode { rng: Some(rng), frozen }, keep)
     }
 
     /// A pass of inference that can be gone through backwards: for what explains a network's answer.
@@ -109,21 +139,40 @@ impl Network {
     /// # Errors
     /// As [`Self::record`].
     pub fn record_inference(&self, images: &Tensor) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true })
+        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true }, Keep::Everything)
     }
 
-    fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>) -> Result<Tape> {
+    fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>, keep: Keep) -> Result<Tape> {
         self.check(images)?;
-        let mut tape = Tape::new(self.graph.nodes().len());
-        for node in self.graph.nodes() {
-            let inputs: Vec<&Tensor> = match node.inputs.as_slice() {
-                [] => vec![images],
-                ids => ids.iter().map(|&id| tape.value(id)).collect(),
-            };
-            let (value, saved) = apply(node, &inputs, &self.weights, mode).map_err(at(&node.name))?;
-            tape.push(value, saved);
+        let plan = Plan::new(&self.graph, keep);
+        let last = plan.last_uses(&self.graph);
+        let mut tape = Tape::new(&self.graph, plan.clone());
+        let mut start = 0;
+        for &end in &plan.parts {
+            for step in &plan.steps[start..end] {
+                let id = step.output();
+                let mut inputs = tape.inputs(step, &self.graph);
+                if inputs.is_empty() {
+                    inputs.push(images);
+                }
+                let (value, saved) = run(&self.graph, step, &inputs, &self.weights, mode)
+                    .map_err(at(&self.graph.node(step.parameters_of()).name))?;
+                tape.push(id, value, saved);
+            }
+            if end < plan.steps.len() {
+                // What no later part takes is computed once more on the way back, all but the images.
+                let computed = |id: &NodeId| self.graph.node(*id).op != Op::Input;
+                let inner = plan.steps[start..end].iter().map(plan::Step::output).filter(computed);
+                inner.filter(|id| last[id.index()] < end).for_each(|id| tape.forget(id));
+            }
+            start = end;
         }
         Ok(tape)
+    }
+
+    /// Bytes that a training pass holds on to for each image, where elements have so many bytes.
+    pub fn training_bytes(graph: &Graph, keep: Keep, element: usize) -> usize {
+        Plan::new(graph, keep).bytes(graph, element)
     }
 
     /// Moves the running moments of every batch normalisation towards those of a training pass, PyTorch's way: the

@@ -9,48 +9,67 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 
-use super::apply::{BatchStatistics, Recorded, Saved, Wanted, gradients};
+use super::apply::{BatchStatistics, Recorded, Saved, Wanted, again, gradients};
+use super::plan::{Plan, Step};
 use super::{Network, at};
 use crate::error::Result;
-use crate::graph::{NodeId, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::kernels::add;
 
 /// Gradients by parameter name.
 pub type Gradients = BTreeMap<String, Tensor>;
 
-/// One training pass: every layer's output, and what its gradient needs.
+/// One training pass: the layers' outputs that were kept, and what the gradients need besides.
 pub struct Tape {
-    values: Vec<Tensor>,
+    plan: Plan,
+    values: Vec<Option<Tensor>>,
+    /// Of each step.
     saved: Vec<Saved>,
 }
 
 impl Tape {
-    pub(super) fn new(nodes: usize) -> Self {
-        Self { values: Vec::with_capacity(nodes), saved: Vec::with_capacity(nodes) }
+    pub(super) fn new(graph: &Graph, plan: Plan) -> Self {
+        let saved = Vec::with_capacity(plan.steps.len());
+        Self { plan, values: vec![None; graph.nodes().len()], saved }
     }
 
-    pub(super) fn push(&mut self, value: Tensor, saved: Saved) {
-        self.values.push(value);
+    pub(super) fn push(&mut self, output: NodeId, value: Tensor, saved: Saved) {
+        self.values[output.index()] = Some(value);
         self.saved.push(saved);
     }
 
+    /// Drops a value that will be computed again.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        self.values[id.index()] = None;
+    }
+
     /// A layer's output.
+    ///
+    /// # Panics
+    /// Where it was not kept: the network's output always is, others with [`Keep::Everything`](super::Keep).
     pub fn value(&self, id: NodeId) -> &Tensor {
-        &self.values[id.index()]
+        self.values[id.index()].as_ref().expect("the pass kept this value")
+    }
+
+    /// The outputs of a step's inputs.
+    pub(super) fn inputs(&self, step: &Step, graph: &Graph) -> Vec<&Tensor> {
+        step.inputs(graph).into_iter().map(|id| self.value(id)).collect()
     }
 
     /// The batch's moments at every batch normalisation, for [`Network::track`].
     pub fn statistics(&self, network: &Network) -> Vec<BatchStatistics> {
-        let nodes = network.graph().nodes().iter();
-        nodes.zip(&self.saved).filter_map(|(node, saved)| BatchStatistics::of(node, saved)).collect()
+        let steps = self.plan.steps.iter().zip(&self.saved);
+        let layer = |step: &Step| network.graph().node(step.parameters_of());
+        steps.filter_map(|(step, saved)| BatchStatistics::of(layer(step), saved)).collect()
     }
 
-    /// The first layer whose output holds NaN or an infinity.
+    /// The first layer whose output, as far as it was kept, holds NaN or an infinity.
     ///
     /// # Errors
     /// Where the device fails.
     pub fn first_non_finite(&self) -> Result<Option<NodeId>> {
         for (i, value) in self.values.iter().enumerate() {
+            let Some(value) = value else { continue };
             // NaN and infinities survive a sum of absolute values; nothing else makes one in f64.
             let total = value.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
             if !total.is_finite() {
@@ -74,7 +93,7 @@ impl Tape {
     }
 
     /// The gradient of a layer's output, given that of the network's output: how the network's answer depends on what
-    /// the layer gives.
+    /// the layer gives. The pass must have kept everything.
     ///
     /// # Errors
     /// Where the gradient does not fit the output.
@@ -92,58 +111,96 @@ impl Tape {
         last: Option<NodeId>,
     ) -> Result<(Gradients, Option<Tensor>)> {
         let graph = network.graph();
-        let parameters: Vec<bool> = graph
-            .iter()
-            .map(|(id, _)| {
-                graph.layer_parameters(id).iter().any(|p| p.role.is_trainable() && wanted(&p.name))
-            })
-            .collect();
-        // A layer's output needs a gradient where it, or a layer before it, has a wanted parameter or is `last`.
-        let mut needed = parameters.clone();
-        if let Some(last) = last {
-            needed[last.index()] = true;
-        }
-        for (id, node) in graph.iter() {
-            needed[id.index()] |= node.inputs.iter().any(|input| needed[input.index()]);
-        }
+        let plan = self.plan.clone();
+        let (needed, parameters) = needed(graph, &plan, wanted, last);
         let mut grads: Vec<Option<Tensor>> = vec![None; self.values.len()];
         grads[graph.output().index()] = Some(grad.clone());
         let mut result = Gradients::new();
-        for (id, node) in graph.iter().rev() {
-            let index = id.index();
-            if last == Some(id) {
-                // Every layer that takes its output has been gone through.
-                return Ok((result, grads[index].take()));
-            }
-            if let Some(grad) = grads[index].take().filter(|_| needed[index] && node.op != Op::Input) {
-                let inputs: Vec<&Tensor> = node.inputs.iter().map(|&input| self.value(input)).collect();
-                let recorded = Recorded {
-                    node,
-                    inputs: &inputs,
-                    output: &self.values[index],
-                    saved: &self.saved[index],
-                    weights: network.weights(),
-                };
-                let inputs = node.inputs.iter().any(|input| needed[input.index()]);
-                let layer = gradients(&recorded, &grad, Wanted { inputs, parameters: parameters[index] })
-                    .map_err(at(&node.name))?;
-                for (input, grad) in node.inputs.iter().zip(layer.inputs) {
-                    let slot = &mut grads[input.index()];
-                    *slot = match (slot.take(), grad) {
-                        (Some(a), Some(b)) => Some(add(&a, &b)?),
-                        (a, b) => a.or(b),
-                    };
+        let mut end = plan.steps.len();
+        for part in (0..plan.parts.len()).rev() {
+            let start = part.checked_sub(1).map_or(0, |before| plan.parts[before]);
+            self.recompute(network, start..end)?;
+            for number in (start..end).rev() {
+                let step = &plan.steps[number];
+                let id = step.output();
+                if last == Some(id) {
+                    // Every layer that takes its output has been gone through.
+                    return Ok((result, grads[id.index()].take()));
                 }
-                for (suffix, grad) in layer.parameters {
-                    let name = format!("{}.{suffix}", node.name);
-                    if wanted(&name) {
-                        result.insert(name, grad);
+                let is_input = graph.node(id).op == Op::Input;
+                if let Some(grad) = grads[id.index()].take().filter(|_| needed[id.index()] && !is_input) {
+                    let inputs = step.inputs(graph);
+                    let recorded = Recorded {
+                        graph,
+                        step,
+                        inputs: &self.inputs(step, graph),
+                        output: self.value(id),
+                        saved: &self.saved[number],
+                        weights: network.weights(),
+                    };
+                    let asked = Wanted {
+                        inputs: inputs.iter().any(|input| needed[input.index()]),
+                        parameters: parameters[number],
+                    };
+                    let layer = &graph.node(step.parameters_of()).name;
+                    let found = gradients(&recorded, &grad, asked).map_err(at(layer))?;
+                    for (input, grad) in inputs.iter().zip(found.inputs) {
+                        let slot = &mut grads[input.index()];
+                        *slot = match (slot.take(), grad) {
+                            (Some(a), Some(b)) => Some(add(&a, &b)?),
+                            (a, b) => a.or(b),
+                        };
+                    }
+                    for (suffix, grad) in found.parameters {
+                        let name = format!("{layer}.{suffix}");
+                        if wanted(&name) {
+                            result.insert(name, grad);
+                        }
                     }
                 }
+                self.forget(id);
+                self.saved.pop();
             }
-            self.values.pop();
-            self.saved.pop();
+            end = start;
         }
         Ok((result, None))
     }
+
+    /// Computes the values of some steps that were not kept, from those that were.
+    fn recompute(&mut self, network: &Network, steps: std::ops::Range<usize>) -> Result<()> {
+        for number in steps {
+            let step = self.plan.steps[number].clone();
+            let id = step.output();
+            if self.values[id.index()].is_some() {
+                continue;
+            }
+            let inputs = self.inputs(&step, network.graph());
+            let name = &network.graph().node(id).name;
+            let value = again(network, &step, &inputs, &self.saved[number]).map_err(at(name))?;
+            self.values[id.index()] = Some(value);
+        }
+        Ok(())
+    }
+}
+
+/// Which layers' outputs need a gradient, and which steps have a wanted parameter: an output needs one where its step,
+/// or one before it, has a wanted parameter or is `last`.
+fn needed(
+    graph: &Graph,
+    plan: &Plan,
+    wanted: &dyn Fn(&str) -> bool,
+    last: Option<NodeId>,
+) -> (Vec<bool>, Vec<bool>) {
+    let trained = |step: &Step| {
+        let parameters = graph.layer_parameters(step.parameters_of());
+        parameters.iter().any(|p| p.role.is_trainable() && wanted(&p.name))
+    };
+    let parameters: Vec<bool> = plan.steps.iter().map(trained).collect();
+    let mut needed = vec![false; graph.nodes().len()];
+    for (step, trained) in plan.steps.iter().zip(&parameters) {
+        let id = step.output();
+        let before = step.inputs(graph).iter().any(|input| needed[input.index()]);
+        needed[id.index()] = *trained || last == Some(id) || before;
+    }
+    (needed, parameters)
 }

@@ -152,7 +152,8 @@ impl BatchNormKernel {
     pub fn gradients(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
         if gpu::is_on_gpu(x) {
             // Without an activation behind it, neither output nor shift say anything about the gradient.
-            let found = self.gradients_then(&Normed { x, y: x, scale, shift: scale, then: Then::default() }, grad)?;
+            let found =
+                self.gradients_then(&Normed { x, y: x, scale, shift: scale, then: Then::default() }, grad)?;
             return Ok([found.x, found.scale, found.shift]);
         }
         let moments = self.known()?.host()?;
@@ -182,7 +183,16 @@ impl BatchNormKernel {
         let Normed { x, y, scale, shift, then } = *pass;
         if gpu::is_on_gpu(x) {
             let Moments { mean, var, .. } = self.known()?;
-            let pass = gpu::Normed { x, y, then, moments: [mean, var], constant: self.constant, eps: self.eps, scale, shift };
+            let pass = gpu::Normed {
+                x,
+                y,
+                then,
+                moments: [mean, var],
+                constant: self.constant,
+                eps: self.eps,
+                scale,
+                shift,
+            };
             return gpu::norm_gradients(&pass, grad);
         }
         let grad = match then.activation {
@@ -250,7 +260,15 @@ impl CustomOp3 for BatchNormKernel {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout, c: &CudaStorage, c_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+        c: &CudaStorage,
+        c_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         gpu::custom_op([(a, a_layout), (b, b_layout), (c, c_layout)], |[a, b, c]| self.forward(a, b, c))
     }
 

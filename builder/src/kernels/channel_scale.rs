@@ -5,8 +5,8 @@ use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gpu;
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
+use super::gpu;
 
 /// x `[N, C, H, W]` times scale `[N, C, 1, 1]`.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,13 @@ impl CustomOp2 for ChannelScale {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         gpu::custom_op([(a, a_layout), (b, b_layout)], |[a, b]| self.forward(a, b))
     }
 

@@ -123,7 +123,13 @@ impl CustomOp2 for Conv2dKernel {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         gpu::custom_op([(a, a_layout), (b, b_layout)], |[a, b]| self.forward(a, b, None))
     }
 
@@ -157,7 +163,15 @@ impl CustomOp3 for Conv2dKernel {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, a: &CudaStorage, a_layout: &Layout, b: &CudaStorage, b_layout: &Layout, c: &CudaStorage, c_layout: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+        c: &CudaStorage,
+        c_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         gpu::custom_op([(a, a_layout), (b, b_layout), (c, c_layout)], |[a, b, c]| self.forward(a, b, Some(c)))
     }
 

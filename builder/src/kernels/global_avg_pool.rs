@@ -5,8 +5,8 @@ use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::gpu;
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
+use super::gpu;
 
 /// x `[N, C, H, W]` to `[N, C, 1, 1]`.
 #[derive(Clone, Copy, Debug)]

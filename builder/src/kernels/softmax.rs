@@ -99,7 +99,12 @@ impl CrossEntropy {
     ///
     /// # Errors
     /// As [`Self::loss_and_gradient`].
-    pub fn on_device(&self, logits: &Tensor, labels: MixedLabels<'_>, scale: Option<&Tensor>) -> Result<Loss> {
+    pub fn on_device(
+        &self,
+        logits: &Tensor,
+        labels: MixedLabels<'_>,
+        scale: Option<&Tensor>,
+    ) -> Result<Loss> {
         gpu::cross_entropy(logits, labels, self.smoothing, scale)
     }
 }

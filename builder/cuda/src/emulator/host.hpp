@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <ucontext.h>
 #include <utility>
 #include <vector>
@@ -48,49 +49,50 @@ using std::isfinite;
 template <typename A> static inline A min(A a, A b) { return a < b ? a : b; }
 template <typename A> static inline A max(A a, A b) { return a > b ? a : b; }
 
-// The threads of the block under way.
+// The threads of the block under way. They are made once and serve one block after another.
 struct Fibres {
     std::vector<ucontext_t> contexts;
-    std::vector<std::vector<char>> stacks;
+    std::vector<std::unique_ptr<char[]>> stacks;
     std::vector<bool> done;
     ucontext_t scheduler;
     unsigned current;
     const std::function<void()> *body;
 };
-static thread_local Fibres *fibres;
+static thread_local Fibres fibres;
+static const size_t STACK = 64 * 1024;
 
-static inline void __syncthreads() { swapcontext(&fibres->contexts[fibres->current], &fibres->scheduler); }
+static inline void __syncthreads() { swapcontext(&fibres.contexts[fibres.current], &fibres.scheduler); }
 
 static void fibre() {
-    (*fibres->body)();
-    fibres->done[fibres->current] = true;
+    (*fibres.body)();
+    fibres.done[fibres.current] = true;
     // Returning would end the thread: the context has no successor.
-    swapcontext(&fibres->contexts[fibres->current], &fibres->scheduler);
+    swapcontext(&fibres.contexts[fibres.current], &fibres.scheduler);
 }
 
 static void run_block(unsigned threads, const std::function<void()> &body) {
-    Fibres block{std::vector<ucontext_t>(threads), std::vector<std::vector<char>>(threads), std::vector<bool>(threads)};
-    block.body = &body;
-    fibres = &block;
+    fibres.body = &body;
+    fibres.contexts.resize(threads);
+    fibres.done.assign(threads, false);
+    while (fibres.stacks.size() < threads) fibres.stacks.emplace_back(new char[STACK]);
     for (unsigned thread = 0; thread < threads; thread++) {
-        block.stacks[thread].resize(64 * 1024);
-        getcontext(&block.contexts[thread]);
-        block.contexts[thread].uc_stack.ss_sp = block.stacks[thread].data();
-        block.contexts[thread].uc_stack.ss_size = block.stacks[thread].size();
-        block.contexts[thread].uc_link = nullptr;
-        makecontext(&block.contexts[thread], fibre, 0);
+        ucontext_t &context = fibres.contexts[thread];
+        getcontext(&context);
+        context.uc_stack.ss_sp = fibres.stacks[thread].get();
+        context.uc_stack.ss_size = STACK;
+        context.uc_link = nullptr;
+        makecontext(&context, fibre, 0);
     }
     for (bool running = true; running;) {
         running = false;
         for (unsigned thread = 0; thread < threads; thread++) {
-            if (block.done[thread]) continue;
+            if (fibres.done[thread]) continue;
             running = true;
-            block.current = thread;
+            fibres.current = thread;
             threadIdx = {thread, 0, 0};
-            swapcontext(&block.scheduler, &block.contexts[thread]);
+            swapcontext(&fibres.scheduler, &fibres.contexts[thread]);
         }
     }
-    fibres = nullptr;
 }
 
 template <typename... Arguments, size_t... I>
@@ -99,7 +101,8 @@ static void call(void (*kernel)(Arguments...), void **arguments, std::index_sequ
 }
 
 template <typename... Arguments>
-static void emulate(void (*kernel)(Arguments...), void **arguments, const unsigned *grid, unsigned threads) {
+static void emulate(void (*kernel)(Arguments...), void **arguments, const unsigned *grid, unsigned threads,
+                    bool barriers) {
     std::function<void()> body = [&] { call(kernel, arguments, std::index_sequence_for<Arguments...>{}); };
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {threads, 1, 1};
@@ -107,6 +110,13 @@ static void emulate(void (*kernel)(Arguments...), void **arguments, const unsign
         for (unsigned y = 0; y < grid[1]; y++)
             for (unsigned x = 0; x < grid[0]; x++) {
                 blockIdx = {x, y, z};
-                run_block(threads, body);
+                if (barriers) {
+                    run_block(threads, body);
+                    continue;
+                }
+                for (unsigned thread = 0; thread < threads; thread++) {
+                    threadIdx = {thread, 0, 0};
+                    body();
+                }
             }
 }

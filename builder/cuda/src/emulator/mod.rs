@@ -110,14 +110,16 @@ fn load(path: &Path) -> Result<Library> {
     unsafe { Library::new(path) }.map_err(|source| Error::Load { what: path.display().to_string(), source })
 }
 
-/// For each kernel of a source, a function that unpacks its arguments.
+/// For each kernel of a source, a function that unpacks its arguments. Fibres are for those with barriers alone.
 fn exported(text: &str) -> String {
-    let names = text.split("\nKERNEL ").skip(1).filter_map(|rest| rest.split('(').next());
-    names
-        .map(|name| {
+    let kernels = text.split("\nKERNEL ").skip(1).filter_map(|kernel| kernel.split_once('('));
+    kernels
+        .map(|(name, body)| {
+            let barriers =
+                ["__syncthreads", "block_", "sum_over_rows"].iter().any(|call| body.contains(call));
             format!(
                 "extern \"C\" void emulate_{name}(void **arguments, const unsigned *grid, unsigned threads) \
-                 {{ emulate({name}, arguments, grid, threads); }}\n"
+                 {{ emulate({name}, arguments, grid, threads, {barriers}); }}\n"
             )
         })
         .collect()

@@ -72,7 +72,10 @@ impl Symmetric {
         let window = Window { pads: Pads::default(), ..problem.conv.window };
         let conv = Conv2dKernel { window, ..problem.conv };
         let input = Map { height, width, ..problem.input };
-        Self { problem: Problem { conv, input, ..problem }, shift: Some([pads.top, pads.left].map(|pad| pad as i32)) }
+        Self {
+            problem: Problem { conv, input, ..problem },
+            shift: Some([pads.top, pads.left].map(|pad| pad as i32)),
+        }
     }
 
     /// x with its padding, where cuDNN cannot add it.

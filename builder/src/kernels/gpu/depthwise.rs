@@ -8,7 +8,7 @@ use super::reduce::finish_sums;
 use super::{Map, Split, dense, optional, packs, vector};
 use crate::graph::Window;
 
-static SOURCE: Source = Source { name: "depthwise.cu", text: include_str!("depthwise.cu") };
+pub(super) static SOURCE: Source = Source { name: "depthwise.cu", text: include_str!("depthwise.cu") };
 
 /// Neighbouring outputs that a thread computes, `STRIP` in the source.
 const STRIP: usize = 4;
@@ -49,7 +49,8 @@ impl Plan {
         let variant = packs(output.channels, &[&x]);
         let strips = output.images * output.height * output.width.div_ceil(STRIP);
         let work = strips * (output.channels / usize::from(variant.vector));
-        let launch = Launch::over(&SOURCE, specialised(variant, &self.window), "depthwise", work).arg(work as i64);
+        let launch =
+            Launch::over(&SOURCE, specialised(variant, &self.window), "depthwise", work).arg(work as i64);
         let launch = self
             .sizes(launch)
             .arg(self.pads[0])
@@ -105,7 +106,11 @@ pub(super) fn weight_gradient(window: Window, x: &Tensor, grad: &Tensor) -> Resu
     let [x, grad] = [dense(x)?, dense(grad)?];
     let (channels, [kh, kw]) = (input.channels, window.kernel);
     // Each thread keeps every tap of its channels in registers: few channels a thread.
-    let few = if kh * kw <= 25 && channels.is_multiple_of(2) && packs(channels, &[&x, &grad]).vector > 1 { 2 } else { 1 };
+    let few = if kh * kw <= 25 && channels.is_multiple_of(2) && packs(channels, &[&x, &grad]).vector > 1 {
+        2
+    } else {
+        1
+    };
     let variant = Variant::new(x.dtype(), few);
     let rows = output.images * output.height;
     let split = Split::new(rows * 8, channels, variant);

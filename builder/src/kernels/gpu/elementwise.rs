@@ -5,8 +5,10 @@ use tallow_cuda::{Source, pointer, run};
 
 use super::{Map, check_vector, count, dense, empty_like, over, packs, same_shape};
 
-pub(super) static SOURCE: Source =
-    Source { name: "elementwise.cu", text: concat!(include_str!("activation.cu"), include_str!("elementwise.cu")) };
+pub(super) static SOURCE: Source = Source {
+    name: "elementwise.cu",
+    text: concat!(include_str!("activation.cu"), include_str!("elementwise.cu")),
+};
 
 /// a + b.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {

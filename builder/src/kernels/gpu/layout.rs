@@ -5,7 +5,7 @@ use tallow_cuda::{Launch, Source, Variant, pointer, run};
 
 use super::{Map, count, dense, over, packs};
 
-static SOURCE: Source = Source { name: "layout.cu", text: include_str!("layout.cu") };
+pub(super) static SOURCE: Source = Source { name: "layout.cu", text: include_str!("layout.cu") };
 
 /// A filter `[O, I, kh, kw]` as `[O, kh, kw, I]` of another element type.
 pub(super) fn pack_filter(weight: &Tensor, dtype: DType) -> Result<Tensor> {

@@ -5,7 +5,7 @@ use tallow_cuda::{Launch, Source, Variant, pointer, run};
 
 use crate::kernels::MixedLabels;
 
-static SOURCE: Source = Source { name: "loss.cu", text: include_str!("loss.cu") };
+pub(super) static SOURCE: Source = Source { name: "loss.cu", text: include_str!("loss.cu") };
 
 /// The loss of a batch, on the device.
 pub struct Loss {
@@ -36,18 +36,19 @@ pub fn cross_entropy(
         ranks: tallow_cuda::empty(rows, DType::U32, device)?,
         gradient: tallow_cuda::empty((rows, classes), logits.dtype(), device)?,
     };
-    let launch = Launch::blocks(&SOURCE, Variant::new(logits.dtype(), 1), "cross_entropy", [rows as u32, 1, 1])
-        .arg(classes as i32)
-        .arg(pointer(&logits)?)
-        .arg(pointer(&first)?)
-        .arg(pointer(&second)?)
-        .arg(labels.share as f32)
-        .arg(smoothing as f32)
-        .arg(1.0 / rows as f32)
-        .arg(super::optional(scale)?)
-        .arg(pointer(&loss.gradient)?)
-        .arg(pointer(&loss.losses)?)
-        .arg(pointer(&loss.ranks)?);
+    let launch =
+        Launch::blocks(&SOURCE, Variant::new(logits.dtype(), 1), "cross_entropy", [rows as u32, 1, 1])
+            .arg(classes as i32)
+            .arg(pointer(&logits)?)
+            .arg(pointer(&first)?)
+            .arg(pointer(&second)?)
+            .arg(labels.share as f32)
+            .arg(smoothing as f32)
+            .arg(1.0 / rows as f32)
+            .arg(super::optional(scale)?)
+            .arg(pointer(&loss.gradient)?)
+            .arg(pointer(&loss.losses)?)
+            .arg(pointer(&loss.ranks)?);
     run(device, &launch)?;
     Ok(loss)
 }

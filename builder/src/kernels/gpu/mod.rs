@@ -183,3 +183,35 @@ fn check_vector(op: &str, vector: &Tensor, length: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// NVRTC needs no GPU: that the sources compile is tested wherever its library is.
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_compiles_for_every_element_type_and_pack() {
+        let sources = [
+            &elementwise::SOURCE,
+            &layout::SOURCE,
+            &loss::SOURCE,
+            &norm::SOURCE,
+            &pool::SOURCE,
+            &reduce::SOURCE,
+            &depthwise::SOURCE,
+        ];
+        for source in sources {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                for vector in [1, 2, (16 / dtype.size_in_bytes()) as u8] {
+                    let parameters = [5, 5, 2, 2, 1, 1];
+                    let variant = Variant { parameters, ..Variant::new(dtype, vector) };
+                    for capability in [(8, 0), (9, 0)] {
+                        if let Err(error) = tallow_cuda::compile(source, variant, capability) {
+                            panic!("{} {dtype:?} {vector}: {error}", source.name);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::reduce::finish_sums;
 use super::{Map, Split, check_vector, count, dense, empty_like, optional, over, packs, same_shape, vector};
 use crate::graph::Activation;
 
-static SOURCE: Source =
+pub(super) static SOURCE: Source =
     Source { name: "norm.cu", text: concat!(include_str!("activation.cu"), include_str!("norm.cu")) };
 
 /// What happens to a normalised value: a residual is added, then an activation applied.
@@ -35,7 +35,8 @@ pub fn moments(x: &Tensor) -> Result<[Tensor; 2]> {
     let split = Split::new(map.rows(), map.channels, variant);
     let partial = vector(split.count() * 2 * map.channels, x.device())?;
     let (rows, channels) = (map.rows() as i64, map.channels as i32);
-    let launch = Launch::blocks(&SOURCE, variant, "moments", split.grid).arg(rows).arg(channels).arg(split.lanes);
+    let launch =
+        Launch::blocks(&SOURCE, variant, "moments", split.grid).arg(rows).arg(channels).arg(split.lanes);
     run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&partial)?))?;
     let [mean, var] = [vector(map.channels, x.device())?, vector(map.channels, x.device())?];
     let blocks = [map.channels.div_ceil(32) as u32, 1, 1];
@@ -183,7 +184,10 @@ pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradient
         .arg(pointer(grad)?)
         .arg(pointer(&affine.factor)?)
         .arg(pointer(&affine.offset)?);
-    let launch = coefficients.dx.iter().try_fold(launch, |launch, c| Ok::<_, candle_core::Error>(launch.arg(pointer(c)?)))?;
+    let launch = coefficients
+        .dx
+        .iter()
+        .try_fold(launch, |launch, c| Ok::<_, candle_core::Error>(launch.arg(pointer(c)?)))?;
     run(x.device(), &launch.arg(pointer(&dx)?))?;
     // Without an activation, the residual's gradient is the output's.
     let residual = residual.map(|_| dz.clone().unwrap_or_else(|| grad.clone()));
@@ -215,7 +219,9 @@ impl Coefficients {
             .arg(pointer(var)?)
             .arg(pointer(scale)?);
         let results = found.parameters.iter().chain(&found.dx);
-        let launch = results.map(pointer).try_fold(launch, |launch, to| Ok::<_, candle_core::Error>(launch.arg(to?)))?;
+        let launch = results
+            .map(pointer)
+            .try_fold(launch, |launch, to| Ok::<_, candle_core::Error>(launch.arg(to?)))?;
         run(device, &launch)?;
         Ok(found)
     }
@@ -223,7 +229,12 @@ impl Coefficients {
 
 /// Running moments moved towards a batch's: `momentum` is the share of the new ones, `correction` makes the variance
 /// unbiased.
-pub fn track(running: [&Tensor; 2], batch: [&Tensor; 2], momentum: f64, correction: f64) -> Result<[Tensor; 2]> {
+pub fn track(
+    running: [&Tensor; 2],
+    batch: [&Tensor; 2],
+    momentum: f64,
+    correction: f64,
+) -> Result<[Tensor; 2]> {
     let channels = running[0].elem_count();
     for tensor in running.into_iter().chain(batch) {
         check_vector("batch-norm", tensor, channels)?;
@@ -235,7 +246,8 @@ pub fn track(running: [&Tensor; 2], batch: [&Tensor; 2], momentum: f64, correcti
         .arg(momentum as f32)
         .arg(correction as f32);
     let tensors = batch.into_iter().chain(running).chain(&moved);
-    let launch = tensors.map(pointer).try_fold(launch, |launch, p| Ok::<_, candle_core::Error>(launch.arg(p?)))?;
+    let launch =
+        tensors.map(pointer).try_fold(launch, |launch, p| Ok::<_, candle_core::Error>(launch.arg(p?)))?;
     run(device, &launch)?;
     Ok(moved)
 }

@@ -6,7 +6,7 @@ use tallow_cuda::{Launch, Source, Variant, pointer, run};
 use super::{Map, count, dense, empty_like, over, packs};
 use crate::graph::Window;
 
-static SOURCE: Source = Source { name: "pool.cu", text: include_str!("pool.cu") };
+pub(super) static SOURCE: Source = Source { name: "pool.cu", text: include_str!("pool.cu") };
 
 /// A pool's input and output.
 struct Planes {
@@ -68,7 +68,8 @@ pub fn max_pool_gradient(window: Window, x: &Tensor, y: &Tensor, grad: &Tensor) 
     check(&planes, grad)?;
     let [x, y, grad] = [dense(x)?, dense(y)?, dense(grad)?];
     let dx = empty_like(&x, x.dtype())?;
-    let launch = planes.launch(packs(planes.input.channels, &[&x, &y, &grad]), "max_pool_gradient", planes.input);
+    let launch =
+        planes.launch(packs(planes.input.channels, &[&x, &y, &grad]), "max_pool_gradient", planes.input);
     run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&y)?).arg(pointer(&grad)?).arg(pointer(&dx)?))?;
     Ok(dx)
 }

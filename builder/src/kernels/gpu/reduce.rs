@@ -5,7 +5,7 @@ use tallow_cuda::{Launch, Source, Variant, pointer, run};
 
 use super::{Map, Split, dense, optional, packs, vector};
 
-static SOURCE: Source = Source { name: "reduce.cu", text: include_str!("reduce.cu") };
+pub(super) static SOURCE: Source = Source { name: "reduce.cu", text: include_str!("reduce.cu") };
 
 /// `factor` · Σ a·b over the pixels of each channel, or Σ a where there is no b: `[N, C, H, W]` to `[N, C, 1, 1]`.
 pub fn sum_pixels(a: &Tensor, b: Option<&Tensor>, factor: f32) -> Result<Tensor> {

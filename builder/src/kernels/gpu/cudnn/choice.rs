@@ -78,7 +78,8 @@ impl Context {
         let allowed = math(&shape);
         let found = self.measure(shape.direction, allowed, descriptors, operands, device)?;
         // Find tells of arithmetic that was not asked for, too.
-        let precise = |c: &&Candidate| allowed != sys::cudnnMathType_t::CUDNN_FMA_MATH || c.choice.math == allowed;
+        let precise =
+            |c: &&Candidate| allowed != sys::cudnnMathType_t::CUDNN_FMA_MATH || c.choice.math == allowed;
         let mut usable = found.iter().filter(precise);
         let deterministic = usable.clone().find(|candidate| candidate.deterministic);
         let Some(best) = deterministic.or_else(|| usable.next()) else {
@@ -111,8 +112,19 @@ impl Context {
                 Direction::Forward => {
                     let mut results = [std::mem::zeroed(); ALGORITHMS];
                     sys::cudnnFindConvolutionForwardAlgorithmEx(
-                        self.handle, d.x, x as _, d.weight, weight as _, d.conv, d.y, y as _, wanted, &mut count,
-                        results.as_mut_ptr(), room, size,
+                        self.handle,
+                        d.x,
+                        x as _,
+                        d.weight,
+                        weight as _,
+                        d.conv,
+                        d.y,
+                        y as _,
+                        wanted,
+                        &mut count,
+                        results.as_mut_ptr(),
+                        room,
+                        size,
                     )
                     .result()
                     .map_err(&error)?;
@@ -121,8 +133,19 @@ impl Context {
                 Direction::InputGradient => {
                     let mut results = [std::mem::zeroed(); ALGORITHMS];
                     sys::cudnnFindConvolutionBackwardDataAlgorithmEx(
-                        self.handle, d.weight, weight as _, d.y, y as _, d.conv, d.x, x as _, wanted, &mut count,
-                        results.as_mut_ptr(), room, size,
+                        self.handle,
+                        d.weight,
+                        weight as _,
+                        d.y,
+                        y as _,
+                        d.conv,
+                        d.x,
+                        x as _,
+                        wanted,
+                        &mut count,
+                        results.as_mut_ptr(),
+                        room,
+                        size,
                     )
                     .result()
                     .map_err(&error)?;
@@ -131,8 +154,19 @@ impl Context {
                 Direction::WeightGradient => {
                     let mut results = [std::mem::zeroed(); ALGORITHMS];
                     sys::cudnnFindConvolutionBackwardFilterAlgorithmEx(
-                        self.handle, d.x, x as _, d.y, y as _, d.conv, d.weight, weight as _, wanted, &mut count,
-                        results.as_mut_ptr(), room, size,
+                        self.handle,
+                        d.x,
+                        x as _,
+                        d.y,
+                        y as _,
+                        d.conv,
+                        d.weight,
+                        weight as _,
+                        wanted,
+                        &mut count,
+                        results.as_mut_ptr(),
+                        room,
+                        size,
                     )
                     .result()
                     .map_err(&error)?;

@@ -1,5 +1,7 @@
 //! What cuDNN is told about a convolution's tensors.
 
+use std::ptr::null_mut;
+
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::{DType, Result, bail};
 
@@ -16,9 +18,8 @@ pub(super) struct Descriptors {
 impl Descriptors {
     pub(super) fn new(shape: &Shape) -> Result<Self> {
         let create = failed("describe a convolution");
-        let null = || std::ptr::null_mut();
         // Made one by one into a value whose drop frees them, so that a failure in between leaks nothing.
-        let mut new = Self { x: null(), weight: null(), y: null(), conv: null() };
+        let mut new = Self { x: null_mut(), weight: null_mut(), y: null_mut(), conv: null_mut() };
         new.x = result::create_tensor_descriptor().map_err(&create)?;
         new.weight = result::create_filter_descriptor().map_err(&create)?;
         new.y = result::create_tensor_descriptor().map_err(&create)?;
@@ -55,7 +56,17 @@ impl Descriptors {
                 .and_then(|()| {
                     let ([ph, pw], [sh, sw], [dh, dw]) = (pads, stride, dilation);
                     // Sums are in f32 whatever the elements are.
-                    result::set_convolution2d_descriptor(self.conv, ph, pw, sh, sw, dh, dw, correlation, float)
+                    result::set_convolution2d_descriptor(
+                        self.conv,
+                        ph,
+                        pw,
+                        sh,
+                        sw,
+                        dh,
+                        dw,
+                        correlation,
+                        float,
+                    )
                 })
                 .and_then(|()| result::set_convolution_group_count(self.conv, groups as i32))
         }
@@ -74,16 +85,16 @@ impl Drop for Descriptors {
         // SAFETY: nobody else has them. A failure to free a few bytes has nobody to be told to.
         unsafe {
             if !self.x.is_null() {
-                drop(result::destroy_tensor_descriptor(self.x));
+                let _ = result::destroy_tensor_descriptor(self.x);
             }
             if !self.weight.is_null() {
-                drop(result::destroy_filter_descriptor(self.weight));
+                let _ = result::destroy_filter_descriptor(self.weight);
             }
             if !self.y.is_null() {
-                drop(result::destroy_tensor_descriptor(self.y));
+                let _ = result::destroy_tensor_descriptor(self.y);
             }
             if !self.conv.is_null() {
-                drop(result::destroy_convolution_descriptor(self.conv));
+                let _ = result::destroy_convolution_descriptor(self.conv);
             }
         }
     }

@@ -58,7 +58,7 @@ struct Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: nobody else has the handle. A failure at a thread's end has nobody to be told to.
-        drop(unsafe { result::destroy_handle(self.handle) });
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
@@ -82,7 +82,8 @@ impl Context {
             let handle = result::create_handle().map_err(failed("start"))?;
             let context = Self { handle, workspace: RefCell::default(), choices: RefCell::default() };
             // SAFETY: the handle is new, and candle keeps the stream as long as the device lives.
-            unsafe { result::set_stream(handle, stream.cu_stream().cast()) }.map_err(failed("take a stream"))?;
+            unsafe { result::set_stream(handle, stream.cu_stream().cast()) }
+                .map_err(failed("take a stream"))?;
             Ok(contexts.entry(gpu).or_insert(Rc::new(context)).clone())
         })
     }
@@ -123,15 +124,48 @@ impl Context {
         unsafe {
             match choice.algorithm {
                 Algorithm::Forward(algorithm) => result::convolution_forward(
-                    self.handle, one, d.x, x as _, d.weight, weight as _, d.conv, algorithm, room, size, zero, d.y,
+                    self.handle,
+                    one,
+                    d.x,
+                    x as _,
+                    d.weight,
+                    weight as _,
+                    d.conv,
+                    algorithm,
+                    room,
+                    size,
+                    zero,
+                    d.y,
                     y as _,
                 ),
                 Algorithm::InputGradient(algorithm) => result::convolution_backward_data(
-                    self.handle, one, d.weight, weight as _, d.y, y as _, d.conv, algorithm, room, size, zero, d.x,
+                    self.handle,
+                    one,
+                    d.weight,
+                    weight as _,
+                    d.y,
+                    y as _,
+                    d.conv,
+                    algorithm,
+                    room,
+                    size,
+                    zero,
+                    d.x,
                     x as _,
                 ),
                 Algorithm::WeightGradient(algorithm) => result::convolution_backward_filter(
-                    self.handle, one, d.x, x as _, d.y, y as _, d.conv, algorithm, room, size, zero, d.weight,
+                    self.handle,
+                    one,
+                    d.x,
+                    x as _,
+                    d.y,
+                    y as _,
+                    d.conv,
+                    algorithm,
+                    room,
+                    size,
+                    zero,
+                    d.weight,
                     weight as _,
                 ),
             }

@@ -1,0 +1,279 @@
+//! In which steps a graph is executed, and which values a training pass keeps for its way back.
+
+use crate::graph::{Graph, NodeId, Op};
+
+/// What a training pass keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Every layer's output: for those who want to look at them.
+    #[default]
+    Everything,
+    /// What the gradients need. A batch normalisation is computed together with the residual and the activation behind
+    /// it, so that nothing in between is ever written.
+    Needed,
+    /// As [`Self::Needed`], but within about √n parts of the network only what enters them: the rest is computed once
+    /// more on the way back (Chen et al. 2016, "Training deep nets with sublinear memory cost", section 3). Gradients
+    /// are the same to the bit, in less memory and about a third more time.
+    Checkpoints,
+}
+
+/// What is executed at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// One layer.
+    Layer(NodeId),
+    /// A batch normalisation with what comes behind it.
+    Norm(NormStep),
+}
+
+/// activation(batch_norm(x) + residual).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NormStep {
+    pub batch_norm: NodeId,
+    /// What is normalised.
+    pub input: NodeId,
+    pub residual: Option<NodeId>,
+    pub activation: Option<NodeId>,
+    /// The layer whose output the step gives.
+    pub last: NodeId,
+}
+
+impl Step {
+    /// The layer whose output the step gives.
+    pub(super) fn output(&self) -> NodeId {
+        match self {
+            Self::Layer(id) => *id,
+            Self::Norm(step) => step.last,
+        }
+    }
+
+    /// The layers whose outputs it takes.
+    pub(super) fn inputs(&self, graph: &Graph) -> Vec<NodeId> {
+        match self {
+            Self::Layer(id) => graph.node(*id).inputs.clone(),
+            Self::Norm(step) => std::iter::once(step.input).chain(step.residual).collect(),
+        }
+    }
+
+    /// The layer whose parameters it uses.
+    pub(super) fn parameters_of(&self) -> NodeId {
+        match self {
+            Self::Layer(id) => *id,
+            Self::Norm(step) => step.batch_norm,
+        }
+    }
+}
+
+/// A graph's steps in order, in parts of which only the inputs are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub steps: Vec<Step>,
+    /// Where each part ends, as a number of steps; the last is all of them. One part where nothing is computed twice.
+    pub parts: Vec<usize>,
+}
+
+impl Plan {
+    pub(super) fn new(graph: &Graph, keep: Keep) -> Self {
+        let steps = match keep {
+            Keep::Everything => graph.iter().map(|(id, _)| Step::Layer(id)).collect(),
+            Keep::Needed | Keep::Checkpoints => fused(graph),
+        };
+        let parts = match keep {
+            Keep::Checkpoints => parts(graph, &steps),
+            _ => vec![steps.len()],
+        };
+        Self { steps, parts }
+    }
+
+    /// For each layer, the last step that takes its output; the network's output is never done with.
+    pub(super) fn last_uses(&self, graph: &Graph) -> Vec<usize> {
+        let mut last = vec![0; graph.nodes().len()];
+        for (i, step) in self.steps.iter().enumerate() {
+            for input in step.inputs(graph) {
+                last[input.index()] = i;
+            }
+        }
+        last[graph.output().index()] = usize::MAX;
+        last
+    }
+
+    /// Bytes that a training pass holds on to for one image at most, where an element has `element` bytes: what it
+    /// keeps, and the largest part on its way back.
+    pub(super) fn bytes(&self, graph: &Graph, element: usize) -> usize {
+        let bytes = |id: NodeId| graph.node(id).shape.elements() * element;
+        let last = self.last_uses(graph);
+        let (mut kept, mut largest, mut start) = (0, 0, 0);
+        for &end in &self.parts {
+            let of = |wanted: &dyn Fn(NodeId) -> bool| -> usize {
+                self.steps[start..end].iter().map(Step::output).filter(|&id| wanted(id)).map(bytes).sum()
+            };
+            kept += of(&|id| last[id.index()] >= end);
+            largest = largest.max(of(&|id| last[id.index()] < end));
+            start = end;
+        }
+        kept + largest
+    }
+}
+
+/// Every batch normalisation together with the sum and the activation behind it, where nobody else takes what is in
+/// between.
+fn fused(graph: &Graph) -> Vec<Step> {
+    let only_taker = only_takers(graph);
+    // For each layer, the step that computes it besides others.
+    let mut within: Vec<Option<NormStep>> = vec![None; graph.nodes().len()];
+    for (id, node) in graph.iter().filter(|(_, node)| matches!(node.op, Op::BatchNorm(_))) {
+        let mut step =
+            NormStep { batch_norm: id, input: node.inputs[0], residual: None, activation: None, last: id };
+        let mut members = vec![id];
+        if let Some(sum) = only_taker[id.index()].filter(|&next| graph.node(next).op == Op::Add) {
+            let other = graph.node(sum).inputs.iter().copied().find(|&input| input != id);
+            // Of two normalisations that are added, the later one takes the sum: then the other is there.
+            if let Some(residual) = other.filter(|other| other.index() < id.index()) {
+                (step.residual, step.last) = (Some(residual), sum);
+                members.push(sum);
+            }
+        }
+        let activation = only_taker[step.last.index()];
+        if let Some(next) = activation.filter(|&next| matches!(graph.node(next).op, Op::Activation(_))) {
+            (step.activation, step.last) = (Some(next), next);
+            members.push(next);
+        }
+        members.iter().for_each(|member| within[member.index()] = Some(step));
+    }
+    let step = |(id, within): (NodeId, &Option<NormStep>)| match within {
+        Some(step) => (step.last == id).then_some(Step::Norm(*step)),
+        None => Some(Step::Layer(id)),
+    };
+    graph.iter().map(|(id, _)| id).zip(&within).filter_map(step).collect()
+}
+
+/// For each layer the one that takes its output, where there is exactly one and it is not the network's output.
+fn only_takers(graph: &Graph) -> Vec<Option<NodeId>> {
+    let consumers = graph.consumers();
+    let mut takers = vec![None; consumers.len()];
+    for (id, node) in graph.iter() {
+        for input in node.inputs.iter().filter(|input| consumers[input.index()] == 1) {
+            takers[input.index()] = Some(id);
+        }
+    }
+    takers[graph.output().index()] = None;
+    takers
+}
+
+/// Parts of about equal memory that end where only one value is alive, such as between blocks: √n of n such places.
+fn parts(graph: &Graph, steps: &[Step]) -> Vec<usize> {
+    let whole = Plan { steps: steps.to_vec(), parts: vec![steps.len()] };
+    let last = whole.last_uses(graph);
+    let size = |step: &Step| graph.node(step.output()).shape.elements();
+    let uses: Vec<usize> = steps.iter().map(|step| last[step.output().index()]).collect();
+    // How many values are alive before each step: those of steps before it that it or a later one takes.
+    let mut alive = vec![0i64; steps.len() + 1];
+    for (i, &last) in uses.iter().enumerate().filter(|(i, last)| **last > *i) {
+        alive[i + 1] += 1;
+        if let Some(end) = alive.get_mut(last.saturating_add(1)) {
+            *end -= 1;
+        }
+    }
+    for i in 1..alive.len() {
+        alive[i] += alive[i - 1];
+    }
+    let places: Vec<usize> = (1..steps.len()).filter(|&place| alive[place] == 1).collect();
+    let total: usize = steps.iter().map(size).sum();
+    let share = total as f64 / (places.len() as f64).sqrt().max(1.0);
+    let (mut parts, mut start) = (vec![], 0);
+    for end in places {
+        let gathered: usize = steps[start..end].iter().map(size).sum();
+        if gathered as f64 >= share {
+            parts.push(end);
+            start = end;
+        }
+    }
+    parts.push(steps.len());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GraphBuilder;
+    use crate::graph::{Activation, BatchNorm, ConvSpec, Shape};
+
+    /// `blocks` residual blocks, the first with a normalised shortcut, as in a ResNet.
+    fn residual(blocks: usize) -> Graph {
+        let mut g = GraphBuilder::new("residual", Shape::map(3, 8, 8));
+        let mut x = g.input();
+        for block in 0..blocks {
+            let name = |layer: &str| format!("{block}.{layer}");
+            let y = g.conv2d(&name("conv1"), x, ConvSpec::new(8, 3).padding(1)).unwrap();
+            let y = g.batch_norm(&name("bn1"), y, BatchNorm::default()).unwrap();
+            let y = g.activation(&name("relu1"), y, Activation::Relu).unwrap();
+            let y = g.conv2d(&name("conv2"), y, ConvSpec::new(8, 3).padding(1)).unwrap();
+            let y = g.batch_norm(&name("bn2"), y, BatchNorm::default()).unwrap();
+            if block == 0 {
+                let shortcut = g.conv2d("shortcut", x, ConvSpec::new(8, 1)).unwrap();
+                x = g.batch_norm("shortcut_bn", shortcut, BatchNorm::default()).unwrap();
+            }
+            x = g.sum(&name("add"), y, x).unwrap();
+            x = g.activation(&name("relu2"), x, Activation::Relu).unwrap();
+        }
+        g.finish(x).unwrap()
+    }
+
+    fn names(graph: &Graph, plan: &Plan) -> Vec<String> {
+        plan.steps.iter().map(|step| graph.node(step.output()).name.clone()).collect()
+    }
+
+    #[test]
+    fn normalisations_take_what_is_behind_them() {
+        let graph = residual(2);
+        let plan = Plan::new(&graph, Keep::Needed);
+        let expected = [
+            "input", "0.conv1", "0.relu1", "0.conv2", "0.bn2", "shortcut", "0.relu2", "1.conv1", "1.relu1",
+            "1.conv2", "1.relu2",
+        ];
+        assert_eq!(names(&graph, &plan), expected);
+        let last = plan.steps.last().unwrap();
+        let Step::Norm(NormStep { residual: Some(residual), activation: Some(_), .. }) = last else {
+            panic!("{last:?}")
+        };
+        assert_eq!(graph.node(*residual).name, "0.relu2");
+    }
+
+    #[test]
+    fn what_somebody_else_takes_is_not_fused() {
+        let mut g = GraphBuilder::new("shared", Shape::map(3, 8, 8));
+        let x = g.batch_norm("bn", g.input(), BatchNorm::default()).unwrap();
+        let y = g.activation("relu", x, Activation::Relu).unwrap();
+        let y = g.sum("add", y, x).unwrap();
+        let graph = g.finish(y).unwrap();
+        assert_eq!(names(&graph, &Plan::new(&graph, Keep::Needed)), ["input", "bn", "relu", "add"]);
+        // A normalisation whose output is the network's stays one.
+        let mut g = GraphBuilder::new("ends", Shape::map(3, 8, 8));
+        let x = g.batch_norm("bn", g.input(), BatchNorm::default()).unwrap();
+        g.activation("relu", x, Activation::Relu).unwrap();
+        let graph = g.finish(x).unwrap();
+        assert_eq!(names(&graph, &Plan::new(&graph, Keep::Needed))[..2], ["input", "bn"]);
+    }
+
+    #[test]
+    fn twice_itself_is_no_residual() {
+        let mut g = GraphBuilder::new("doubled", Shape::map(3, 8, 8));
+        let x = g.batch_norm("bn", g.input(), BatchNorm::default()).unwrap();
+        let y = g.sum("add", x, x).unwrap();
+        let graph = g.finish(y).unwrap();
+        assert_eq!(names(&graph, &Plan::new(&graph, Keep::Needed)), ["input", "bn", "add"]);
+    }
+
+    #[test]
+    fn checkpoints_take_less_memory_the_deeper_a_network_is() {
+        let bytes = |blocks, keep| {
+            let graph = residual(blocks);
+            Plan::new(&graph, keep).bytes(&graph, 2) as f64
+        };
+        for (blocks, least) in [(4, 1.2), (16, 2.0), (64, 4.0)] {
+            let saved = bytes(blocks, Keep::Needed) / bytes(blocks, Keep::Checkpoints);
+            assert!(saved > least, "{blocks} blocks: {saved:.2}");
+            assert!(bytes(blocks, Keep::Everything) > bytes(blocks, Keep::Needed));
+        }
+    }
+}

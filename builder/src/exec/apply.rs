@@ -1,11 +1,13 @@
 //! What each op does to tensors, and what it hands back: one match for the values, one for the gradients.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use crate::graph::{Conv2d, Node, Op};
 use crate::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormEval, BatchNormTrain, ChannelScale, Conv2dKernel, GlobalAvgPool,
-    MaxPool2d, Moments, dropout_mask, softmax, softmax_backward,
+    ActivationKernel, AvgPool2d, BatchNormEval, BatchNormTrain, BatchReduce, ChannelScale, Conv2dKernel,
+    GlobalAvgPool, MaxPool2d, Moments, dropout_mask, softmax, softmax_backward,
 };
 use crate::rng::Rng;
 use crate::weights::Weights;
@@ -16,6 +18,8 @@ pub(super) struct Mode<'a> {
     pub rng: Option<&'a mut Rng>,
     /// Which batch normalisations use their running moments, by name.
     pub frozen: &'a dyn Fn(&str) -> bool,
+    /// Sums the moments of the other ones over several processes; without it they are this process's own.
+    pub reduce: Option<Arc<dyn BatchReduce>>,
 }
 
 /// What a layer keeps from its forward pass besides inputs and output.
@@ -77,7 +81,7 @@ pub(super) fn apply(
             return Ok((y, Saved::FrozenBatchNorm(kernel)));
         }
         Op::BatchNorm(bn) => {
-            let kernel = BatchNormTrain::new(bn.eps);
+            let kernel = BatchNormTrain::new(bn.eps).over(mode.reduce.clone());
             let y = kernel.forward(x, weight(), bias())?;
             return Ok((y, Saved::BatchNorm(kernel)));
         }

@@ -5,6 +5,8 @@
 mod apply;
 mod tape;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 pub use apply::BatchStatistics;
@@ -12,6 +14,7 @@ pub use tape::{Gradients, Tape};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId};
+use crate::kernels::BatchReduce;
 use crate::rng::Rng;
 use crate::weights::Weights;
 use apply::{Mode, apply};
@@ -60,7 +63,7 @@ impl Network {
     /// As [`Self::forward`].
     pub fn forward_watched(&self, images: &Tensor, mut watch: impl FnMut(NodeId, &Tensor)) -> Result<Tensor> {
         self.check(images)?;
-        let mut inference = Mode { rng: None, frozen: &|_| true };
+        let mut inference = Mode { rng: None, frozen: &|_| true, reduce: None };
         let mut pending = self.graph.consumers();
         let mut values: Vec<Option<Tensor>> = vec![None; self.graph.nodes().len()];
         for (id, node) in self.graph.iter() {
@@ -101,7 +104,22 @@ impl Network {
         rng: &mut Rng,
         frozen: &dyn Fn(&str) -> bool,
     ) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: Some(rng), frozen })
+        self.record_in(images, &mut Mode { rng: Some(rng), frozen, reduce: None })
+    }
+
+    /// As [`Self::record_frozen`], but batch normalisation uses the moments of the batches of all processes, which
+    /// `reduce` sums.
+    ///
+    /// # Errors
+    /// As [`Self::record`], and where the processes cannot reach each other.
+    pub fn record_synchronised(
+        &self,
+        images: &Tensor,
+        rng: &mut Rng,
+        frozen: &dyn Fn(&str) -> bool,
+        reduce: Arc<dyn BatchReduce>,
+    ) -> Result<Tape> {
+        self.record_in(images, &mut Mode { rng: Some(rng), frozen, reduce: Some(reduce) })
     }
 
     /// A pass of inference that can be gone through backwards: for what explains a network's answer.
@@ -109,7 +127,7 @@ impl Network {
     /// # Errors
     /// As [`Self::record`].
     pub fn record_inference(&self, images: &Tensor) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true })
+        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true, reduce: None })
     }
 
     fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>) -> Result<Tape> {

@@ -69,7 +69,27 @@ impl Tape {
         grad: &Tensor,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Gradients> {
-        Ok(self.walk(network, grad, &wanted, None)?.0)
+        let mut gradients = Gradients::new();
+        self.backward_watched(network, grad, wanted, |name, gradient| {
+            gradients.insert(name.to_owned(), gradient);
+            Ok(())
+        })?;
+        Ok(gradients)
+    }
+
+    /// As [`Self::backward`], but hands each gradient to `ready` as soon as it is complete, from the last layer to the
+    /// first, so that it can be worked on while the rest is computed.
+    ///
+    /// # Errors
+    /// As [`Self::backward`], and those of `ready`.
+    pub fn backward_watched(
+        self,
+        network: &Network,
+        grad: &Tensor,
+        wanted: impl Fn(&str) -> bool,
+        mut ready: impl FnMut(&str, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(network, grad, &wanted, None, &mut ready).map(drop)
     }
 
     /// The gradient of a layer's output, given that of the network's output: how the network's answer depends on what
@@ -79,17 +99,20 @@ impl Tape {
     /// Where the gradient does not fit the output.
     pub fn gradient_of(self, network: &Network, grad: &Tensor, layer: NodeId) -> Result<Tensor> {
         let zeros = self.value(layer).zeros_like()?;
-        Ok(self.walk(network, grad, &|_| false, Some(layer))?.1.unwrap_or(zeros))
+        let found = self.walk(network, grad, &|_| false, Some(layer), &mut |_, _| Ok(()))?;
+        Ok(found.unwrap_or(zeros))
     }
 
-    /// Gradients of parameters, down to the first layer that has a wanted one or is `last`, and `last`'s own.
+    /// Hands on the gradients of parameters, down to the first layer that has a wanted one or is `last`, and gives
+    /// `last`'s own.
     fn walk(
         mut self,
         network: &Network,
         grad: &Tensor,
         wanted: &dyn Fn(&str) -> bool,
         last: Option<NodeId>,
-    ) -> Result<(Gradients, Option<Tensor>)> {
+        ready: &mut dyn FnMut(&str, Tensor) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
         let graph = network.graph();
         let parameters: Vec<bool> = graph
             .iter()
@@ -107,12 +130,11 @@ impl Tape {
         }
         let mut grads: Vec<Option<Tensor>> = vec![None; self.values.len()];
         grads[graph.output().index()] = Some(grad.clone());
-        let mut result = Gradients::new();
         for (id, node) in graph.iter().rev() {
             let index = id.index();
             if last == Some(id) {
                 // Every layer that takes its output has been gone through.
-                return Ok((result, grads[index].take()));
+                return Ok(grads[index].take());
             }
             if let Some(grad) = grads[index].take().filter(|_| needed[index] && node.op != Op::Input) {
                 let inputs: Vec<&Tensor> = node.inputs.iter().map(|&input| self.value(input)).collect();
@@ -136,13 +158,13 @@ impl Tape {
                 for (suffix, grad) in layer.parameters {
                     let name = format!("{}.{suffix}", node.name);
                     if wanted(&name) {
-                        result.insert(name, grad);
+                        ready(&name, grad)?;
                     }
                 }
             }
             self.values.pop();
             self.saved.pop();
         }
-        Ok((result, None))
+        Ok(None)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::batch_reduce::{BatchReduce, reduced_moments, reduced_sums};
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
 
 /// Mean and biased variance of each channel over a batch and both spatial axes.
@@ -37,12 +38,18 @@ impl Moments {
 pub struct BatchNormTrain {
     eps: f64,
     moments: Arc<OnceLock<Moments>>,
+    reduce: Option<Arc<dyn BatchReduce>>,
 }
 
 impl BatchNormTrain {
     /// With `eps` added to the variance. An operation serves one forward pass, whose moments it keeps.
     pub fn new(eps: f64) -> Self {
-        Self { eps, moments: Arc::default() }
+        Self { eps, moments: Arc::default(), reduce: None }
+    }
+
+    /// With moments over the batches of all processes, where `reduce` sums over them.
+    pub fn over(self, reduce: Option<Arc<dyn BatchReduce>>) -> Self {
+        Self { reduce, ..self }
     }
 
     /// Normalises x `[N, C, H, W]`; γ and β are `[C]`. Tracked by candle's autograd where an argument is.
@@ -64,7 +71,17 @@ impl BatchNormTrain {
     /// Before [`Self::forward`], or where shapes do not fit.
     pub fn gradients(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<[Tensor; 3]> {
         let Some(moments) = self.moments.get() else { bail!("batch-norm: no forward pass came before") };
-        let sums = Sums::of(x, grad, moments, self.eps)?;
+        let own = Sums::of(x, grad, moments, self.eps)?;
+        // γ and β are the whole network's: their gradients are summed with all others. x is this process's alone, but
+        // every process's gradients come to it through the moments.
+        let [scale_gradient, shift_gradient] = own.tensors(x)?;
+        let sums = match &self.reduce {
+            Some(reduce) => {
+                let (plain, normalised) = reduced_sums(&**reduce, own.plain, own.normalised)?;
+                Sums { plain, normalised, ..own }
+            }
+            None => own,
+        };
         let count = moments.count as f64;
         // dx = γ/σ · (g − mean(g) − x̂·mean(g·x̂)), written as a·g + b·x + c for each channel.
         let scale = scale.to_vec1::<f32>()?;
@@ -75,8 +92,15 @@ impl BatchNormTrain {
         });
         let coefficients = coefficients.collect();
         let dx = contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &Combination { coefficients })?;
-        let [scale_gradient, shift_gradient] = sums.tensors(x)?;
         Ok([dx, scale_gradient, shift_gradient])
+    }
+
+    /// Of this process's batch, or of all processes' where they are summed.
+    fn measured(&self, own: Moments) -> Result<Moments> {
+        match &self.reduce {
+            Some(reduce) => reduced_moments(&**reduce, &own),
+            None => Ok(own),
+        }
     }
 }
 
@@ -96,7 +120,13 @@ impl CustomOp3 for BatchNormTrain {
     ) -> Result<(CpuStorage, Shape)> {
         let dims = dims4(self.name(), layout)?;
         let x = values(self.name(), x, layout)?;
-        let moments = self.moments.get_or_init(|| vectorised_moments(x, dims));
+        let moments = match self.moments.get() {
+            Some(moments) => moments,
+            None => {
+                let measured = self.measured(vectorised_moments(x, dims))?;
+                self.moments.get_or_init(|| measured)
+            }
+        };
         let parameters = parameters(
             moments,
             self.eps,

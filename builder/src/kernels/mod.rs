@@ -6,6 +6,7 @@
 
 mod activation;
 mod batch_norm;
+mod batch_reduce;
 mod channel_scale;
 mod columns;
 mod conv2d;
@@ -21,6 +22,7 @@ mod softmax;
 
 pub use activation::ActivationKernel;
 pub use batch_norm::{BatchNormEval, BatchNormTrain, Moments};
+pub use batch_reduce::BatchReduce;
 pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;

@@ -104,7 +104,7 @@ fn gradients_come_one_by_one_from_the_last_layer_to_the_first() {
     let mut g = GraphBuilder::new("small", Shape::map(3, 6, 6));
     let x = g.input();
     let x = g.conv2d("stem", x, ConvSpec::new(4, 3).bias()).unwrap();
-    let x = g.activation("relu", x, Activation::Tanh).unwrap();
+    let x = g.activation("relu", x, Activation::Relu).unwrap();
     let x = g.global_avg_pool("pool", x).unwrap();
     let x = g.flatten("flatten", x).unwrap();
     let x = g.linear("fc", x, Linear::uniform(3, 0.3)).unwrap();

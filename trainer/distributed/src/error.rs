@@ -73,6 +73,16 @@ pub enum Error {
         problem: String,
     },
 
+    /// A rank that would begin with another state than the others.
+    #[error(
+        "rank {rank} starts from other weights than rank 0: see that all hosts read the same files, those that --weights \
+         and --resume name"
+    )]
+    UnequalStart {
+        /// The first rank that differs.
+        rank: usize,
+    },
+
     /// The thread that communicates could not be started or has panicked.
     #[error("the communication thread of rank {rank} {problem}")]
     Thread {
@@ -94,6 +104,16 @@ pub enum Error {
     /// An error of the tensor library.
     #[error("{0}")]
     Tensor(String),
+}
+
+impl Error {
+    /// The rank that failed first and its reason, for the others: as another rank told it, or else `rank` itself.
+    pub fn origin(&self, rank: usize) -> (usize, String) {
+        match self {
+            Self::Aborted { origin, reason } => (*origin, reason.clone()),
+            other => (rank, other.to_string()),
+        }
+    }
 }
 
 impl From<candle_core::Error> for Error {

@@ -63,6 +63,7 @@ pub trait Communicator: Send + Sync {
         self.gather(&[]).map(drop)
     }
 
-    /// Tells the others why this rank ends, so that they end with this reason instead of finding it gone.
-    fn abort(&self, reason: &str);
+    /// Tells the others that this rank ends because the rank `origin` failed, itself or another, so that they end with
+    /// this reason instead of finding it gone.
+    fn abort(&self, origin: usize, reason: &str);
 }

@@ -49,7 +49,8 @@ impl InBackground {
                 let done = communicator.all_reduce(&mut values).map(|()| values);
                 if let Err(error) = &done {
                     // The next rank waits for this one's part.
-                    communicator.abort(&error.to_string());
+                    let (origin, reason) = error.origin(rank);
+                    communicator.abort(origin, &reason);
                 }
                 let failed = done.is_err();
                 if outgoing.send(done).is_err() || failed {

@@ -124,19 +124,21 @@ fn a_peer_that_ends_is_named_and_its_reason_goes_round() {
         all[0].barrier().unwrap();
         match all[0].rank() {
             1 => {
-                all[0].abort("no room on the disk");
+                all[0].abort(1, "no room on the disk");
                 None
             }
             // The others are amid a sum, as the one before or after it or further away.
             _ => {
                 let error = all[0].all_reduce(&mut vec![1.0; 1 << 20]).unwrap_err();
-                all[0].abort(&error.to_string());
+                let (origin, reason) = error.origin(all[0].rank());
+                all[0].abort(origin, &reason);
                 Some(error.to_string())
             }
         }
     });
     for error in errors.iter().flatten() {
         assert!(error.contains("rank 1 failed: no room on the disk"), "{error}");
+        assert!(!error.contains("rank 0 failed"), "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(10));
 
@@ -145,7 +147,8 @@ fn a_peer_that_ends_is_named_and_its_reason_goes_round() {
         all[0].barrier().unwrap();
         (all[0].rank() != 2).then(|| {
             let error = all[0].all_reduce(&mut vec![1.0; 1 << 20]).unwrap_err();
-            all[0].abort(&error.to_string());
+            let (origin, reason) = error.origin(all[0].rank());
+            all[0].abort(origin, &reason);
             error
         })
     });

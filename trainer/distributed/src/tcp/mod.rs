@@ -106,10 +106,10 @@ impl Communicator for TcpCommunicator {
         self.ring().map_or_else(|| Ok(vec![bytes.to_vec()]), |mut ring| ring.gather(bytes))
     }
 
-    fn abort(&self, reason: &str) {
+    fn abort(&self, origin: usize, reason: &str) {
         // Another thread may hold the ring in a collective that will not end; its own end is then the message.
         if let Some(Ok(mut ring)) = self.ring.as_ref().map(Mutex::try_lock) {
-            ring.link.abort(self.rank, reason);
+            ring.link.abort(origin, reason);
         }
     }
 }

@@ -51,7 +51,8 @@ fn two_processes_train_one_run_that_any_command_takes() {
 #[test]
 fn what_is_wrong_is_said_once_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
-    typed(folder.path(), &format!("{TRAIN} --processes 2 --batch-size 0")).fails(2, &["a batch needs"]);
+    let line = TRAIN.replace("--batch-size 32", "--batch-size 0");
+    typed(folder.path(), &format!("{line} --processes 2")).fails(2, &["a batch needs"]);
     typed(folder.path(), &format!("{TRAIN} --processes 2 --bucket-mb 0"))
         .fails(2, &["bucket_mb = 0", "above 0"]);
     typed(folder.path(), "train --processes 2 --data nowhere").fails(1, &["no such folder: nowhere"]);

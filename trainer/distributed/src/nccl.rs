@@ -1,6 +1,6 @@
 //! Sums over GPUs by NCCL, on a stream of its own beside the one that computes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
@@ -17,13 +17,20 @@ use crate::reduce::SumTensors;
 /// every step uses.
 pub struct NcclCommunicator {
     rank: usize,
-    comm: Comm,
+    comm: Mutex<Handle>,
     device: CudaDevice,
     /// The stream of the sums.
     stream: Arc<CudaStream>,
     /// Tensors under way: their memory is not given back before the computing stream has waited for the sums.
     pending: Vec<Tensor>,
 }
+
+/// NCCL's own.
+struct Handle(Comm);
+
+// SAFETY: a communicator of NCCL belongs to no thread; its calls only have to come one at a time, which the mutex around
+// it sees to.
+unsafe impl Send for Handle {}
 
 impl NcclCommunicator {
     /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all.
@@ -49,6 +56,7 @@ impl NcclCommunicator {
         let stream = context.new_stream().map_err(|error| driver(format!("no stream: {error}")))?;
         let comm = Comm::from_rank(stream.clone(), rank, host.world_size(), id);
         let comm = comm.map_err(nccl(rank, "ncclCommInitRank"))?;
+        let comm = Mutex::new(Handle(comm));
         Ok(Self { rank, comm, device: device.clone(), stream, pending: vec![] })
     }
 
@@ -64,8 +72,9 @@ impl NcclCommunicator {
 
     /// The sums' stream waits for what has been computed so far, then sums.
     fn enqueue(&self, tensor: &Tensor) -> Result<()> {
+        let comm = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
         self.stream.join(&self.device.cuda_stream()).map_err(|error| self.driver(error))?;
-        tensor.inplace_op1(&Sum(&self.comm))?;
+        tensor.inplace_op1(&Sum(&comm.0))?;
         Ok(())
     }
 

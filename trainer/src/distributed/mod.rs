@@ -11,16 +11,16 @@ mod moments;
 
 use std::sync::Arc;
 
-use candle_core::{Shape, Tensor};
+use candle_core::{Device, Shape, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
 use tallow_builder::kernels::BatchReduce;
 use tallow_builder::{Graph, Network};
-use tallow_distributed::{Buckets, Communicator, InBackground, Options, Place, TcpCommunicator};
+use tallow_distributed::{Buckets, Communicator, InBackground, Options, Place, SumTensors, TcpCommunicator};
 
 use crate::config::Config;
-use crate::data::{Share, Splits};
+use crate::data::{Loader, Share, Splits};
 use crate::error::{Error, Result};
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
 
@@ -61,19 +61,25 @@ impl Counts {
 }
 
 impl DataParallel {
-    /// Meets the other processes, which must have the same settings and data. `None` where there are none.
+    /// Meets the other processes, which must have the same settings and data, to train on `device`. `None` where there
+    /// are none.
     ///
     /// # Errors
     /// Those of [`TcpCommunicator::connect`].
-    pub fn connect(place: Option<&Place>, config: &Config, data: &Splits) -> Result<Option<Self>> {
+    pub fn connect(
+        place: Option<&Place>,
+        config: &Config,
+        data: &Splits,
+        device: &Device,
+    ) -> Result<Option<Self>> {
         let Some(place) = place.filter(|place| place.world_size > 1) else { return Ok(None) };
         let options = Options::new(identity::fingerprint(config, data), CHANNELS)?;
         let mut channels = TcpCommunicator::connect(place, &options)?.into_iter();
         let mut next = || -> Option<Arc<dyn Communicator>> { Some(Arc::new(channels.next()?)) };
         let (control, gradients) = next().zip(next()).expect("there are as many channels as were asked for");
-        let sum = InBackground::new(gradients.clone())?;
+        let sum = sums_of_gradients(device, &control, &gradients)?;
         let DistributedConfig { sync_batch_norm, .. } = config.distributed;
-        let buckets = Buckets::new(Box::new(sum), config.distributed.bucket_bytes());
+        let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
         Ok(Some(Self { control, gradients, buckets, sync_batch_norm, stop: false }))
     }
 
@@ -239,16 +245,25 @@ impl DataParallel {
         Ok(true)
     }
 
-    /// The union of what each process says, such as images that it could not use.
-    pub fn union<T: Serialize + DeserializeOwned + Extend<I> + IntoIterator<Item = I>, I>(
-        &self,
-        own: &T,
-    ) -> Result<Option<T>> {
-        Ok(self.gather(own)?.into_iter().reduce(|mut all, other| {
-            all.extend(other);
-            all
-        }))
+    /// Makes known to every process which images any of them could not use.
+    pub fn share_skipped(&self, loader: &Loader) -> Result<()> {
+        self.gather(&loader.skipped_samples())?.into_iter().for_each(|skipped| loader.note_skipped(skipped));
+        Ok(())
     }
+}
+
+/// What sums gradients: NCCL between GPUs, where it is built in, else the host.
+fn sums_of_gradients(
+    device: &Device,
+    control: &Arc<dyn Communicator>,
+    gradients: &Arc<dyn Communicator>,
+) -> Result<Box<dyn SumTensors>> {
+    #[cfg(feature = "nccl")]
+    if let Device::Cuda(device) = device {
+        return Ok(Box::new(tallow_distributed::NcclCommunicator::new(device, &**control)?));
+    }
+    let _ = (device, control);
+    Ok(Box::new(InBackground::new(gradients.clone())?))
 }
 
 /// The rank that failed first, and its reason.

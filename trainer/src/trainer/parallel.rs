@@ -142,6 +142,7 @@ impl Trainer {
         if !parallel.sum_validation(borrowed, stop.load(Ordering::Relaxed))? {
             return Ok(None);
         }
+        parallel.share_skipped(&self.validation)?;
         let whole = parts.map(|(running, confusion, curve)| Evaluation::of(running, confusion, curve));
         match (&whole, unusable) {
             (Some(Evaluation { images: 0, .. }), Some(error)) => Err(error),
@@ -152,11 +153,7 @@ impl Trainer {
     /// Ends an epoch's training: all processes know which images none of them could use.
     pub(super) fn share_skipped(&self) -> Result<()> {
         let Some(parallel) = &self.parallel else { return Ok(()) };
-        for loader in [&self.train, &self.validation] {
-            if let Some(all) = parallel.union(&loader.skipped_samples())? {
-                loader.note_skipped(all);
-            }
-        }
+        parallel.share_skipped(&self.train)?;
         if self.position.running.samples() > 0 {
             return Ok(());
         }

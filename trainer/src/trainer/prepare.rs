@@ -67,7 +67,7 @@ impl NewRun {
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
-        let parallel = DataParallel::connect(place, &config, &data)?;
+        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
         let loaders = loaders(&config, &preprocess, &data, parallel.as_ref().map(DataParallel::share))?;
         Ok(Self { config, preprocess, data, graph, tuning, loaders, parallel })
     }

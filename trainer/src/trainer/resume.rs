@@ -86,7 +86,7 @@ impl Trainer {
         if let Some(differences) = known.as_ref().and_then(|known| known.differences(&fingerprint)) {
             return Err(Error::DataChanged { data: config.data, run: path.to_owned(), differences });
         }
-        let parallel = DataParallel::connect(place, &config, &data)?;
+        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
         let control = parallel.as_ref().map(DataParallel::control);
         let found = Found { run, kept, config, graph, data, fingerprint, known, from };
         let resumed = found.restore(parallel.as_ref()).and_then(|trainer| trainer.joined(parallel));

@@ -28,4 +28,4 @@ pub use onnx::{Dim, ModelInfo, TensorInfo};
 pub use prediction::Prediction;
 pub use report::{RuntimeReport, runtime_report};
 pub use select::Selection;
-pub use tallow_input::{InputError, Interpolation, ModelCard, OutputKind, Preprocess, RgbImage, Views};
+pub use tallow_input::{Dtype, InputError, Interpolation, ModelCard, OutputKind, Preprocess, RgbImage, Views};

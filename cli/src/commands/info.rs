@@ -95,10 +95,13 @@ fn print_card(card: &CardDescription) -> Result<()> {
     line("labels", format!("{}: {}{more}", labels.len(), shown.join(", ")))?;
     line("images", prepared(preprocess)?)?;
     line("gives", serde_json::to_string(output)?.trim_matches('"'))?;
-    line("computes in", match dtype {
-        Dtype::F32 => "float32",
-        Dtype::F16 => "float16; inputs and outputs are float32",
-    })?;
+    line(
+        "computes in",
+        match dtype {
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16; inputs and outputs are float32",
+        },
+    )?;
     metrics.iter().try_for_each(|(name, value)| line("metric", format!("{name} {value}")))
 }
 

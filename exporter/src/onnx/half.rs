@@ -62,9 +62,8 @@ fn half(name: &str, tensor: &Tensor) -> Result<Tensor> {
     let largest = if tensor.elem_count() == 0 { 0.0 } else { values.max(0)?.to_scalar::<f32>()? };
     // Numbers up to half a step above the largest are rounded to it.
     if largest >= LARGEST + 16.0 {
-        let problem = format!(
-            "`{name}` reaches {largest:.3e} and float16 ends at {LARGEST}: export with --dtype f32"
-        );
+        let problem =
+            format!("`{name}` reaches {largest:.3e} and float16 ends at {LARGEST}: export with --dtype f32");
         let layer = name.rsplit_once('.').map_or(name, |(layer, _)| layer).to_owned();
         return Err(Error::Layer { layer, problem });
     }
@@ -108,7 +107,8 @@ impl Halving {
         self.nodes.push(node);
         for (half, output) in found.into_iter().zip(given) {
             if half != output {
-                self.nodes.push(cast_node(&half, &output, FLOAT));
+                let name = self.unique(&format!("{output}/float32"));
+                self.nodes.push(cast_node(name, &half, &output, FLOAT));
                 self.types.insert(output, FLOAT);
             }
         }
@@ -121,7 +121,7 @@ impl Halving {
         }
         let suffix = if to == FLOAT { "float32" } else { "float16" };
         let name = self.unique(&format!("{value}/{suffix}"));
-        self.nodes.push(cast_node(value, &name, to));
+        self.nodes.push(cast_node(name.clone(), value, &name, to));
         self.types.insert(name.clone(), to);
         self.casts.insert(value.to_owned(), name.clone());
         name
@@ -136,7 +136,7 @@ impl Halving {
     }
 }
 
-fn cast_node(from: &str, to: &str, r#type: i32) -> NodeProto {
+fn cast_node(name: String, from: &str, to: &str, r#type: i32) -> NodeProto {
     let attribute = AttributeProto {
         name: "to".into(),
         r#type: AttributeType::Int.into(),
@@ -146,7 +146,7 @@ fn cast_node(from: &str, to: &str, r#type: i32) -> NodeProto {
     NodeProto {
         input: vec![from.into()],
         output: vec![to.into()],
-        name: to.into(),
+        name,
         op_type: "Cast".into(),
         attribute: vec![attribute],
     }
@@ -218,6 +218,8 @@ mod tests {
         assert_eq!(graph.node[4].input, ["images"]);
         let of = |name: &str| graph.initializer.iter().find(|t| t.name == name).unwrap().data_type;
         assert_eq!((of("pixels/scale"), of("fc.weight")), (FLOAT, FLOAT16));
+        let names: HashSet<&String> = graph.node.iter().map(|node| &node.name).collect();
+        assert_eq!(names.len(), graph.node.len(), "names of nodes are unique");
         let last = graph.node.last().unwrap();
         assert_eq!((last.op_type.as_str(), last.output[0].as_str()), ("Cast", "cam"));
     }

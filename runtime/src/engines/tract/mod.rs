@@ -3,6 +3,7 @@
 //! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
 
 mod activations;
+mod widen;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,7 +12,6 @@ use ndarray::ArrayD;
 use tallow_input::Dtype;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::floats::FloatPrecisionTranslator;
 
 use super::{Engine, EngineKind, EngineOptions};
 use crate::batch::{Batch, Element};
@@ -55,9 +55,17 @@ impl TractEngine {
         // Shapes noted for inner values may name the batch axis, which a concrete batch would contradict.
         let reader = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let model = guarded(|| {
-            let mut model = match source {
-                ModelSource::File(path) => reader.model_for_path(path),
-                ModelSource::Bytes(bytes) => reader.model_for_read(&mut &bytes[..]),
+            let mut model = match (source, info.dtype) {
+                (ModelSource::File(path), Dtype::F32) => reader.model_for_path(path),
+                (ModelSource::Bytes(bytes), Dtype::F32) => reader.model_for_read(&mut &bytes[..]),
+                (_, Dtype::F16) => {
+                    let mut proto = match source {
+                        ModelSource::File(path) => reader.proto_model_for_path(path),
+                        ModelSource::Bytes(bytes) => reader.proto_model_for_read(&mut &bytes[..]),
+                    }?;
+                    widen::widen(&mut proto).map_err(TractError::msg)?;
+                    reader.model_for_proto_model(&proto)
+                }
             }?;
             model.select_outputs_by_name(info.outputs.iter().map(|output| output.name.as_str()))?;
             Ok(model)
@@ -104,13 +112,7 @@ impl TractEngine {
             Element::Byte => u8::fact(shape),
         };
         let model = self.model.clone().with_input_fact(0, fact.into())?;
-        let mut model = model.into_typed()?;
-        if self.dtype == Dtype::F16 {
-            // tract adds up in float16 what it multiplies in float16. In float32 the weights are the file's, nothing
-            // else is rounded, and it is faster on CPUs, too.
-            model.transform(&FloatPrecisionTranslator::new(f16::datum_type(), f32::datum_type()))?;
-        }
-        let mut model = model.into_decluttered()?;
+        let mut model = model.into_typed()?.into_decluttered()?;
         activations::replace(&mut model);
         model.into_optimized()?.into_runnable()
     }

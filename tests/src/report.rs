@@ -3,14 +3,17 @@
 use std::fmt;
 
 use serde::Serialize;
+use tallow_runtime::{Dtype, ModelInfo};
 
-use crate::verify::VerifyOptions;
+use crate::verify::{VerifyOptions, tolerance as default_tolerance};
 
 /// How the engines compare on one file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The `.onnx` file.
     pub file: String,
+    /// What the file computes in, which decides the tolerance where none is given.
+    pub dtype: Dtype,
     /// The engine that the others are compared with.
     pub reference: String,
     /// The largest difference allowed, relative to the reference's largest output.
@@ -107,7 +110,7 @@ pub enum Outcome {
 
 impl Report {
     pub(crate) fn new(
-        file: String,
+        info: ModelInfo,
         sample: [usize; 3],
         options: &VerifyOptions,
         engines: Vec<Row>,
@@ -120,8 +123,9 @@ impl Report {
         };
         let compared = engines.iter().any(|row| matches!(row.outcome, Outcome::Compared { .. }));
         let agrees = compared && !engines.iter().any(bad);
-        let VerifyOptions { seed, batches, tolerance, .. } = options.clone();
-        Self { file, reference, tolerance, batches, seed, sample, agrees, engines, left_out }
+        let VerifyOptions { seed, batches, .. } = options.clone();
+        let (file, dtype, tolerance) = (info.file, info.dtype, options.tolerance(info.dtype));
+        Self { file, dtype, reference, tolerance, batches, seed, sample, agrees, engines, left_out }
     }
 
     /// The row of an engine.
@@ -177,6 +181,14 @@ impl fmt::Display for Report {
             let verdict = if self.agrees { "agree" } else { "do NOT agree" };
             let (tolerance, reference) = (self.tolerance, &self.reference);
             write!(f, "The engines {verdict} within {tolerance:.0e} of the largest output of {reference}.")?;
+            if self.dtype == Dtype::F16 {
+                write!(
+                    f,
+                    " The file computes in float16, for which the tolerance is {:.0e}, not {:.0e} as for float32.",
+                    default_tolerance(Dtype::F16),
+                    default_tolerance(Dtype::F32)
+                )?;
+            }
         } else {
             write!(
                 f,
@@ -197,9 +209,12 @@ impl fmt::Display for Report {
 pub(crate) const ROUNDING: f64 = 3.0;
 
 impl Report {
-    /// How far candle is from f64, and whether that explains what differs; `None` where nothing differs or that is not
-    /// known.
+    /// How far candle is from f64, and whether that explains what differs; `None` where nothing differs, where that is not
+    /// known, and for a float16 file, whose rounding candle in float32 knows nothing of.
     fn rounding(&self) -> Option<(f64, bool)> {
+        if self.dtype == Dtype::F16 {
+            return None;
+        }
         let candle = self.row("candle")?.noise.filter(|noise| noise.is_finite())?;
         let differs = |row: &Row| match row.outcome {
             Outcome::Compared { max_rel, within: false, .. } => Some(max_rel),
@@ -242,6 +257,8 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
+    use tallow_runtime::{Element, TensorInfo};
+
     use super::*;
 
     fn row(engine: &str, outcome: Outcome, note: Option<&str>) -> Row {
@@ -259,7 +276,18 @@ mod tests {
 
     fn report(rows: Vec<Row>) -> Report {
         let options = VerifyOptions { seed: 7, ..VerifyOptions::default() };
-        Report::new("m.onnx".into(), [3, 8, 8], &options, rows, vec![])
+        let info = ModelInfo {
+            file: "m.onnx".into(),
+            ir_version: 8,
+            opset: 17,
+            producer: String::new(),
+            input: TensorInfo { name: "images".into(), dims: None },
+            element: Element::Float,
+            outputs: vec![],
+            dtype: Dtype::F32,
+            props: vec![],
+        };
+        Report::new(info, [3, 8, 8], &options, rows, vec![])
     }
 
     fn compared(max_rel: f64) -> Outcome {
@@ -315,6 +343,8 @@ The engines agree within 1e-5 of the largest output of candle. Not run, so not p
         assert!(text.contains("do NOT agree") && text.contains("candle itself is 8.0e-5 away"), "{text}");
         let text = with_noise(1.2e-4, 2e-6).to_string();
         assert!(text.contains("Rounding does not explain it: candle is 2.0e-6 away"), "{text}");
+        let half = Report { dtype: Dtype::F16, ..with_noise(1.2e-4, 2e-6) };
+        assert!(!half.is_beyond_rounding() && !half.to_string().contains("Rounding"), "{half}");
         let text = with_noise(2e-6, 2e-6).to_string();
         assert!(text.contains("noise") && !text.contains("Rounding"), "{text}");
     }

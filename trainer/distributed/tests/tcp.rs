@@ -23,7 +23,6 @@ fn place(rank: usize, world_size: usize, port: u16) -> Place {
         local_rank: rank,
         world_size,
         local_world_size: 1,
-        local_world_size: 1,
         master: "127.0.0.1".into(),
         ports: vec![port],
     }

@@ -20,6 +20,9 @@ pub struct Place {
     pub local_rank: usize,
     /// Number of processes.
     pub world_size: usize,
+    /// Number of processes that share this host's cores, as far as is known: torchrun says it, and srun gives each task
+    /// cores of its own.
+    pub local_world_size: usize,
     /// The host of rank 0.
     pub master: String,
     /// The ports of rank 0 at which the others may find it; it takes the first that is free.
@@ -49,6 +52,12 @@ impl Place {
             variables.slurm()?
         };
         place.map(Self::checked).transpose()
+    }
+
+    /// This process's part of the host's cores.
+    pub fn cores(&self) -> usize {
+        let all = std::thread::available_parallelism().map_or(1, usize::from);
+        (all / self.local_world_size.max(1)).max(1)
     }
 
     fn checked(self) -> Result<Self> {
@@ -98,6 +107,10 @@ impl Variables<'_> {
             // Without it, all processes are taken to be on one host.
             None => rank,
         };
+        let local_world_size = match (self.get)("LOCAL_WORLD_SIZE") {
+            Some(value) => parse("LOCAL_WORLD_SIZE", &value, "is no number of processes")?,
+            None => 1,
+        };
         let (master, port) = (self.required("MASTER_ADDR", remedy)?, self.required("MASTER_PORT", remedy)?);
         let port: u16 = parse("MASTER_PORT", &port, "is no port from 1 to 65535")?;
         if port == 0 {
@@ -106,7 +119,7 @@ impl Variables<'_> {
         // Then torchrun's own store listens there.
         let taken = (self.get)("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
         let ports = if taken { beside(port) } else { vec![port] };
-        Ok(Place { rank, local_rank, world_size, master, ports })
+        Ok(Place { rank, local_rank, world_size, local_world_size, master, ports })
     }
 
     fn slurm(&self) -> Result<Option<Place>> {
@@ -134,7 +147,7 @@ impl Variables<'_> {
                 SLURM_PORTS.0 + (job % u64::from(SLURM_PORTS.1)) as u16
             }
         };
-        Ok(Some(Place { rank, local_rank, world_size, master, ports: vec![port] }))
+        Ok(Some(Place { rank, local_rank, world_size, local_world_size: 1, master, ports: vec![port] }))
     }
 
     /// The host on which rank 0 runs, which is the first that the step, or else the job, has.
@@ -176,20 +189,37 @@ mod tests {
         })
     }
 
-    const TORCHRUN: &str = "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500";
+    const TORCHRUN: &str =
+        "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500";
     const SLURM: &str = "SLURM_PROCID=3 SLURM_NTASKS=4 SLURM_LOCALID=1 SLURM_STEP_ID=0 SLURM_JOB_ID=123456 \
          SLURM_JOB_NODELIST=gpu[07-09]";
 
     #[test]
     fn torchrun_and_srun_are_understood() {
-        let expected =
-            Place { rank: 5, local_rank: 1, world_size: 8, master: "10.0.0.1".into(), ports: vec![29500] };
+        let expected = Place {
+            rank: 5,
+            local_rank: 1,
+            world_size: 8,
+            local_world_size: 2,
+            master: "10.0.0.1".into(),
+            ports: vec![29500],
+        };
         assert_eq!(place(TORCHRUN).unwrap(), Some(expected.clone()));
         let shared = place(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True")).unwrap().unwrap();
         assert_eq!(shared.ports, [29501, 29502, 29503, 29504]);
         let slurm = place(SLURM).unwrap().unwrap();
         let ports = vec![15_000 + (123_456 % 15_000) as u16];
-        assert_eq!(slurm, Place { rank: 3, local_rank: 1, world_size: 4, master: "gpu07".into(), ports });
+        assert_eq!(
+            slurm,
+            Place {
+                rank: 3,
+                local_rank: 1,
+                world_size: 4,
+                local_world_size: 1,
+                master: "gpu07".into(),
+                ports
+            }
+        );
         let said = place(&format!("{SLURM} MASTER_ADDR=head MASTER_PORT=1234")).unwrap().unwrap();
         assert_eq!((said.master.as_str(), &said.ports[..]), ("head", &[1234][..]));
         // torchrun within a Slurm job.

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// Environment variables that are missing or contradict each other.
-    #[error("{variable}{}: {remedy}", .value.as_ref().map(|value| format!(" = `{value}`")).unwrap_or_default())]
+    #[error("{variable}{} {remedy}", .value.as_ref().map(|value| format!(" = `{value}`:")).unwrap_or_default())]
     Environment {
         /// The variable.
         variable: &'static str,

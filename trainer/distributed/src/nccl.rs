@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
 
 /// Sums of tensors on one GPU a process. Sums are begun by the stream that computes and waited for by it, so that the
-/// host waits for neither. A peer that ends leaves NCCL waiting: that is found by the communicator of the host, which
-/// every step uses.
+/// host waits for neither. A peer that ends leaves NCCL waiting: whoever started the processes has to end the others, as
+/// `tallow train --processes` and torchrun do, and srun with `--kill-on-bad-exit`.
 pub struct NcclCommunicator {
     rank: usize,
     comm: Mutex<Handle>,

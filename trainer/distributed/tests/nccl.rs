@@ -18,7 +18,14 @@ fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
             return None;
         }
     };
-    let place = Place { rank: 0, local_rank: 0, world_size: 1, master: "127.0.0.1".into(), ports: vec![1] };
+    let place = Place {
+        rank: 0,
+        local_rank: 0,
+        world_size: 1,
+        local_world_size: 1,
+        master: "127.0.0.1".into(),
+        ports: vec![1],
+    };
     let options = Options { fingerprint: [0; 32], timeout: Duration::from_secs(60), channels: 1 };
     let host = TcpCommunicator::connect(&place, &options).unwrap().remove(0);
     let communicator = NcclCommunicator::new(device.as_cuda_device().unwrap(), &host).unwrap();

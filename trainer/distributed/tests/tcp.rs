@@ -18,7 +18,14 @@ fn options(channels: usize) -> Options {
 }
 
 fn place(rank: usize, world_size: usize, port: u16) -> Place {
-    Place { rank, local_rank: rank, world_size, master: "127.0.0.1".into(), ports: vec![port] }
+    Place {
+        rank,
+        local_rank: rank,
+        world_size,
+        local_world_size: 1,
+        master: "127.0.0.1".into(),
+        ports: vec![port],
+    }
 }
 
 /// What each of so many ranks gives, each on a thread of its own.

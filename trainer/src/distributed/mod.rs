@@ -38,6 +38,8 @@ pub(crate) struct DataParallel {
     gradients: Arc<dyn Communicator>,
     buckets: Buckets,
     sync_batch_norm: bool,
+    /// This process's part of the host's cores.
+    cores: usize,
     /// Whether any process was asked to stop.
     stop: bool,
 }
@@ -80,7 +82,7 @@ impl DataParallel {
         let sum = sums_of_gradients(device, &control, &gradients)?;
         let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
-        Ok(Some(Self { control, gradients, buckets, sync_batch_norm, stop: false }))
+        Ok(Some(Self { control, gradients, buckets, sync_batch_norm, cores: place.cores(), stop: false }))
     }
 
     /// Whether this process writes the run's files and shows its progress.
@@ -96,6 +98,11 @@ impl DataParallel {
     /// This process's part of each batch.
     pub fn share(&self) -> Share {
         Share { rank: self.control.rank(), world_size: self.control.world_size() }
+    }
+
+    /// Threads that prepare images: those that were asked for, or else one for each of this process's cores.
+    pub fn workers(&self, asked: usize) -> usize {
+        if asked == 0 { self.cores } else { asked }
     }
 
     /// What talks to the others outside of steps.

@@ -13,7 +13,7 @@ use super::Trainer;
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::Position;
 use crate::config::Config;
-use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Share, Splits, lasting};
+use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Splits, lasting};
 use crate::distributed::{DataParallel, DistributedConfig, blame};
 use crate::error::{Error, Result};
 use crate::fine_tune::Tuning;
@@ -68,7 +68,7 @@ impl NewRun {
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
         let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
-        let loaders = loaders(&config, &preprocess, &data, parallel.as_ref().map(DataParallel::share))?;
+        let loaders = loaders(&config, &preprocess, &data, parallel.as_ref())?;
         Ok(Self { config, preprocess, data, graph, tuning, loaders, parallel })
     }
 
@@ -190,13 +190,13 @@ pub(super) fn loaders(
     config: &Config,
     preprocess: &Preprocess,
     data: &Splits,
-    share: Option<Share>,
+    parallel: Option<&DataParallel>,
 ) -> Result<[Loader; 2]> {
     let batch_size = config.global_batch_size();
-    let share = share.unwrap_or_default();
+    let share = parallel.map(DataParallel::share).unwrap_or_default();
     let validation = LoaderOptions {
         batch_size,
-        workers: config.workers,
+        workers: parallel.map_or(config.workers, |parallel| parallel.workers(config.workers)),
         strict: config.strict,
         seed: config.seed,
         ..LoaderOptions::default()

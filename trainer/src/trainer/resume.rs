@@ -115,7 +115,7 @@ impl Found {
         let leads = parallel.is_none_or(DataParallel::leads);
         let config = if leads { config } else { unreported(config) };
         let preprocess = config.preprocess()?;
-        let loaders = loaders(&config, &preprocess, &data, parallel.map(DataParallel::share))?;
+        let loaders = loaders(&config, &preprocess, &data, parallel)?;
         let Checkpoint { weights, ema, optimizer: state, position } =
             Checkpoint::read(&from, &graph, &Device::Cpu)?;
         if config.epochs < position.epoch {

@@ -10,7 +10,7 @@ mod start;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Weights;
@@ -61,7 +61,7 @@ pub struct Args {
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if let Some(processes) = args.processes {
-        return processes::run(usize::from(processes), threads);
+        return processes::run(usize::from(processes));
     }
     if args.print_config {
         let (config, _) = args.settings.resolve(args.epochs)?;
@@ -70,6 +70,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let place = Place::from_environment()?;
+    if let (Some(place), None) = (&place, threads)
+        && place.local_world_size > 1
+    {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(place.cores());
+        pool.build_global().context("cannot start the threads")?;
+    }
     let mut trainer = match &args.resume {
         Some(run) => {
             let Some(data) = args.settings.data_alone()? else {

@@ -30,7 +30,7 @@ struct Rank {
 }
 
 /// Starts the processes with this one's arguments and waits for them.
-pub fn run(processes: usize, threads: Option<usize>) -> Result<ExitCode> {
+pub fn run(processes: usize) -> Result<ExitCode> {
     if let Some(variable) = ["RANK", "WORLD_SIZE"].into_iter().find(|name| std::env::var_os(name).is_some()) {
         return Err(usage(format!(
             "{FLAG} starts the processes itself, but {variable} is set as a launcher sets it: leave out the one or the \
@@ -42,7 +42,7 @@ pub fn run(processes: usize, threads: Option<usize>) -> Result<ExitCode> {
     let port = port.context("cannot find a free port on 127.0.0.1")?.port();
     let mut ranks = vec![];
     for rank in 0..processes {
-        match start(rank, processes, port, threads) {
+        match start(rank, processes, port) {
             Ok(started) => ranks.push(started),
             Err(error) => {
                 ranks.iter_mut().for_each(Rank::kill);
@@ -69,14 +69,10 @@ fn listen() -> Result<&'static AtomicUsize> {
     Ok(&PRESSED)
 }
 
-fn start(rank: usize, processes: usize, port: u16, threads: Option<usize>) -> Result<Rank> {
+fn start(rank: usize, processes: usize, port: u16) -> Result<Rank> {
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let mut command = Command::new(program);
     command.args(without_flag(std::env::args_os().skip(1))).arg(TIED);
-    if threads.is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        command.arg("--threads").arg((cores / processes).max(1).to_string());
-    }
     let numbers =
         [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", processes), ("LOCAL_WORLD_SIZE", processes)];
     command.envs(numbers.map(|(name, value)| (name, value.to_string())));

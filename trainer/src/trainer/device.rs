@@ -68,6 +68,12 @@ impl Trainer {
         Ok(parallel.sum_running(classes, &Running::of_sums(classes, [images as f64, sum, 0.0, 0.0]))?.loss())
     }
 
+    /// The most memory that tensors have taken on a GPU so far, for an epoch's line; nothing for a CPU.
+    pub(super) fn peak_memory(&self) -> String {
+        let memory = device::memory(self.compute.device()).ok().flatten();
+        memory.map_or(String::new(), |memory| format!("  peak {:.1} GB", memory.peak as f64 / 1e9))
+    }
+
     /// The optimiser's state for a checkpoint, the loss scale with it.
     pub(super) fn state_on_host(&self) -> Result<State> {
         let host = |(name, tensor): (&String, &candle_core::Tensor)| {

@@ -214,6 +214,7 @@ mod gpu {
 
     pub(super) fn memory(device: &CudaDevice) -> candle_core::Result<Memory> {
         use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+        device.cuda_stream().context().bind_to_thread().w()?;
         let (_, total) = result::mem_get_info().w()?;
         Ok(Memory {
             total,

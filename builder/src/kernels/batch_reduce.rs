@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::batch_norm::HostMoments;
+use super::moments::HostMoments;
 
 /// Sums over processes. All of them call it for the same layers in the same order; it returns with the same bits to
 /// each.

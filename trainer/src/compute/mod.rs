@@ -10,6 +10,7 @@ use tallow_builder::kernels::cast;
 use tallow_cuda::emulator;
 
 pub use config::{ComputeConfig, Precision};
+pub use memory::NoRoom;
 pub(crate) use on_device::{LOSS_SCALE, OnDevice, StepLoss};
 
 use crate::data::Batch;

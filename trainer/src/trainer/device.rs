@@ -6,7 +6,7 @@ use tallow_cuda::device;
 
 use super::Trainer;
 use crate::compute::memory::Need;
-use crate::compute::{Compute, LOSS_SCALE, Precision};
+use crate::compute::{Compute, LOSS_SCALE, NoRoom, Precision};
 use crate::error::{Error, Result};
 use crate::metrics::Running;
 use crate::optim::State;
@@ -102,12 +102,12 @@ impl Trainer {
             precision: self.compute.precision(),
             copies: 1 + slots + usize::from(self.ema.is_some()),
         };
-        Error::OutOfMemory {
+        Error::OutOfMemory(NoRoom {
             device: device::describe(self.compute.device()),
             batch_size: self.config.batch_size,
             accumulate: self.config.accumulate,
             fits: need.images_within(total),
             checkpointed: self.config.compute.checkpoint_activations,
-        }
+        })
     }
 }

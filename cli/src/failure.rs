@@ -95,7 +95,15 @@ fn is_usage(error: &anyhow::Error) -> bool {
                 cause.downcast_ref(),
                 Some(Export::Opset { .. } | Export::Option { .. } | Export::Key { .. })
             )
-            || matches!(cause.downcast_ref(), Some(Runtime::UnknownEngine { .. } | Runtime::Output { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    Runtime::UnknownEngine { .. }
+                        | Runtime::UnknownValue { .. }
+                        | Runtime::EngineOption { .. }
+                        | Runtime::Output { .. }
+                )
+            )
             || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
             || matches!(
                 cause.downcast_ref(),

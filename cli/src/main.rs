@@ -9,6 +9,7 @@ mod commands;
 mod factors;
 mod failure;
 mod foreign;
+mod gpu;
 mod image_size;
 mod interrupt;
 mod model;
@@ -110,6 +111,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Scale(args) => done(commands::scale::run(&args)),
         Command::Search(args) => commands::search::run(&args, threads),
         Command::Bench(args) => done(commands::bench::run(&args, threads)),
-        Command::Runtime(args) => done(commands::runtime::run(&args)),
+        Command::Runtime(args) => done(commands::runtime::run(&args, threads)),
     }
 }

@@ -4,7 +4,7 @@
 use tallow_runtime::{RuntimeError, install, runtime_report};
 
 fn main() -> Result<(), RuntimeError> {
-    let installed = install::install()?;
+    let installed = install::install(install::Package::Cpu)?;
     println!(
         "{} {}",
         if installed.already { "was there:" } else { "installed:" },

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use prost::Message;
 use serde::Serialize;
-use tallow_input::{CARD_PREFIX, CERTIFICATE_KEY, ModelCard, OutputKind, Preprocess};
+use tallow_input::{CARD_PREFIX, CERTIFICATE_KEY, Dtype, ModelCard, OutputKind, Preprocess};
 
 use crate::certificate::Certified;
 use crate::error::{RuntimeError, one_line};
@@ -33,6 +33,8 @@ pub struct Description {
     pub operators: BTreeMap<String, usize>,
     /// Elements of all float weights but averages of batch normalisation; scalars do not count.
     pub parameters: u64,
+    /// How many of these elements there are of each type, such as `float16`.
+    pub parameter_types: BTreeMap<String, u64>,
     /// Files beside this one that hold weights.
     pub external_data: Vec<String>,
     /// Those of them that are not there.
@@ -67,6 +69,8 @@ pub struct CardDescription {
     pub preprocess: Preprocess,
     /// What the output holds.
     pub output: OutputKind,
+    /// What the network computes in.
+    pub dtype: Dtype,
     /// The data set it was trained on.
     pub dataset: Option<String>,
     /// Measured quality.
@@ -109,6 +113,7 @@ impl Description {
             _ => (set.domain, set.version),
         };
         let external_data = external_data(&graph);
+        let parameter_types = parameter_types(&graph);
         let is_missing = |beside: &&String| !path.with_file_name(beside).is_file();
         Ok(Description {
             bytes: bytes.len() as u64,
@@ -118,7 +123,8 @@ impl Description {
             inputs: graph.input.iter().filter(is_weight).map(value).collect(),
             outputs: graph.output.iter().map(value).collect(),
             operators,
-            parameters: parameters(&graph),
+            parameters: parameter_types.values().sum(),
+            parameter_types,
             missing_data: external_data.iter().filter(is_missing).cloned().collect(),
             external_data,
             card: card.map(described),
@@ -135,11 +141,11 @@ fn value(value: &proto::Value) -> ValueDescription {
 }
 
 fn described(card: ModelCard) -> CardDescription {
-    let ModelCard { architecture, labels, preprocess, output, dataset, metrics, .. } = card;
-    CardDescription { architecture, labels, preprocess, output, dataset, metrics }
+    let ModelCard { architecture, labels, preprocess, output, dtype, dataset, metrics, .. } = card;
+    CardDescription { architecture, labels, preprocess, output, dtype, dataset, metrics }
 }
 
-fn parameters(graph: &Graph) -> u64 {
+fn parameter_types(graph: &Graph) -> BTreeMap<String, u64> {
     let averages: Vec<&String> = graph
         .node
         .iter()
@@ -152,7 +158,11 @@ fn parameters(graph: &Graph) -> u64 {
         |weight: &&Weight| is_float(weight) && !weight.dims.is_empty() && !averages.contains(&&weight.name);
     let elements =
         |weight: &Weight| weight.dims.iter().map(|&d| u64::try_from(d).unwrap_or(0)).product::<u64>();
-    graph.initializer.iter().filter(counts).map(elements).sum()
+    let mut types = BTreeMap::new();
+    for weight in graph.initializer.iter().filter(counts) {
+        *types.entry(type_name(weight.data_type)).or_default() += elements(weight);
+    }
+    types
 }
 
 fn external_data(graph: &Graph) -> Vec<String> {
@@ -234,6 +244,8 @@ mod tests {
         std::fs::write(folder.join("there.data"), "").unwrap();
         let description = Description::read(&path).unwrap();
         assert_eq!(description.parameters, 12);
+        let types = [("float16".to_owned(), 6), ("float32".to_owned(), 6)];
+        assert_eq!(description.parameter_types, types.into());
         assert_eq!(description.external_data, ["gone.data", "there.data"]);
         assert_eq!(description.missing_data, ["gone.data"]);
         std::fs::write(&path, "").unwrap();

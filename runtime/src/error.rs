@@ -90,10 +90,38 @@ pub enum RuntimeError {
         reasons: String,
     },
     /// An engine's name is not one of those that exist.
-    #[error("unknown engine `{name}`: choose auto, ort-cuda, ort or tract")]
+    #[error("unknown engine `{name}`: choose auto, ort-cuda, ort-tensorrt, ort or tract")]
     UnknownEngine {
         /// The name that was given.
         name: String,
+    },
+    /// An option's value is not one of those that exist.
+    #[error("unknown {what} `{value}`: choose one of {choices}")]
+    UnknownValue {
+        /// The option, in words.
+        what: &'static str,
+        /// The value that was given.
+        value: String,
+        /// The values that exist.
+        choices: String,
+    },
+    /// An option that does not go with the engine.
+    #[error("the engine {engine} does not take the option {option}: {reason}")]
+    EngineOption {
+        /// The engine.
+        engine: EngineKind,
+        /// The option, called as the command line's flag is.
+        option: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// Which provider takes a model's nodes could not be found out.
+    #[error("{file}: which provider takes which node is not known: {reason}")]
+    Placement {
+        /// The model's file.
+        file: String,
+        /// The reason.
+        reason: String,
     },
     /// ONNX Runtime's library could not be installed.
     #[error("cannot install ONNX Runtime: {reason}; {remedy}")]

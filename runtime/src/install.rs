@@ -15,6 +15,45 @@ use crate::library::{is_library, library_folder, library_in};
 /// The version of ONNX Runtime that is installed. Its minor version must not be below the `api-24` of `ort`.
 pub const ONNXRUNTIME_VERSION: &str = "1.32.0";
 
+/// The version of ONNX Runtime with providers for GPUs that is installed: the newest there is, built for CUDA 13 and
+/// cuDNN 9. It is released after the other.
+pub const ONNXRUNTIME_GPU_VERSION: &str = "1.31.1";
+
+/// Which of ONNX Runtime's packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Package {
+    /// For the CPU.
+    #[default]
+    Cpu,
+    /// With the providers for CUDA and TensorRT; some 250 MB to download. CUDA and cuDNN themselves are not in it.
+    Gpu,
+}
+
+impl Package {
+    /// Its name on PyPI.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Package::Cpu => "onnxruntime",
+            Package::Gpu => "onnxruntime-gpu",
+        }
+    }
+
+    /// The version that is installed.
+    pub(crate) fn version(self) -> &'static str {
+        match self {
+            Package::Cpu => ONNXRUNTIME_VERSION,
+            Package::Gpu => ONNXRUNTIME_GPU_VERSION,
+        }
+    }
+
+    fn wheels(self) -> &'static [Wheel] {
+        match self {
+            Package::Cpu => &WHEELS,
+            Package::Gpu => &GPU_WHEELS,
+        }
+    }
+}
+
 /// A published wheel. Those for CPython 3.11 are taken whatever Python is here: only the library inside is used.
 struct Wheel {
     os: &'static str,
@@ -56,6 +95,21 @@ const WHEELS: [Wheel; 5] = [
     },
 ];
 
+const GPU_WHEELS: [Wheel; 2] = [
+    Wheel {
+        os: "linux",
+        arch: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        sha256: "e26c475fe361b2015f45b4b824bd13f0bb20204e59b62814e6f0acd5f3d491a6",
+    },
+    Wheel {
+        os: "windows",
+        arch: "x86_64",
+        platform: "win_amd64",
+        sha256: "fd98341ba71c093153f0dcfc53eb69d57f706866fb45e94e5b0cde5d97a50dbf",
+    },
+];
+
 /// A library that is ready to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
@@ -65,7 +119,8 @@ pub struct Installed {
     pub already: bool,
 }
 
-/// Installs libonnxruntime into the user's cache; does nothing if it is there.
+/// Installs libonnxruntime into the user's cache; does nothing if it is there. The one for GPUs has a folder of its own,
+/// and is preferred from then on: it runs on the CPU as well.
 ///
 /// Takes Python 3.8 or newer with pip, and reaches whatever package index pip is set up for. The folder appears
 /// complete or not at all, so that an interrupted installation leaves nothing behind that looks like one.
@@ -73,25 +128,25 @@ pub struct Installed {
 /// # Errors
 /// [`RuntimeError::Install`] names the step: no wheel for this platform, no Python, no pip, no network, a wrong
 /// checksum, a disk that cannot be written.
-pub fn install() -> Result<Installed, RuntimeError> {
-    let folder = library_folder().ok_or_else(|| {
+pub fn install(package: Package) -> Result<Installed, RuntimeError> {
+    let folder = library_folder(package).ok_or_else(|| {
         failed("neither XDG_CACHE_HOME nor HOME is set", "set one of them to a folder that can be written")
     })?;
-    install_into(&folder, "python3")
+    install_into(package, &folder, "python3")
 }
 
-fn install_into(folder: &Path, python: &str) -> Result<Installed, RuntimeError> {
+fn install_into(package: Package, folder: &Path, python: &str) -> Result<Installed, RuntimeError> {
     if let Some(library) = library_in(folder) {
         return Ok(Installed { library, already: true });
     }
-    let wheel = wheel_for(std::env::consts::OS, std::env::consts::ARCH)?;
+    let wheel = wheel_for(package, std::env::consts::OS, std::env::consts::ARCH)?;
     let disk = |e: std::io::Error| failed(&format!("{}: {e}", folder.display()), remedy(&e));
     let parent = folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(disk)?;
     // In the same folder, so that the last step is a rename and not a copy.
     let work = tempfile::Builder::new().prefix(".onnxruntime-").tempdir_in(parent).map_err(disk)?;
 
-    let file = download(wheel, work.path(), python)?;
+    let file = download(package, wheel, work.path(), python)?;
     verify(&file, wheel.sha256)?;
     let ready = work.path().join("ready");
     unpack(&file, work.path(), &ready, python)?;
@@ -110,22 +165,22 @@ fn install_into(folder: &Path, python: &str) -> Result<Installed, RuntimeError> 
     Ok(Installed { library, already: false })
 }
 
-fn wheel_for(os: &str, arch: &str) -> Result<&'static Wheel, RuntimeError> {
-    WHEELS.iter().find(|wheel| (wheel.os, wheel.arch) == (os, arch)).ok_or_else(|| {
+fn wheel_for(package: Package, os: &str, arch: &str) -> Result<&'static Wheel, RuntimeError> {
+    package.wheels().iter().find(|wheel| (wheel.os, wheel.arch) == (os, arch)).ok_or_else(|| {
         failed(
-            &format!("no package of ONNX Runtime {ONNXRUNTIME_VERSION} is pinned for {os} on {arch}"),
+            &format!("no package {} {} is pinned for {os} on {arch}", package.name(), package.version()),
             "name a library of yours in TALLOW_ONNXRUNTIME, or use --engine tract",
         )
     })
 }
 
 /// Downloads the wheel into `into` and returns its file.
-fn download(wheel: &Wheel, into: &Path, python: &str) -> Result<PathBuf, RuntimeError> {
+fn download(package: Package, wheel: &Wheel, into: &Path, python: &str) -> Result<PathBuf, RuntimeError> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"])
         .args(["--no-deps", "--only-binary=:all:", "--implementation", "cp"])
         .args(["--python-version", "3.11", "--abi", "cp311", "--platform", wheel.platform])
-        .arg(format!("onnxruntime=={ONNXRUNTIME_VERSION}"))
+        .arg(format!("{}=={}", package.name(), package.version()))
         .arg("--dest")
         .arg(into);
     let output = run(&mut pip, python)?;
@@ -145,7 +200,8 @@ fn download(wheel: &Wheel, into: &Path, python: &str) -> Result<PathBuf, Runtime
         } else {
             "check the network and pip's settings, name a library of yours in TALLOW_ONNXRUNTIME, or use --engine tract"
         };
-        let problem = format!("pip cannot download onnxruntime {ONNXRUNTIME_VERSION}: {}", one_line(reason));
+        let problem =
+            format!("pip cannot download {} {}: {}", package.name(), package.version(), one_line(reason));
         return Err(failed(&problem, remedy));
     }
     let files = fs::read_dir(into).map_err(|e| failed(&one_line(e), "try again"))?;
@@ -243,15 +299,18 @@ mod tests {
 
     #[test]
     fn an_unpinned_platform_and_a_missing_python_are_errors_with_a_remedy() {
-        let text = wheel_for("plan9", "mips").err().unwrap().to_string();
+        let text = wheel_for(Package::Cpu, "plan9", "mips").err().unwrap().to_string();
         assert!(
             text.contains("is pinned for plan9 on mips; name a library of yours in TALLOW_ONNXRUNTIME"),
             "{text}"
         );
 
+        let text = wheel_for(Package::Gpu, "linux", "aarch64").err().unwrap().to_string();
+        assert!(text.contains("no package onnxruntime-gpu 1."), "{text}");
+
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("onnxruntime-x");
-        let text = install_into(&folder, "no-such-python").unwrap_err().to_string();
+        let text = install_into(Package::Cpu, &folder, "no-such-python").unwrap_err().to_string();
         assert!(text.contains("no-such-python cannot be run"), "{text}");
         assert!(!folder.exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the working folder is removed");
@@ -287,7 +346,9 @@ mod tests {
             let fake = dir.path().join("fake");
             fs::write(&fake, format!("#!/bin/sh\nprintf '%s\\n' '{says}' >&2\nexit 1\n")).unwrap();
             fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
-            let text = install_into(&dir.path().join("out"), fake.to_str().unwrap()).unwrap_err().to_string();
+            let text = install_into(Package::Gpu, &dir.path().join("out"), fake.to_str().unwrap())
+                .unwrap_err()
+                .to_string();
             assert!(text.contains(expected) && !text.contains('\n'), "{text}");
         }
     }

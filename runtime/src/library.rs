@@ -1,5 +1,5 @@
 //! Where libonnxruntime is looked for, in order: a path that was given, TALLOW_ONNXRUNTIME, ORT_DYLIB_PATH,
-//! and the folder in the user's cache that `tallow runtime install` fills.
+//! and the folders in the user's cache that `tallow runtime install` fills, that for GPUs first.
 //! The first place that was named decides: a path that does not exist is not passed over for another.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::install::ONNXRUNTIME_VERSION;
+use crate::install::Package;
 
 const TALLOW_VARIABLE: &str = "TALLOW_ONNXRUNTIME";
 const ORT_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -16,7 +16,8 @@ const ORT_VARIABLE: &str = "ORT_DYLIB_PATH";
 /// One place and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SearchStep {
-    /// Who named the place: `the library option`, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH` or `the cache`.
+    /// Who named the place: `the library option`, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH`, `the GPU cache` or
+    /// `the cache`.
     pub place: &'static str,
     /// The file or folder; `None` where nobody named one.
     pub path: Option<PathBuf>,
@@ -64,15 +65,18 @@ impl LibrarySearch {
 /// Looks for libonnxruntime; `given` comes before everything else. A folder stands for the library inside it.
 pub fn find_library(given: Option<&Path>) -> LibrarySearch {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // Nobody has to have the one for GPUs, so it decides only where it was installed.
+    let for_gpus = library_folder(Package::Gpu).filter(|folder| library_in(folder).is_some());
     search([
         ("the library option", given.map(Path::to_owned)),
         (TALLOW_VARIABLE, variable(TALLOW_VARIABLE)),
         (ORT_VARIABLE, variable(ORT_VARIABLE)),
-        ("the cache", library_folder()),
+        ("the GPU cache", for_gpus),
+        ("the cache", library_folder(Package::Cpu)),
     ])
 }
 
-fn search(places: [(&'static str, Option<PathBuf>); 4]) -> LibrarySearch {
+fn search<const N: usize>(places: [(&'static str, Option<PathBuf>); N]) -> LibrarySearch {
     let mut found = None;
     let mut decided = false;
     let steps = places.map(|(place, path)| {
@@ -113,14 +117,14 @@ pub(crate) fn is_library(file: &Path) -> bool {
     rest.starts_with('.') && (rest.ends_with(DLL_SUFFIX) || rest.contains(&format!("{DLL_SUFFIX}.")))
 }
 
-/// The folder that an installation fills: `<cache>/tallow/onnxruntime-<version>`.
+/// The folder that an installation fills: `<cache>/tallow/onnxruntime-<version>`, or `onnxruntime-gpu-<version>`.
 ///
 /// `<cache>` is XDG_CACHE_HOME, or `.cache` in the home folder; `None` where neither is known.
-pub(crate) fn library_folder() -> Option<PathBuf> {
+pub(crate) fn library_folder(package: Package) -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     let home = || set("HOME").or_else(|| set("USERPROFILE")).map(|home| home.join(".cache"));
-    Some(cache.or_else(home)?.join("tallow").join(format!("onnxruntime-{ONNXRUNTIME_VERSION}")))
+    Some(cache.or_else(home)?.join("tallow").join(format!("{}-{}", package.name(), package.version())))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use prost::Message;
+use tallow_input::Dtype;
 
 use crate::batch::Element;
 use crate::error::{RuntimeError, one_line};
@@ -52,6 +53,8 @@ pub(crate) mod proto {
     }
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct Initializer {
+        #[prost(int32, tag = "2")]
+        pub data_type: i32,
         #[prost(string, tag = "8")]
         pub name: String,
     }
@@ -93,9 +96,10 @@ pub(crate) mod proto {
     }
 }
 
-/// ONNX's codes for 32-bit floats and for bytes.
+/// ONNX's codes for 32-bit floats, bytes and 16-bit floats.
 const FLOAT: i32 = 1;
 const UINT8: i32 = 2;
+const FLOAT16: i32 = 10;
 
 /// The length of one axis of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +165,8 @@ pub struct ModelInfo {
     pub element: Element,
     /// The float32 outputs. Outputs of other types are not served.
     pub outputs: Vec<TensorInfo>,
+    /// What the weights are: float16 where any is.
+    pub dtype: Dtype,
     /// The metadata entries, in the file's order.
     pub props: Vec<(String, String)>,
 }
@@ -194,6 +200,7 @@ impl ModelInfo {
         })?;
         let graph = model.graph.ok_or_else(|| wrong("not an ONNX model: it has no graph".into()))?;
 
+        let is_half = graph.initializer.iter().any(|weight| weight.data_type == FLOAT16);
         let is_weight = |value: &proto::Value| graph.initializer.iter().any(|w| w.name == value.name);
         let inputs: Vec<&proto::Value> = graph.input.iter().filter(|value| !is_weight(value)).collect();
         let [input] = inputs[..] else {
@@ -226,6 +233,7 @@ impl ModelInfo {
             input: info,
             element,
             outputs,
+            dtype: if is_half { Dtype::F16 } else { Dtype::F32 },
             props: model.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         })
     }

@@ -1,13 +1,17 @@
 //! What `tallow runtime info` prints: the engines of this machine, and where their parts were looked for.
-//! Loads libonnxruntime to ask it, and reports instead of failing.
+//! Loads libonnxruntime, and what its GPU providers need, to ask them, and reports instead of failing.
 
 use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::engines::ort::{cuda_missing, load_library, providers};
-use crate::engines::tract;
+use crate::cuda::driver::{Driver, GpuDevice};
+use crate::cuda::libraries::{GpuLibrary, folders};
+use crate::engines::ort::gpu::{Missing, missing, needed_libraries};
+use crate::engines::ort::library::{LIBRARY_REMEDY, load_library, providers};
+use crate::engines::{EngineChoice, EngineKind, tract};
+use crate::error::RuntimeError;
 use crate::library::{LibrarySearch, find_library};
 
 /// The state of the engines on this machine.
@@ -21,16 +25,66 @@ pub struct RuntimeReport {
     pub onnxruntime_error: Option<String>,
     /// The execution providers it was built with.
     pub providers: Vec<String>,
-    /// Why its CUDA provider cannot be used; `None` if its files are there (a driver is not looked for).
-    pub cuda_missing: Option<String>,
+    /// NVIDIA's driver and its devices.
+    pub driver: DriverReport,
+    /// What the GPU providers need of CUDA, cuDNN and TensorRT; empty where there is no such provider.
+    pub libraries: Vec<GpuLibrary>,
+    /// The folders that were looked in for them, after those of the system's loader.
+    pub folders: Vec<String>,
+    /// Why its CUDA provider cannot be used; `None` if all it needs is there.
+    pub cuda_missing: Option<Missing>,
+    /// As `cuda_missing`, for TensorRT.
+    pub tensorrt_missing: Option<Missing>,
     /// tract's version.
     pub tract: String,
+}
+
+/// NVIDIA's driver.
+#[derive(Debug, Clone, Serialize)]
+pub struct DriverReport {
+    /// The newest CUDA that it runs, such as `13.0`.
+    pub cuda: Option<String>,
+    /// The GPUs that this process sees.
+    pub devices: Vec<GpuDevice>,
+    /// Why there is no driver, or what it answers.
+    pub error: Option<String>,
+}
+
+impl DriverReport {
+    fn new() -> DriverReport {
+        let driver = match Driver::get() {
+            Ok(driver) => driver,
+            Err(error) => return DriverReport { cuda: None, devices: vec![], error: Some(error) },
+        };
+        let (major, minor) = driver.cuda_version();
+        let (devices, error) = match driver.devices() {
+            Ok(devices) => (devices, None),
+            Err(error) => (vec![], Some(error)),
+        };
+        DriverReport { cuda: Some(format!("{major}.{minor}")), devices, error }
+    }
 }
 
 /// Looks at the engines of this machine; `library` as in
 /// [`EngineOptions::library`](crate::EngineOptions::library).
 pub fn runtime_report(library: Option<&Path>) -> RuntimeReport {
     let search = find_library(library);
+    let why_not = |kind: EngineKind| match &search.found {
+        Some(path) => missing(kind, path, 0),
+        None => Some(Missing { reason: search.reason(), remedy: search.remedy() }),
+    };
+    // Before libonnxruntime is asked, for what it finds depends on what is loaded.
+    let (cuda_missing, tensorrt_missing) = (why_not(EngineKind::OrtCuda), why_not(EngineKind::OrtTensorrt));
+    let (mut libraries, mut looked) = (vec![], vec![]);
+    if let Some(path) = &search.found {
+        for kind in [EngineKind::OrtTensorrt, EngineKind::OrtCuda] {
+            if let Some(found) = needed_libraries(kind, path) {
+                libraries = found;
+                looked = folders(path).iter().map(|folder| folder.display().to_string()).collect();
+                break;
+            }
+        }
+    }
     let loaded = search.found.as_deref().map(load_library);
     let (onnxruntime, onnxruntime_error) = match loaded {
         Some(Ok(loaded)) => (Some(loaded.version), None),
@@ -39,15 +93,40 @@ pub fn runtime_report(library: Option<&Path>) -> RuntimeReport {
     };
     let built_with = if onnxruntime.is_some() { providers() } else { Vec::new() };
     RuntimeReport {
-        cuda_missing: match &search.found {
-            Some(path) => cuda_missing(path),
-            None => Some("no libonnxruntime".into()),
-        },
         providers: built_with.into_iter().map(str::to_owned).collect(),
         onnxruntime,
         onnxruntime_error,
+        driver: DriverReport::new(),
+        libraries,
+        folders: looked,
+        cuda_missing,
+        tensorrt_missing,
         tract: tract::VERSION.to_owned(),
         search,
+    }
+}
+
+impl RuntimeReport {
+    /// Whether an engine that is named can be used; `auto` always finds one.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] with what is missing and the remedy.
+    pub fn check(&self, engine: EngineChoice) -> Result<(), RuntimeError> {
+        let EngineChoice::Named(engine) = engine else { return Ok(()) };
+        let missing = match engine {
+            EngineKind::OrtCuda => self.cuda_missing.clone(),
+            EngineKind::OrtTensorrt => self.tensorrt_missing.clone(),
+            EngineKind::Ort => match &self.onnxruntime_error {
+                Some(reason) => Some(Missing { reason: reason.clone(), remedy: LIBRARY_REMEDY.into() }),
+                None if self.onnxruntime.is_some() => None,
+                None => Some(Missing { reason: self.search.reason(), remedy: self.search.remedy() }),
+            },
+            EngineKind::Tract => None,
+        };
+        match missing {
+            Some(Missing { reason, remedy }) => Err(RuntimeError::Unavailable { engine, reason, remedy }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -58,17 +137,55 @@ impl fmt::Display for RuntimeReport {
             let path = step.path.as_ref().map_or(String::new(), |path| format!("  {}", path.display()));
             writeln!(f, "  {:<20} {}{path}", step.place, step.outcome)?;
         }
+        self.driver.fmt(f)?;
+        if !self.libraries.is_empty() {
+            writeln!(f, "the GPU providers need:")?;
+            for library in &self.libraries {
+                let GpuLibrary { name, of, required, path } = library;
+                let outcome = match (path, required) {
+                    (Some(path), _) => path.display().to_string(),
+                    (None, true) => "NOT FOUND".into(),
+                    (None, false) => "not found (opened where an operator needs it)".into(),
+                };
+                writeln!(f, "  {of:<9} {name:<38} {outcome}")?;
+            }
+            let looked = self.folders.iter().map(|folder| format!(", {folder}")).collect::<String>();
+            writeln!(f, "  looked where the loader does{looked}")?;
+        }
         match (&self.onnxruntime, &self.onnxruntime_error) {
             (Some(version), _) => {
-                writeln!(f, "ort       ONNX Runtime {version}, providers: {}", self.providers.join(", "))?;
+                writeln!(
+                    f,
+                    "ort           ONNX Runtime {version}, providers: {}",
+                    self.providers.join(", ")
+                )?;
             }
-            (None, Some(reason)) => writeln!(f, "ort       the library does not load: {reason}")?,
-            (None, None) => writeln!(f, "ort       not available: {}", self.search.remedy())?,
+            (None, Some(reason)) => writeln!(f, "ort           the library does not load: {reason}")?,
+            (None, None) => writeln!(f, "ort           not available: {}", self.search.remedy())?,
         }
-        match &self.cuda_missing {
-            Some(reason) => writeln!(f, "ort-cuda  not available: {reason}")?,
-            None => writeln!(f, "ort-cuda  its provider library is there")?,
+        for (engine, missing) in
+            [(EngineKind::OrtCuda, &self.cuda_missing), (EngineKind::OrtTensorrt, &self.tensorrt_missing)]
+        {
+            match missing {
+                Some(reason) => writeln!(f, "{engine:<13} not available: {reason}")?,
+                None => writeln!(f, "{engine:<13} all that it needs is there")?,
+            }
         }
-        write!(f, "tract     {}", self.tract)
+        write!(f, "tract         {}", self.tract)
+    }
+}
+
+impl fmt::Display for DriverReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cuda, &self.error) {
+            (Some(cuda), None) => writeln!(f, "NVIDIA driver runs CUDA up to {cuda}")?,
+            (Some(cuda), Some(error)) => writeln!(f, "NVIDIA driver runs CUDA up to {cuda}, but: {error}")?,
+            (None, Some(error)) => writeln!(f, "NVIDIA driver: none ({error})")?,
+            (None, None) => {}
+        }
+        for GpuDevice { id, name, memory } in &self.devices {
+            writeln!(f, "  device {id}: {name}, {:.1} GiB", *memory as f64 / f64::from(1 << 30))?;
+        }
+        Ok(())
     }
 }

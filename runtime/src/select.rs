@@ -58,7 +58,7 @@ pub(crate) fn open_engine(
             Ok((engine, selection))
         }
         EngineChoice::Auto => {
-            for kind in EngineKind::ALL {
+            for kind in EngineKind::AUTO {
                 match load(kind, info, source, options) {
                     Ok(engine) => {
                         let selection = selection(&*engine, passed_over);
@@ -80,6 +80,7 @@ fn load(
     source: &ModelSource,
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>, RuntimeError> {
+    options.check(kind)?;
     if kind == EngineKind::Tract {
         return Ok(Box::new(TractEngine::load(info, source, options)?));
     }
@@ -96,6 +97,7 @@ fn load(
 fn reason(error: RuntimeError) -> String {
     match error {
         RuntimeError::Unavailable { reason, .. } => format!("not available: {reason}"),
+        RuntimeError::EngineOption { option, reason, .. } => format!("does not take {option}: {reason}"),
         RuntimeError::Engine { reason, .. } => format!("cannot load this model: {reason}"),
         other => other.to_string(),
     }

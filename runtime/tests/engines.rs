@@ -126,7 +126,7 @@ fn a_wrong_shape_is_an_error_with_both_shapes() {
 fn an_engine_asked_for_by_name_never_becomes_another() {
     let nowhere =
         EngineOptions { library: Some("/nowhere/libonnxruntime.so".into()), ..EngineOptions::default() };
-    for kind in [EngineKind::Ort, EngineKind::OrtCuda] {
+    for kind in [EngineKind::Ort, EngineKind::OrtCuda, EngineKind::OrtTensorrt] {
         let error = Network::from_bytes(bytes(None, None), EngineChoice::Named(kind), &nowhere).unwrap_err();
         assert!(matches!(error, RuntimeError::Unavailable { engine, .. } if engine == kind), "{error}");
         let text = error.to_string();
@@ -138,8 +138,8 @@ fn an_engine_asked_for_by_name_never_becomes_another() {
         assert!(text.ends_with("run `tallow runtime install`, or name one in TALLOW_ONNXRUNTIME"), "{text}");
     }
     let text = "cuda".parse::<EngineChoice>().unwrap_err().to_string();
-    assert_eq!(text, "unknown engine `cuda`: choose auto, ort-cuda, ort or tract");
-    for name in ["auto", "ort-cuda", "ort", "tract"] {
+    assert_eq!(text, "unknown engine `cuda`: choose auto, ort-cuda, ort-tensorrt, ort or tract");
+    for name in ["auto", "ort-cuda", "ort-tensorrt", "ort", "tract"] {
         assert_eq!(name.parse::<EngineChoice>().unwrap().to_string(), name);
     }
 }
@@ -186,10 +186,7 @@ fn auto_takes_ort_where_its_library_is() {
     if selection.engine == EngineKind::Ort {
         let (kind, reason) = &selection.passed_over[0];
         assert_eq!(*kind, EngineKind::OrtCuda);
-        assert!(
-            reason.starts_with("not available: libonnxruntime_providers_cuda.so is not beside "),
-            "{reason}"
-        );
+        assert!(reason.starts_with("not available: "), "{reason}");
     } else {
         assert_eq!(selection.engine, EngineKind::OrtCuda, "{selection}");
     }

@@ -10,7 +10,7 @@ use candle_onnx::onnx::tensor_shape_proto::dimension::Value as DimensionValue;
 use candle_onnx::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 use candle_onnx::simple_eval;
 use ndarray::{Array4, ArrayD, Axis, Slice, concatenate, s};
-use tallow_runtime::{Element, ModelInfo};
+use tallow_runtime::{Dtype, Element, ModelInfo};
 
 use crate::report::Outcome;
 use crate::tensors::{to_array, to_tensor};
@@ -30,6 +30,9 @@ impl CandleOnnx {
     pub(crate) fn new(info: &ModelInfo, model: &ModelProto) -> Result<Self, String> {
         if info.element == Element::Byte {
             return Err("uint8 images".into());
+        }
+        if info.dtype == Dtype::F16 {
+            return Err("float16".into());
         }
         let mut model = model.clone();
         let rewritten = adapt(&mut model)?;

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use candle_onnx::onnx::ModelProto;
 use ndarray::ArrayD;
-use tallow_runtime::{EngineChoice, EngineKind, EngineOptions, ModelInfo, Network, RuntimeError};
+use tallow_runtime::{EngineChoice, EngineKind, EngineOptions, GpuOptions, ModelInfo, Network, RuntimeError};
 
 use crate::candle_onnx_engine::CandleOnnx;
 use crate::images::Images;
 use crate::report::Outcome;
+use crate::verify::VerifyOptions;
 
 /// The version that `Cargo.lock` has of candle and candle-onnx.
 pub(crate) const CANDLE_VERSION: &str = "0.11.1";
@@ -44,21 +45,26 @@ pub(crate) fn engines<'a>(
     source: Source<'a>,
     info: &'a ModelInfo,
     model: &'a ModelProto,
-    options: &'a EngineOptions,
+    options: &'a VerifyOptions,
 ) -> impl Iterator<Item = Engine> + 'a {
-    let served = [EngineKind::Ort, EngineKind::Tract].into_iter();
-    let served = served.map(move |kind| serving(source, kind, options));
+    let served = options.served.iter().map(move |&kind| serving(source, kind, &options.engines));
     served.chain(std::iter::once_with(move || evaluator(info, model)))
 }
 
 fn serving(source: Source<'_>, kind: EngineKind, options: &EngineOptions) -> Engine {
     let choice = EngineChoice::Named(kind);
+    let options = &EngineOptions {
+        binding: options.binding.filter(|_| kind != EngineKind::Tract),
+        gpu: if kind.is_gpu() { options.gpu.clone() } else { GpuOptions::default() },
+        ..options.clone()
+    };
     let network = match source {
         Source::File(path) => Network::open(path, choice, options),
         Source::Bytes(bytes) => Network::from_bytes(bytes.to_vec(), choice, options),
     };
     let name = match kind {
         EngineKind::OrtCuda => "ort-cuda",
+        EngineKind::OrtTensorrt => "ort-tensorrt",
         EngineKind::Ort => "ort",
         EngineKind::Tract => "tract",
     };

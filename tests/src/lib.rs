@@ -26,4 +26,4 @@ pub use layers::{
 };
 pub use randomised::randomised;
 pub use report::{Outcome, OutputRow, Report, Row};
-pub use verify::{VerifyOptions, verify};
+pub use verify::{VerifyOptions, tolerance, verify};

@@ -3,14 +3,17 @@
 use std::fmt;
 
 use serde::Serialize;
+use tallow_runtime::{Dtype, ModelInfo};
 
-use crate::verify::VerifyOptions;
+use crate::verify::{VerifyOptions, tolerance as default_tolerance};
 
 /// How the engines compare on one file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The `.onnx` file.
     pub file: String,
+    /// What the file computes in, which decides the tolerance where none is given.
+    pub dtype: Dtype,
     /// The engine that the others are compared with.
     pub reference: String,
     /// The largest difference allowed, relative to the reference's largest output.
@@ -107,7 +110,7 @@ pub enum Outcome {
 
 impl Report {
     pub(crate) fn new(
-        file: String,
+        info: ModelInfo,
         sample: [usize; 3],
         options: &VerifyOptions,
         engines: Vec<Row>,
@@ -120,8 +123,9 @@ impl Report {
         };
         let compared = engines.iter().any(|row| matches!(row.outcome, Outcome::Compared { .. }));
         let agrees = compared && !engines.iter().any(bad);
-        let VerifyOptions { seed, batches, tolerance, .. } = options.clone();
-        Self { file, reference, tolerance, batches, seed, sample, agrees, engines, left_out }
+        let VerifyOptions { seed, batches, .. } = options.clone();
+        let (file, dtype, tolerance) = (info.file, info.dtype, options.tolerance(info.dtype));
+        Self { file, dtype, reference, tolerance, batches, seed, sample, agrees, engines, left_out }
     }
 
     /// The row of an engine.
@@ -177,6 +181,14 @@ impl fmt::Display for Report {
             let verdict = if self.agrees { "agree" } else { "do NOT agree" };
             let (tolerance, reference) = (self.tolerance, &self.reference);
             write!(f, "The engines {verdict} within {tolerance:.0e} of the largest output of {reference}.")?;
+            if self.dtype == Dtype::F16 {
+                write!(
+                    f,
+                    " The file computes in float16, for which the tolerance is {:.0e}, not {:.0e} as for float32.",
+                    default_tolerance(Dtype::F16),
+                    default_tolerance(Dtype::F32)
+                )?;
+            }
         } else {
             write!(
                 f,
@@ -242,6 +254,8 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
+    use tallow_runtime::{Element, TensorInfo};
+
     use super::*;
 
     fn row(engine: &str, outcome: Outcome, note: Option<&str>) -> Row {
@@ -259,7 +273,18 @@ mod tests {
 
     fn report(rows: Vec<Row>) -> Report {
         let options = VerifyOptions { seed: 7, ..VerifyOptions::default() };
-        Report::new("m.onnx".into(), [3, 8, 8], &options, rows, vec![])
+        let info = ModelInfo {
+            file: "m.onnx".into(),
+            ir_version: 8,
+            opset: 17,
+            producer: String::new(),
+            input: TensorInfo { name: "images".into(), dims: None },
+            element: Element::Float,
+            outputs: vec![],
+            dtype: Dtype::F32,
+            props: vec![],
+        };
+        Report::new(info, [3, 8, 8], &options, rows, vec![])
     }
 
     fn compared(max_rel: f64) -> Outcome {

@@ -8,7 +8,8 @@ use ndarray::ArrayD;
 use tallow_builder::Network;
 use tallow_builder::cam::class_activation_maps;
 use tallow_exporter::onnx::CAM;
-use tallow_runtime::EngineOptions;
+use tallow_input::Dtype;
+use tallow_runtime::{EngineKind, EngineOptions};
 
 use crate::engines::{CANDLE_VERSION, Source, engines};
 use crate::error::Error;
@@ -26,15 +27,38 @@ pub struct VerifyOptions {
     pub seed: u64,
     /// Images a batch; the batches run one after another in one session.
     pub batches: Vec<usize>,
-    /// The largest difference allowed, relative to the reference's largest output.
-    pub tolerance: f64,
+    /// The largest difference allowed, relative to the reference's largest output; `None` takes that of the file's
+    /// numbers, [`tolerance`].
+    pub tolerance: Option<f64>,
     /// Rows and columns of the images, for a file that leaves them free.
     pub size: Option<[usize; 2]>,
     /// Also computes the network in f64 and reports each engine's distance to it. That is done unasked where an
     /// engine differs.
     pub noise: bool,
-    /// Where libonnxruntime is, and so on.
+    /// The engines of the runtime to compare, besides candle and candle-onnx.
+    pub served: Vec<EngineKind>,
+    /// Where libonnxruntime is, and so on. What is for GPUs goes to the engines on GPUs alone.
     pub engines: EngineOptions,
+}
+
+impl VerifyOptions {
+    /// The tolerance for a file of such numbers.
+    pub(crate) fn tolerance(&self, dtype: Dtype) -> f64 {
+        self.tolerance.unwrap_or(tolerance(dtype))
+    }
+}
+
+/// The largest difference allowed by default, relative to the reference's largest output.
+///
+/// In float32 engines add in different orders, and agree to 1e-5. A float16 file is compared with the float32 network that
+/// it was made from, so the difference is all of what float16 costs: weights and each layer's result are rounded to 11
+/// bits (2⁻¹¹ = 4.9e-4). The zoo carries that to its outputs as 3e-4 (ResNet-32) to 9e-3 (EfficientNet-Lite4), with random
+/// weights.
+pub fn tolerance(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 1e-5,
+        Dtype::F16 => 2e-2,
+    }
 }
 
 impl Default for VerifyOptions {
@@ -42,9 +66,10 @@ impl Default for VerifyOptions {
         Self {
             seed: 1,
             batches: vec![1, 3],
-            tolerance: 1e-5,
+            tolerance: None,
             size: None,
             noise: false,
+            served: vec![EngineKind::Ort, EngineKind::Tract],
             engines: EngineOptions::default(),
         }
     }
@@ -71,7 +96,7 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
     };
 
     let mut runs = vec![in_candle(&file, network.as_ref(), &images)];
-    for engine in engines(Source::File(path), &file.info, &file.model, &options.engines) {
+    for engine in engines(Source::File(path), &file.info, &file.model, options) {
         let outputs: Result<Vec<_>, _> = images.iter().map(|batch| engine.run(batch)).collect();
         runs.push(Run {
             engine: engine.name,
@@ -80,7 +105,7 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
             note: engine.note,
         });
     }
-    let mut rows = compare_all(&runs, options.tolerance);
+    let mut rows = compare_all(&runs, options.tolerance(file.info.dtype));
     let differs = rows.iter().any(|row| matches!(row.outcome, Outcome::Compared { within: false, .. }));
     if let Some(network) = network.as_ref().filter(|_| options.noise || differs) {
         let exact = in_double(network, &images)?;
@@ -89,7 +114,7 @@ pub fn verify(path: &Path, network: Option<&Network>, options: &VerifyOptions) -
         }
     }
     let left_out = file.other_outputs();
-    Ok(Report::new(file.info.file, sample, options, rows, left_out))
+    Ok(Report::new(file.info, sample, options, rows, left_out))
 }
 
 /// An engine and what came of it.

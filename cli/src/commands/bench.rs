@@ -9,13 +9,13 @@ use ndarray::Array4;
 use serde::Serialize;
 use tallow_builder::kernels::CrossEntropy;
 use tallow_builder::{Network, Rng, Weights};
-use tallow_runtime::{Batch, Dim, Element, EngineChoice, EngineKind, EngineOptions, ModelInfo};
+use tallow_runtime::{Batch, Dim, Element, EngineChoice, EngineKind, ModelInfo};
 use tallow_trainer::optim::{Optimizer, OptimizerKind};
 
 use crate::failure::usage;
 use crate::model::onnx_file;
 use crate::output::{json, note, table};
-use crate::zoo;
+use crate::{gpu, zoo};
 
 /// Beyond any batch that a machine has the memory for.
 const MOST_IMAGES: usize = 65_536;
@@ -32,9 +32,12 @@ pub struct Args {
     /// Images at a time [default: 1,8 for inference, 64 for training]
     #[arg(long, value_delimiter = ',')]
     batch: Vec<usize>,
-    /// Engines to measure: ort-cuda, ort, tract, separated by commas; auto for all that can run
+    /// Engines to measure: ort-cuda, ort-tensorrt, ort, tract, separated by commas; auto for all that can run, but
+    /// TensorRT
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     engine: Vec<EngineChoice>,
+    #[command(flatten)]
+    gpu: gpu::Args,
     #[command(flatten)]
     zoo: zoo::Args,
     /// Seconds for each measurement, after one of warm-up
@@ -49,6 +52,9 @@ pub struct Args {
 #[derive(Serialize)]
 struct Timing {
     engine: String,
+    /// Whether inputs and outputs were bound; training has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io_binding: Option<bool>,
     batch: usize,
     runs: usize,
     min_ms: f64,
@@ -69,7 +75,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
             return Err(usage("--classes, --size, --width and --depth are for --train; a file has its own"));
         }
         Some(model) => inference(&onnx_file(model)?, args, threads)?,
-        None => training(args)?,
+        None => {
+            args.gpu.refuse("training is measured on candle")?;
+            training(args)?
+        }
     };
     if args.json {
         return json(&timings);
@@ -78,7 +87,8 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         let ms = [t.min_ms, t.median_ms, t.p95_ms].map(|ms| format!("{ms:.2}"));
         let [min, median, p95] = ms;
         let speed = format!("{:.1}", t.images_per_second);
-        vec![t.engine.clone(), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
+        let bound = if t.io_binding == Some(true) { " (bound)" } else { "" };
+        vec![format!("{}{bound}", t.engine), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
     };
     let rows: Vec<Vec<String>> = timings.iter().map(row).collect();
     table(&["engine", "batch", "runs", "min ms", "median ms", "95 % ms", "images/s"], &rows)
@@ -103,6 +113,7 @@ fn measure(engine: &str, batch: usize, seconds: f64, mut work: impl FnMut() -> R
     let median_ms = times[times.len() / 2];
     Ok(Timing {
         engine: engine.to_owned(),
+        io_binding: None,
         batch,
         runs: times.len(),
         min_ms: times[0],
@@ -129,10 +140,10 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
         (_, []) => vec![1, 8],
         (_, asked) => asked.to_vec(),
     };
-    let options = EngineOptions { threads, ..EngineOptions::default() };
+    let options = args.gpu.options(threads);
     let all = args.engine.contains(&EngineChoice::Auto);
     let named = |kind| EngineChoice::Named(kind);
-    let choices = if all { EngineKind::ALL.map(named).to_vec() } else { args.engine.clone() };
+    let choices = if all { EngineKind::AUTO.map(named).to_vec() } else { args.engine.clone() };
     let mut timings = vec![];
     for choice in choices {
         let network = match tallow_runtime::Network::open(file, choice, &options) {
@@ -156,8 +167,10 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
                     bytes.view().into()
                 }
             };
-            let name = choice.to_string();
-            timings.push(measure(&name, n, args.seconds, || Ok(network.run(images).map(drop)?))?);
+            let engine = network.selection().engine;
+            let timing =
+                measure(&engine.to_string(), n, args.seconds, || Ok(network.run(images).map(drop)?))?;
+            timings.push(Timing { io_binding: Some(options.binds(engine)), ..timing });
         }
     }
     Ok(timings)

@@ -10,7 +10,7 @@ use ndarray::ArrayView4;
 use serde_json::json;
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Preprocess};
-use tallow_runtime::{Classifier, Element, EngineChoice, EngineOptions};
+use tallow_runtime::{Classifier, Element, EngineChoice};
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::data::{
     Batch, Dataset, Known, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
@@ -25,7 +25,7 @@ use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
 use crate::output::{count, json, note, percent, say, table};
-use crate::{records, tta};
+use crate::{gpu, records, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -37,10 +37,12 @@ pub struct Args {
     /// [default: the run's own data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort or tract
-    /// [default: auto for a file, candle for a directory]
+    /// Run the .onnx file, of a directory the one in it, on this engine: auto, ort-cuda, ort-tensorrt, ort or
+    /// tract [default: auto for a file, candle for a directory]
     #[arg(long)]
     engine: Option<EngineChoice>,
+    #[command(flatten)]
+    gpu: gpu::Args,
     #[command(flatten)]
     foreign: foreign::Args,
     #[command(flatten)]
@@ -66,10 +68,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let mut progress = Progress::stderr();
     let (found, loader, engine) = if args.model.is_file() || args.engine.is_some() {
         let file = onnx_file(&args.model)?;
-        let options = EngineOptions { threads, ..EngineOptions::default() };
         let builder = Classifier::builder()
             .engine(args.engine.unwrap_or(EngineChoice::Auto))
-            .options(options)
+            .options(args.gpu.options(threads))
             .batch(args.batch_size);
         let classifier = args.foreign.apply(builder)?.open(&file)?;
         note!("{}", classifier.selection());
@@ -81,6 +82,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     } else {
         args.foreign
             .refuse("a directory is evaluated as it says of itself: name its .onnx file, or an --engine")?;
+        args.gpu.refuse("a directory is evaluated on candle: name its .onnx file, or an --engine")?;
         let trained = open_trained(&args.model)?;
         let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
         let network = Network::new(trained.graph, trained.weights);

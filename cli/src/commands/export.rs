@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions, Step, write_checkpoint};
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
+use tallow_input::Dtype;
 
 use crate::failure::usage;
 use crate::image_size::ImageSize;
@@ -47,6 +48,9 @@ pub struct Args {
     /// probabilities
     #[arg(long)]
     embed_preprocessing: bool,
+    /// What the .onnx file computes in: f16 halves it and is fast on GPUs; inputs and outputs are float32 in any case
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
     /// Fix the number of images a run takes
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -69,6 +73,23 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats; normalisation of bytes, batch normalisation that is not folded, and softmax stay in 32
+    F16,
+}
+
+impl From<Precision> for Dtype {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// One self-describing .onnx file
     Onnx,
@@ -88,6 +109,7 @@ pub fn run(args: &Args) -> Result<()> {
         cam: args.cam,
         embed_preprocessing: args.embed_preprocessing,
         batch: args.batch,
+        dtype: args.dtype.into(),
     };
     let options = SavedModelOptions { version: args.model_version.unwrap_or(1), fold: args.fold, onnx };
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
@@ -124,6 +146,9 @@ fn check(args: &Args) -> Result<()> {
         }
         Format::SavedModel if args.embed_preprocessing => {
             Err(usage("a SavedModel takes normalised images: --embed-preprocessing is for --format onnx"))
+        }
+        Format::SavedModel | Format::TfCheckpoint if args.dtype != Precision::F32 => {
+            Err(usage("TensorFlow's formats hold float32 weights: --dtype f16 is for --format onnx"))
         }
         Format::SavedModel if args.softmax => Err(usage(
             "a SavedModel gives logits, probabilities and classes in any case: --softmax is for --format onnx",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tallow_runtime::{CardDescription, Certificate, Certified, Description, Preprocess, ValueDescription};
+use tallow_runtime::{
+    CardDescription, Certificate, Certified, Description, Dtype, Preprocess, ValueDescription,
+};
 
 use crate::model::onnx_file;
 use crate::output::{json, say, thousands};
@@ -41,7 +43,12 @@ fn print(file: &Description) -> Result<()> {
         Some(card) => print_card(card)?,
         None => line("architecture", "not said: the file has no metadata of Tallow's")?,
     }
-    line("parameters", thousands(file.parameters))?;
+    let types: Vec<String> = match file.parameter_types.len() {
+        0 | 1 => file.parameter_types.keys().cloned().collect(),
+        _ => file.parameter_types.iter().map(|(kind, n)| format!("{} {kind}", thousands(*n))).collect(),
+    };
+    let types = if types.is_empty() { String::new() } else { format!(", {}", types.join(", ")) };
+    line("parameters", format!("{}{types}", thousands(file.parameters)))?;
     for beside in &file.external_data {
         match file.missing_data.contains(beside) {
             true => line(
@@ -80,7 +87,7 @@ fn print(file: &Description) -> Result<()> {
 }
 
 fn print_card(card: &CardDescription) -> Result<()> {
-    let CardDescription { architecture, labels, preprocess, output, dataset, metrics } = card;
+    let CardDescription { architecture, labels, preprocess, output, dtype, dataset, metrics } = card;
     let of = dataset.as_ref().map_or(String::new(), |name| format!(", trained on {name}"));
     line("architecture", format!("{architecture}{of}"))?;
     let shown: Vec<&str> = labels.iter().take(5).map(String::as_str).collect();
@@ -88,6 +95,13 @@ fn print_card(card: &CardDescription) -> Result<()> {
     line("labels", format!("{}: {}{more}", labels.len(), shown.join(", ")))?;
     line("images", prepared(preprocess)?)?;
     line("gives", serde_json::to_string(output)?.trim_matches('"'))?;
+    line(
+        "computes in",
+        match dtype {
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16; inputs and outputs are float32",
+        },
+    )?;
     metrics.iter().try_for_each(|(name, value)| line("metric", format!("{name} {value}")))
 }
 

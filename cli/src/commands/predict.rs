@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tallow_exporter::{OnnxOptions, export_onnx};
-use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, EngineOptions, Prediction};
+use tallow_runtime::{Classifier, ClassifierBuilder, EngineChoice, Prediction};
 
 use crate::failure::usage;
 use crate::model::{Trained, names_weights, note_if_altered, onnx_file, weights_flags};
 use crate::output::{note, percent};
 use crate::photos::{self, Answer};
-use crate::{foreign, pretrained, tta};
+use crate::{foreign, gpu, pretrained, tta};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -23,7 +23,7 @@ pub struct Args {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     pretrained: pretrained::Args,
-    /// The engine: auto, ort-cuda, ort or tract
+    /// The engine: auto, ort-cuda, ort-tensorrt, ort or tract
     #[arg(long, default_value_t = EngineChoice::Auto)]
     engine: EngineChoice,
     /// Labels to show for each image
@@ -33,12 +33,8 @@ pub struct Args {
     tta: tta::Args,
     #[command(flatten)]
     foreign: foreign::Args,
-    /// CUDA device for ort-cuda
-    #[arg(long, default_value_t = 0, value_name = "ID")]
-    cuda_device: i32,
-    /// The most memory that ort-cuda may take, in MB
-    #[arg(long, value_name = "MB")]
-    cuda_memory: Option<usize>,
+    #[command(flatten)]
+    gpu: gpu::Args,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -76,12 +72,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
 }
 
 fn open(args: &Args, model: Option<&Path>, threads: Option<usize>) -> Result<Classifier> {
-    let options = EngineOptions {
-        threads,
-        cuda_device: args.cuda_device,
-        cuda_memory_limit: args.cuda_memory.map(|megabytes| megabytes.saturating_mul(1 << 20)),
-        ..EngineOptions::default()
-    };
+    let options = args.gpu.options(threads);
     let builder = Classifier::builder().engine(args.engine).options(options).views(args.tta.views());
     let Some(model) = model else { return open_weights(args, builder) };
     let file = onnx_file(model)?;

@@ -9,6 +9,7 @@ use tallow_builder::files::explained;
 use tallow_conformance::VerifyOptions;
 use tallow_exporter::Existing;
 use tallow_exporter::tensorflow::SavedModelOptions;
+use tallow_runtime::install::Package;
 use tallow_runtime::{Classifier, find_library, install};
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::data::{Sample, Splits};
@@ -116,7 +117,7 @@ fn engines() -> Result<()> {
         Some(library) => Ok(library),
         None => {
             say!("installing libonnxruntime (once, by pip, into your cache) …")?;
-            install::install().map(|installed| installed.library)
+            install::install(Package::Cpu).map(|installed| installed.library)
         }
     };
     match result {

@@ -1,8 +1,14 @@
 //! `tallow runtime`: the inference engines of this machine.
 
-use anyhow::Result;
-use tallow_runtime::{install, runtime_report};
+use std::path::PathBuf;
 
+use anyhow::Result;
+use serde::Serialize;
+use tallow_runtime::install::Package;
+use tallow_runtime::{EngineChoice, Placement, RuntimeReport, install, runtime_report};
+
+use crate::gpu;
+use crate::model::onnx_file;
 use crate::output::{json, say};
 
 #[derive(clap::Args)]
@@ -14,23 +20,70 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Download libonnxruntime (a pinned wheel from PyPI, by pip) into the user's cache
-    Install,
-    /// Show which engines there are and where their libraries were looked for
-    Info {
-        /// Print JSON
+    Install {
+        /// The one with the providers for CUDA 13 and TensorRT, some 250 MB; the driver, CUDA and cuDNN are not in it
         #[arg(long)]
-        json: bool,
+        gpu: bool,
     },
+    /// Show which engines there are, and where their libraries and the GPU's were looked for
+    Info(Info),
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    match args.command {
-        Command::Install => {
-            let installed = install::install()?;
+#[derive(clap::Args)]
+struct Info {
+    /// Also run this .onnx file once, or the one in this run or model directory, and show which execution provider takes
+    /// how many of its nodes
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The engine that is to be there, and that --model runs in: auto, ort-cuda, ort-tensorrt, ort
+    #[arg(long, default_value_t = EngineChoice::Auto)]
+    engine: EngineChoice,
+    #[command(flatten)]
+    gpu: gpu::Args,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Described {
+    #[serde(flatten)]
+    report: RuntimeReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placement: Option<Placement>,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+    match &args.command {
+        Command::Install { gpu } => {
+            let package = if *gpu { Package::Gpu } else { Package::Cpu };
+            let installed = install::install(package)?;
             let verb = if installed.already { "is already there:" } else { "is installed:" };
             say!("libonnxruntime {verb} {}", installed.library.display())
         }
-        Command::Info { json: true } => json(&runtime_report(None)),
-        Command::Info { json: false } => say!("{}", runtime_report(None)),
+        Command::Info(args) => info(args, threads),
     }
+}
+
+fn info(args: &Info, threads: Option<usize>) -> Result<()> {
+    let report = runtime_report(None);
+    let Some(model) = &args.model else {
+        args.gpu.refuse("name a file for it with --model")?;
+        if args.json {
+            json(&report)?
+        } else {
+            say!("{report}")?
+        }
+        return Ok(report.check(args.engine)?);
+    };
+    if !args.json {
+        say!("{report}")?;
+    }
+    let file = onnx_file(model)?;
+    let placement = Placement::of(&file, args.engine, &args.gpu.options(threads))?;
+    if args.json {
+        return json(&Described { report, placement: Some(placement) });
+    }
+    say!("{} in {}, as it runs there:\n{placement}", file.display(), placement.engine)
 }

@@ -11,8 +11,10 @@ use tallow_conformance::{
 };
 use tallow_exporter::onnx::read_card;
 use tallow_input::ModelCard;
+use tallow_runtime::{EngineChoice, EngineKind};
 
 use crate::failure::usage;
+use crate::gpu;
 use crate::image_size::ImageSize;
 use crate::model::{Trained, onnx_file, open_trained, origin_of};
 use crate::output::{json, note, say};
@@ -28,9 +30,15 @@ pub struct Args {
     from: Option<PathBuf>,
     #[command(flatten)]
     pretrained: pretrained::Args,
-    /// The largest difference allowed, relative to the largest logit
-    #[arg(long, default_value_t = VerifyOptions::default().tolerance)]
-    tolerance: f64,
+    /// The largest difference allowed, relative to the largest logit [default: 1e-5; 2e-2 for a float16 file]
+    #[arg(long)]
+    tolerance: Option<f64>,
+    /// Engines to compare with candle and candle-onnx, separated by commas: ort-cuda, ort-tensorrt, ort, tract
+    /// [default: ort,tract]
+    #[arg(long, value_delimiter = ',')]
+    engine: Option<Vec<EngineChoice>>,
+    #[command(flatten)]
+    gpu: gpu::Args,
     /// Batches to run one after another, such as 1,3,8 [default: 1,3; 1 with --layers]
     #[arg(long, value_delimiter = ',')]
     batches: Option<Vec<usize>>,
@@ -73,9 +81,11 @@ struct Comparison<'a> {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if args.tolerance.is_nan() || args.tolerance < 0.0 {
-        return Err(usage(format!("--tolerance {} is no tolerance: choose 0 or more", args.tolerance)));
+    if let Some(tolerance) = args.tolerance.filter(|tolerance| tolerance.is_nan() || *tolerance < 0.0) {
+        return Err(usage(format!("--tolerance {tolerance} is no tolerance: choose 0 or more")));
     }
+    let served = served(args)?;
+    args.gpu.check(&served)?;
     let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
     kept.check()?;
     let file = onnx_file(&args.file)?;
@@ -84,6 +94,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         tolerance: args.tolerance,
         size: args.size.map(|ImageSize { height, width }| [height as usize, width as usize]),
         noise: args.noise,
+        served,
+        engines: args.gpu.options(None),
         ..VerifyOptions::default()
     };
     if let Some(batches) = &args.batches {
@@ -139,6 +151,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let sound = report.agrees && fault.is_none();
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The engines that are named; each runs on its own, so that `auto` names none.
+fn served(args: &Args) -> Result<Vec<EngineKind>> {
+    let Some(choices) = &args.engine else { return Ok(VerifyOptions::default().served) };
+    let kind = |choice: &EngineChoice| match choice {
+        EngineChoice::Named(kind) => Ok(*kind),
+        EngineChoice::Auto => {
+            Err(usage("--engine auto compares nothing: name engines, such as ort-cuda,ort,tract"))
+        }
+    };
+    choices.iter().map(kind).collect()
 }
 
 /// What the file says of its images, for weights that say something else or nothing.

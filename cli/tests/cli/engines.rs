@@ -55,6 +55,64 @@ fn cuda_is_an_error_that_names_the_way_out() {
 }
 
 #[test]
+fn an_option_that_does_not_fit_the_engine_is_wrong_usage() {
+    for (line, part) in [
+        (&*format!("{PREDICT} --engine tract --tf32"), "engine tract does not take the option tf32"),
+        (
+            &format!("{PREDICT} --engine ort --cuda-device 0"),
+            "engine ort does not take the option cuda-device",
+        ),
+        (&format!("{PREDICT} --engine tract --io-binding on"), "does not take the option io-binding"),
+        (&format!("{PREDICT} --engine ort-cuda --cuda-graph --io-binding off"), "fixed addresses"),
+        (&format!("{PREDICT} --engine ort-cuda --trt-fp16"), "it is for --engine ort-tensorrt"),
+        (&format!("{PREDICT} --cuda-memory 0"), "--cuda-memory"),
+        (&format!("{PREDICT} --conv-search best"), "choose one of exhaustive, heuristic, default"),
+        ("eval run --cuda-graph", "name its .onnx file, or an --engine"),
+        ("bench run --engine tract --nhwc --seconds 0", "does not take the option nhwc"),
+        ("bench --train plain_cnn --tf32", "training is measured on candle"),
+        ("verify run --cuda-device 1", "add ort-cuda or ort-tensorrt to --engine"),
+        ("verify run --engine ort-tensorrt --tf32", "NVIDIA_TF32_OVERRIDE"),
+        ("verify run --engine auto", "name engines"),
+        ("runtime info --tf32", "name a file for it with --model"),
+        ("runtime info --model run/model.onnx --engine tract", "providers are ONNX Runtime's"),
+    ] {
+        typed(shared(), line).fails(2, &[part]);
+    }
+}
+
+#[test]
+fn tensorrt_is_an_error_that_names_the_missing_file() {
+    let info = typed(shared(), "runtime info --json").json();
+    let Some(missing) = info["tensorrt_missing"].as_str() else { return };
+    for line in [&format!("{PREDICT} --engine ort-tensorrt"), "runtime info --engine ort-tensorrt"] {
+        typed(shared(), line).fails(1, &["engine ort-tensorrt is not available", missing]);
+    }
+    let report = typed(shared(), "verify run --engine ort-tensorrt,tract").ok();
+    assert!(report.contains("Not run, so not proved: ort-tensorrt."), "{report}");
+}
+
+#[test]
+fn bound_runs_are_measured_and_nodes_counted() {
+    if !ort_is_there("bound_runs_are_measured_and_nodes_counted") {
+        return;
+    }
+    let measured = |switch: &str| {
+        let line = format!("bench run --engine ort --batch 2 --seconds 0 --json --io-binding {switch}");
+        typed(shared(), &line).json()[0]["io_binding"].clone()
+    };
+    assert_eq!((measured("on"), measured("off")), (true.into(), false.into()));
+    let table = typed(shared(), "bench run --engine ort --batch 2 --seconds 0 --io-binding on").ok();
+    assert!(table.contains("ort (bound)"), "{table}");
+    typed(shared(), "verify run --io-binding on").ok();
+    let json = typed(shared(), "runtime info --model run --engine ort --json").json();
+    assert!(json["placement"]["providers"]["CPUExecutionProvider"]["Gemm"].is_number(), "{json:#}");
+    let text = typed(shared(), "runtime info --model run/model.onnx --engine ort").ok();
+    for part in ["NVIDIA driver", "ort-tensorrt", "CPUExecutionProvider", " nodes: "] {
+        assert!(text.contains(part), "`{part}` is missing: {text}");
+    }
+}
+
+#[test]
 fn onnx_runtime_gives_what_tract_gives() {
     if !ort_is_there("onnx_runtime_gives_what_tract_gives") {
         return;

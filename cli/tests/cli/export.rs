@@ -32,6 +32,43 @@ fn every_option_gives_a_file_that_verifies() {
 }
 
 #[test]
+fn a_float16_file_verifies_with_its_own_tolerance_and_says_what_it_is() {
+    let folder = copy();
+    let at = folder.path();
+    for options in ["", "--no-fold", "--softmax", "--cam --opset 18", "--embed-preprocessing --batch 2"] {
+        typed(at, &format!("export run --dtype f16 {options} -o half.onnx --force")).ok();
+        let json = typed(at, "verify half.onnx --from run --json").json();
+        assert_eq!(
+            (&json["agrees"], &json["tolerance"]),
+            (&true.into(), &2e-2.into()),
+            "{options}: {json:#}"
+        );
+        assert_eq!(json["dtype"], "f16");
+    }
+    let size = |name: &str| fs::metadata(at.join(name)).unwrap().len();
+    typed(at, "export run --dtype f16 -o half.onnx --force").ok();
+    assert!(size("half.onnx") < size("run/model.onnx"));
+    let info = typed(at, "info half.onnx").ok();
+    for part in
+        ["computes in   float16", ", float16\n", "images [N, 3, 8, 8] float32", "logits [N, 3] float32"]
+    {
+        assert!(info.contains(part), "`{part}` is missing: {info}");
+    }
+    assert_eq!(typed(at, "info half.onnx --json").json()["card"]["dtype"], "f16");
+    assert!(typed(at, "info run").ok().contains("computes in   float32"));
+    let report = typed(at, "verify half.onnx --from run").ok();
+    assert!(report.contains("computes in float16, for which the tolerance is 2e-2"), "{report}");
+    typed(at, "verify half.onnx --from run --tolerance 1e-9").fails(1, &[]);
+    typed(at, "verify half.onnx --from run --layers")
+        .fails(1, &["half.onnx: computes in float16", "--layers"]);
+    typed(at, "predict half.onnx data/train/red/0.png --engine tract").ok();
+    let refused = "--dtype f16 is for --format onnx";
+    typed(at, "export run --dtype f16 --format saved-model -o new").fails(2, &[refused]);
+    typed(at, "export run --dtype f16 --format tf-checkpoint -o new").fails(2, &[refused]);
+    assert!(!at.join("new").exists());
+}
+
+#[test]
 fn the_same_weights_give_the_same_bytes() {
     let folder = copy();
     let at = folder.path();

@@ -1,13 +1,15 @@
-//! The bytes of a model file. Tensors (f32, or 64-bit integers) are streamed behind the rest of the graph:
+//! The bytes of a model file. Tensors (f32, f16, or 64-bit integers) are streamed behind the rest of the graph:
 //! protocol buffers leave the order of fields open, and every length is known beforehand.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
-use candle_core::{DType, Device, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
+use half::f16;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::proto::{FLOAT, GraphProto, INT64, ModelProto, TensorProto};
+use super::proto::{FLOAT, FLOAT16, GraphProto, INT64, ModelProto, TensorProto};
 use crate::error::Result;
 
 /// `ModelProto.graph`, `GraphProto.initializer`, `TensorProto.raw_data`.
@@ -58,31 +60,35 @@ impl Encoding {
     /// Writes the file's bytes.
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.head)?;
-        let mut buffer = vec![0; 4 * CHUNK];
         for (prefix, tensor) in &self.tensors {
             out.write_all(prefix)?;
             let (storage, layout) = tensor.storage_and_layout();
             let Storage::Cpu(storage) = &*storage else { unreachable!("`new` moved it to the CPU") };
             let place = layout.start_offset()..layout.start_offset() + layout.shape().elem_count();
             match tensor.dtype() {
-                DType::I64 => {
-                    let values = &storage.as_slice::<i64>().map_err(io::Error::other)?[place];
-                    out.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-                }
-                _ => {
-                    let values = &storage.as_slice::<f32>().map_err(io::Error::other)?[place];
-                    for chunk in values.chunks(CHUNK) {
-                        let buffer = &mut buffer[..4 * chunk.len()];
-                        for (bytes, value) in buffer.chunks_exact_mut(4).zip(chunk) {
-                            bytes.copy_from_slice(&value.to_le_bytes());
-                        }
-                        out.write_all(buffer)?;
-                    }
-                }
+                DType::I64 => write_values(out, storage, place, i64::to_le_bytes)?,
+                DType::F16 => write_values(out, storage, place, f16::to_le_bytes)?,
+                _ => write_values(out, storage, place, f32::to_le_bytes)?,
             }
         }
         Ok(())
     }
+}
+
+fn write_values<T: WithDType, const N: usize>(
+    out: &mut impl Write,
+    storage: &CpuStorage,
+    place: Range<usize>,
+    to_bytes: fn(T) -> [u8; N],
+) -> io::Result<()> {
+    let values = &storage.as_slice::<T>().map_err(io::Error::other)?[place];
+    let mut buffer = Vec::with_capacity(N * CHUNK.min(values.len()));
+    for chunk in values.chunks(CHUNK) {
+        buffer.clear();
+        buffer.extend(chunk.iter().flat_map(|&value| to_bytes(value)));
+        out.write_all(&buffer)?;
+    }
+    Ok(())
 }
 
 fn bytes(tensor: &Tensor) -> usize {
@@ -92,7 +98,11 @@ fn bytes(tensor: &Tensor) -> usize {
 /// Keys and lengths of the initializer, its fields but the values, and key and length of these.
 fn prefix(name: String, tensor: &Tensor) -> Vec<u8> {
     let dims = tensor.dims().iter().map(|&d| d as i64).collect();
-    let data_type = if tensor.dtype() == DType::I64 { INT64 } else { FLOAT };
+    let data_type = match tensor.dtype() {
+        DType::I64 => INT64,
+        DType::F16 => FLOAT16,
+        _ => FLOAT,
+    };
     let fields = TensorProto { dims, data_type, name, raw_data: vec![] };
     let values = bytes(tensor);
     let length = fields.encoded_len() + key_len(RAW_DATA) + encoded_len_varint(values as u64) + values;

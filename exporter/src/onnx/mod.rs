@@ -3,6 +3,7 @@
 //! The same network, weights, card and options give the same bytes.
 
 mod encode;
+mod half;
 mod lower;
 mod proto;
 
@@ -11,7 +12,7 @@ use std::path::Path;
 use prost::Message;
 use tallow_builder::graph::{Op, Shape};
 use tallow_builder::{CamHead, Graph, Weights};
-use tallow_input::{ModelCard, OutputKind};
+use tallow_input::{Dtype, ModelCard, OutputKind};
 
 use crate::atomic::{Existing, write_file};
 use crate::error::{Error, Result};
@@ -53,19 +54,31 @@ pub struct OnnxOptions {
     pub embed_preprocessing: bool,
     /// Fixes the batch; `None` leaves it symbolic, as `N`.
     pub batch: Option<usize>,
+    /// What the network computes in. In [`Dtype::F16`] weights and layers are float16, the file half as large, and inputs
+    /// and outputs float32 all the same; normalisation of bytes, batch normalisation that is not folded, and softmax stay
+    /// in float32.
+    pub dtype: Dtype,
 }
 
 impl Default for OnnxOptions {
     fn default() -> Self {
-        Self { opset: 17, fold: true, softmax: false, cam: false, embed_preprocessing: false, batch: None }
+        Self {
+            opset: 17,
+            fold: true,
+            softmax: false,
+            cam: false,
+            embed_preprocessing: false,
+            batch: None,
+            dtype: Dtype::F32,
+        }
     }
 }
 
-/// The bytes of an `.onnx` file. With a card, the file describes itself; `card.output` and, where it is empty,
+/// The bytes of an `.onnx` file. With a card, the file describes itself; `card.output`, `card.dtype` and, where it is empty,
 /// `card.producer` are filled in here.
 ///
 /// # Errors
-/// Where an option is out of range, the card describes another network (labels, image size), or the weights are not
+/// Where an option is out of range, a weight beyond the numbers of [`OnnxOptions::dtype`], the card describes another network (labels, image size), or the weights are not
 /// the graph's.
 pub fn export_onnx(
     graph: &Graph,
@@ -143,7 +156,7 @@ fn encode(
         _ => OutputKind::Logits,
     };
     let metadata_props = match card {
-        Some(card) => metadata(&inference, card, kind)?,
+        Some(card) => metadata(&inference, card, kind, options.dtype)?,
         None => vec![],
     };
     let output = match kind {
@@ -152,7 +165,10 @@ fn encode(
     };
     let cam = if options.cam { Some(cam_head(&inference)?) } else { None };
     let ends = Ends { output, cam, pixels, batch: options.batch, opset: options.opset };
-    let (proto, initializers) = lower::lower(&inference, &weights, &ends);
+    let (mut proto, mut initializers) = lower::lower(&inference, &weights, &ends);
+    if options.dtype == Dtype::F16 {
+        (proto, initializers) = half::halve(proto, initializers)?;
+    }
     let head = ModelProto {
         ir_version,
         producer_name: "tallow".into(),
@@ -189,7 +205,12 @@ fn ir_version(opset: u32) -> Option<i64> {
     }
 }
 
-fn metadata(graph: &Graph, card: &ModelCard, output: OutputKind) -> Result<Vec<StringStringEntryProto>> {
+fn metadata(
+    graph: &Graph,
+    card: &ModelCard,
+    output: OutputKind,
+    dtype: Dtype,
+) -> Result<Vec<StringStringEntryProto>> {
     let refuse = |problem: String| Err(Error::Card { network: graph.name().to_owned(), problem });
     let size = Shape::map(3, card.preprocess.height as usize, card.preprocess.width as usize);
     if size != graph.input_shape() {
@@ -199,7 +220,7 @@ fn metadata(graph: &Graph, card: &ModelCard, output: OutputKind) -> Result<Vec<S
     if labels != outputs {
         return refuse(format!("it has {labels} labels, the network {outputs} outputs"));
     }
-    let mut card = ModelCard { output, ..card.clone() };
+    let mut card = ModelCard { output, dtype, ..card.clone() };
     card.producer.get_or_insert_with(|| concat!("tallow ", env!("CARGO_PKG_VERSION")).into());
     let props = card.to_props().into_iter();
     Ok(props.map(|(key, value)| StringStringEntryProto { key, value }).collect())

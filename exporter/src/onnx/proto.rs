@@ -10,6 +10,8 @@ pub(crate) const FLOAT: i32 = 1;
 pub(crate) const UINT8: i32 = 2;
 /// `TensorProto.DataType.INT64`.
 pub(crate) const INT64: i32 = 7;
+/// `TensorProto.DataType.FLOAT16`.
+pub(crate) const FLOAT16: i32 = 10;
 
 /// A whole model file.
 #[derive(Clone, PartialEq, Message)]

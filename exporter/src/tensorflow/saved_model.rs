@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use prost::Message;
 use tallow_builder::{Graph, Weights};
-use tallow_input::ModelCard;
+use tallow_input::{Dtype, ModelCard};
 use tallow_tensorflow::bundle::{BundleWriter, data_path, index_path};
 use tallow_tensorflow::proto::{self, FunctionDefLibrary};
 
@@ -67,7 +67,7 @@ impl SavedModel {
     /// so that training can go on from them here and in TensorFlow; the network there takes images [N, H, W, C].
     ///
     /// # Errors
-    /// As [`write_onnx`]; where a label has a line break; where something is in the way: only another SavedModel of
+    /// As [`write_onnx`]; where `options.onnx.dtype` is not float32; where a label has a line break; where something is in the way: only another SavedModel of
     /// Tallow's is ever replaced.
     pub fn write(
         path: &Path,
@@ -77,6 +77,10 @@ impl SavedModel {
         options: &SavedModelOptions,
         existing: Existing,
     ) -> Result<Self> {
+        if options.onnx.dtype != Dtype::F32 {
+            let problem = "a SavedModel holds float32 weights, which TensorFlow can train on: write float16 as an .onnx file";
+            return Err(Error::Option { network: graph.name().to_owned(), problem: problem.into() });
+        }
         let labels = labels_text(graph, &card.labels)?;
         let (graph, weights) = match options.fold {
             true => passes::fold_batch_norm(graph, weights)?,

@@ -29,6 +29,17 @@ pub enum OutputKind {
     Probabilities,
 }
 
+/// What a network computes in. Its inputs and outputs are float32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats (IEEE binary16): weights and layers.
+    F16,
+}
+
 /// Everything a runtime needs to serve a classifier, and where it came from.
 ///
 /// ```
@@ -49,6 +60,8 @@ pub struct ModelCard {
     pub preprocess: Preprocess,
     /// What the output holds.
     pub output: OutputKind,
+    /// What the network computes in; files of versions that wrote no such entry compute in float32.
+    pub dtype: Dtype,
     /// What wrote the file, for example `tallow 0.1.0`.
     pub producer: Option<String>,
     /// The data set it was trained on.
@@ -67,6 +80,7 @@ impl ModelCard {
             labels,
             preprocess,
             output: OutputKind::Logits,
+            dtype: Dtype::F32,
             producer: None,
             dataset: None,
             metrics: BTreeMap::new(),
@@ -83,6 +97,7 @@ impl ModelCard {
         put("labels", json(&self.labels));
         put("preprocess", json(&self.preprocess));
         put("output", json(&self.output).trim_matches('"').to_owned());
+        put("dtype", json(&self.dtype).trim_matches('"').to_owned());
         if let Some(producer) = &self.producer {
             put("producer", producer.clone());
         }
@@ -127,11 +142,16 @@ impl ModelCard {
             Some(text) => parse("output", &json(&text))?,
             None => OutputKind::Logits,
         };
+        let dtype = match take("dtype") {
+            Some(text) => parse("dtype", &json(&text))?,
+            None => Dtype::F32,
+        };
         Ok(Some(ModelCard {
             architecture: required("architecture", take("architecture"))?,
             labels: parse("labels", &required("labels", take("labels"))?)?,
             preprocess,
             output,
+            dtype,
             producer: take("producer"),
             dataset: take("dataset"),
             metrics: metrics.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect(),
@@ -163,6 +183,7 @@ mod tests {
     fn card() -> ModelCard {
         ModelCard {
             output: OutputKind::Probabilities,
+            dtype: Dtype::F16,
             producer: Some("tallow 0.1.0".into()),
             dataset: Some("digits".into()),
             metrics: [("top1".to_string(), 0.984375), ("loss".to_string(), 0.0625)].into(),
@@ -211,6 +232,7 @@ mod tests {
             ("tallow.preprocess", "{\"width\":0,\"height\":1,\"mean\":[0,0,0],\"std\":[1,1,1]}"),
             ("tallow.metrics", "[1]"),
             ("tallow.output", "scores"),
+            ("tallow.dtype", "int4"),
         ] {
             let props =
                 card().to_props().into_iter().map(|(k, v)| if k == key { (k, value.into()) } else { (k, v) });

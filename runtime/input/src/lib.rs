@@ -15,7 +15,7 @@ mod resample;
 mod resize;
 mod views;
 
-pub use card::{CARD_FORMAT, CARD_PREFIX, CERTIFICATE_KEY, ModelCard, OutputKind};
+pub use card::{CARD_FORMAT, CARD_PREFIX, CERTIFICATE_KEY, Dtype, ModelCard, OutputKind};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_file};
 pub use error::{ImageFault, InputError};
 pub use image::RgbImage;

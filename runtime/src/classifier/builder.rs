@@ -6,6 +6,7 @@ use tallow_input::{ModelCard, OutputKind, Preprocess, Views};
 
 use super::Classifier;
 use crate::batch::Element;
+use crate::engines::gpu::GpuOptions;
 use crate::engines::{EngineChoice, EngineOptions};
 use crate::error::RuntimeError;
 use crate::network::Network;
@@ -53,6 +54,12 @@ impl ClassifierBuilder {
     /// How the engine is set up.
     pub fn options(mut self, options: EngineOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// What an engine on a GPU is told, in place of [`EngineOptions::gpu`].
+    pub fn gpu(mut self, gpu: GpuOptions) -> Self {
+        self.options.gpu = gpu;
         self
     }
 

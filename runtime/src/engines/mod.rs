@@ -1,6 +1,7 @@
 //! What every engine can do, their names, and the options they share.
-//! One file an engine: `ort.rs` (ONNX Runtime, CPU and CUDA) and `tract.rs`.
+//! `ort/` is ONNX Runtime on the CPU, CUDA and TensorRT, `tract/` tract; `gpu.rs` has the options of the GPU.
 
+pub(crate) mod gpu;
 pub(crate) mod ort;
 pub(crate) mod tract;
 
@@ -8,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use gpu::GpuOptions;
 use ndarray::ArrayD;
 
 use crate::batch::Batch;
@@ -40,6 +42,8 @@ pub trait Engine: Send + Sync {
 pub enum EngineKind {
     /// ONNX Runtime with its CUDA provider.
     OrtCuda,
+    /// ONNX Runtime with its TensorRT provider, and CUDA for what TensorRT does not run.
+    OrtTensorrt,
     /// ONNX Runtime on the CPU.
     Ort,
     /// tract, compiled in.
@@ -47,14 +51,25 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// All, the one preferred by `auto` first.
-    pub const ALL: [EngineKind; 3] = [EngineKind::OrtCuda, EngineKind::Ort, EngineKind::Tract];
+    /// All of them.
+    pub const ALL: [EngineKind; 4] =
+        [EngineKind::OrtCuda, EngineKind::OrtTensorrt, EngineKind::Ort, EngineKind::Tract];
+
+    /// Those that `auto` tries, in this order. TensorRT is not among them: it builds an engine for minutes before its
+    /// first batch, and its numbers differ (TF32), so it runs where it is asked for by name.
+    pub const AUTO: [EngineKind; 3] = [EngineKind::OrtCuda, EngineKind::Ort, EngineKind::Tract];
+
+    /// Whether it runs on a GPU.
+    pub fn is_gpu(self) -> bool {
+        matches!(self, EngineKind::OrtCuda | EngineKind::OrtTensorrt)
+    }
 }
 
 impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             EngineKind::OrtCuda => "ort-cuda",
+            EngineKind::OrtTensorrt => "ort-tensorrt",
             EngineKind::Ort => "ort",
             EngineKind::Tract => "tract",
         })
@@ -64,7 +79,7 @@ impl fmt::Display for EngineKind {
 /// Which engine to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EngineChoice {
-    /// The first of [`EngineKind::ALL`] that can run the model; says which and why.
+    /// The first of [`EngineKind::AUTO`] that can run the model; says which and why.
     #[default]
     Auto,
     /// This one, or an error.
@@ -103,14 +118,44 @@ pub struct EngineOptions {
     /// ONNX Runtime sessions to hold. A session runs one batch at a time, so that many threads can run at
     /// once; each holds its own copy of the weights. tract needs no such limit.
     pub sessions: usize,
-    /// The CUDA device.
-    pub cuda_device: i32,
-    /// The most bytes that ONNX Runtime's memory arena may take on the CUDA device.
-    pub cuda_memory_limit: Option<usize>,
+    /// Whether ONNX Runtime's inputs and outputs lie in memory that is allocated once for each batch size and bound to
+    /// the session, on a GPU beside pinned memory on the host. `None` binds on a GPU, where it saves a copy and an
+    /// allocation each run, and not on a CPU, where it costs a copy. tract has no such thing.
+    pub binding: Option<bool>,
+    /// What an engine on a GPU is told.
+    pub gpu: GpuOptions,
+}
+
+impl EngineOptions {
+    /// Refuses what `engine` does not take.
+    ///
+    /// # Errors
+    /// [`RuntimeError::EngineOption`].
+    pub fn check(&self, engine: EngineKind) -> Result<(), RuntimeError> {
+        let refuse = |option, reason: &str| {
+            Err(RuntimeError::EngineOption { engine, option, reason: reason.to_owned() })
+        };
+        match (self.binding, engine) {
+            (Some(true), EngineKind::Tract) => return refuse("io-binding", "it is for ONNX Runtime"),
+            (Some(false), _) if self.gpu.cuda_graph => {
+                return refuse(
+                    "cuda-graph",
+                    "it replays kernels on fixed addresses, which IO binding provides: leave io-binding on",
+                );
+            }
+            _ => {}
+        }
+        self.gpu.check(engine)
+    }
+
+    /// Whether inputs and outputs are bound in `engine`.
+    pub fn binds(&self, engine: EngineKind) -> bool {
+        self.binding.unwrap_or(engine.is_gpu())
+    }
 }
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        EngineOptions { library: None, threads: None, sessions: 1, cuda_device: 0, cuda_memory_limit: None }
+        EngineOptions { library: None, threads: None, sessions: 1, binding: None, gpu: GpuOptions::default() }
     }
 }

@@ -15,7 +15,7 @@ use prost::Message;
 use tallow_builder::Network;
 use tallow_builder::cam::class_activation_maps;
 use tallow_exporter::onnx::CAM;
-use tallow_runtime::ModelInfo;
+use tallow_runtime::{Dtype, ModelInfo};
 
 use crate::engines::{Engine, Source, engines};
 use crate::error::Error;
@@ -61,6 +61,11 @@ pub fn verify_layers(
         return Err(Error::Option("batches must hold at least one image each, and there must be one"));
     }
     let file = OnnxFile::read(path)?;
+    if file.info.dtype == Dtype::F16 {
+        let problem = "computes in float16, and layers are compared in float32: leave --layers out, or verify the float32 \
+                       file";
+        return Err(Error::File { file: file.info.file, problem: problem.into() });
+    }
     let sample = sample_shape(&file.info, options.size)?;
     let candle = match network {
         Some(network) => {
@@ -87,10 +92,12 @@ pub fn verify_layers(
     if let Some(network) = &candle {
         comparison.candle(&file, network, &images)?;
     }
-    for engine in engines(Source::Bytes(&bytes), &exposed, &model, &options.engines) {
+    for engine in engines(Source::Bytes(&bytes), &exposed, &model, options) {
         comparison.engine(&engine, &exposed, &images)?;
     }
-    if let Some(network) = candle.filter(|_| options.noise || comparison.differs(options.tolerance)) {
+    if let Some(network) =
+        candle.filter(|_| options.noise || comparison.differs(options.tolerance(file.info.dtype)))
+    {
         comparison.double(&file, &network, &images)?;
     }
     Ok(comparison.finish(file.info.file, options, batches))

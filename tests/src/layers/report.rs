@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+use tallow_runtime::Dtype;
 
 use crate::report::ROUNDING;
 use crate::verify::VerifyOptions;
@@ -126,12 +127,13 @@ impl LayerReport {
         engines: Vec<LayerEngine>,
         layers: Vec<LayerRow>,
     ) -> Self {
-        let beyond = layers.iter().filter(|row| row.worst() > options.tolerance);
+        // Only float32 files are compared by layer.
+        let (tolerance, seed) = (options.tolerance(Dtype::F32), options.seed);
+        let beyond = layers.iter().filter(|row| row.worst() > tolerance);
         // A network may have layers that round that much, and what is wrong may come after them.
         let first = beyond.map(|row| Culprit::new(row.clone(), &layers)).min_by_key(|culprit| culprit.origin);
         // candle where it runs, else the first engine that does: every other value is compared with one of it.
         let reference = layers.first().map_or("none".into(), |row| row.reference.clone());
-        let (tolerance, seed) = (options.tolerance, options.seed);
         Self { file, reference, tolerance, batches, seed, engines, first, layers }
     }
 

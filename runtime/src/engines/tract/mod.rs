@@ -3,11 +3,13 @@
 //! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
 
 mod activations;
+mod widen;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::ArrayD;
+use tallow_input::Dtype;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 
@@ -33,6 +35,7 @@ pub(crate) struct TractEngine {
     model: InferenceModel,
     executor: Executor,
     element: Element,
+    dtype: Dtype,
     /// Most recently used last.
     plans: Mutex<Vec<(Shape, Slot)>>,
 }
@@ -52,9 +55,17 @@ impl TractEngine {
         // Shapes noted for inner values may name the batch axis, which a concrete batch would contradict.
         let reader = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let model = guarded(|| {
-            let mut model = match source {
-                ModelSource::File(path) => reader.model_for_path(path),
-                ModelSource::Bytes(bytes) => reader.model_for_read(&mut &bytes[..]),
+            let mut model = match (source, info.dtype) {
+                (ModelSource::File(path), Dtype::F32) => reader.model_for_path(path),
+                (ModelSource::Bytes(bytes), Dtype::F32) => reader.model_for_read(&mut &bytes[..]),
+                (_, Dtype::F16) => {
+                    let mut proto = match source {
+                        ModelSource::File(path) => reader.proto_model_for_path(path),
+                        ModelSource::Bytes(bytes) => reader.proto_model_for_read(&mut &bytes[..]),
+                    }?;
+                    widen::widen(&mut proto).map_err(TractError::msg)?;
+                    reader.model_for_proto_model(&proto)
+                }
             }?;
             model.select_outputs_by_name(info.outputs.iter().map(|output| output.name.as_str()))?;
             Ok(model)
@@ -65,8 +76,8 @@ impl TractEngine {
             0 | 1 => Executor::SingleThread,
             threads => Executor::multithread(threads),
         };
-        let (file, element) = (info.file.clone(), info.element);
-        let engine = TractEngine { file, model, executor, element, plans: Mutex::new(Vec::new()) };
+        let (file, element, dtype) = (info.file.clone(), info.element, info.dtype);
+        let engine = TractEngine { file, model, executor, element, dtype, plans: Mutex::new(Vec::new()) };
         // What tract cannot run shows when a plan is made, so one is made now, where the shape is known.
         if let Some([batch, channels, height, width]) = info.input.dims.as_deref()
             && let (Some(c), Some(h), Some(w)) = (channels.fixed(), height.fixed(), width.fixed())
@@ -132,7 +143,8 @@ impl Engine for TractEngine {
     }
 
     fn description(&self) -> String {
-        format!("{} on CPU", self.version())
+        let widened = if self.dtype == Dtype::F16 { ", the file's float16 weights in float32" } else { "" };
+        format!("{} on CPU{widened}", self.version())
     }
 
     fn run(&self, input: Batch<'_>) -> Result<Vec<ArrayD<f32>>, RuntimeError> {

@@ -72,6 +72,8 @@ impl fmt::Display for PrecisionReport {
             "{:<12} {:<8} {:<7} {:>10} {:>10} {:>10} {:>7}  result",
             "engine", "on", "numbers", "max abs", "max rel", "allowed", "top-1"
         )?;
+        // Why a row did not run is long, and often the same for several: it comes once, below.
+        let mut reasons: Vec<&str> = vec![];
         for row in &self.rows {
             let PrecisionRow { engine, on, precision, tolerance, outcome, .. } = row;
             write!(f, "{engine:<12} {on:<8} {precision:<7} ")?;
@@ -81,8 +83,22 @@ impl fmt::Display for PrecisionReport {
                 }
                 _ => ("-".into(), "-".into(), "-".into()),
             };
+            let result = match outcome {
+                Outcome::NotRun { reason } => {
+                    let known = reasons.iter().position(|known| known == reason);
+                    let number = known.unwrap_or_else(|| {
+                        reasons.push(reason);
+                        reasons.len() - 1
+                    });
+                    format!("not run [{}]", number + 1)
+                }
+                outcome => outcome.in_words(),
+            };
             let tolerance = format!("{tolerance:.1e}");
-            writeln!(f, "{abs:>10} {rel:>10} {tolerance:>10} {top1:>7}  {}", outcome.in_words())?;
+            writeln!(f, "{abs:>10} {rel:>10} {tolerance:>10} {top1:>7}  {result}")?;
+        }
+        for (number, reason) in reasons.iter().enumerate() {
+            writeln!(f, "[{}] {reason}", number + 1)?;
         }
         let compared = self.rows.iter().filter(|row| matches!(row.outcome, Outcome::Compared { .. })).count();
         match (compared, self.agrees) {
@@ -110,13 +126,16 @@ mod tests {
     fn the_table_is_aligned_and_says_why_a_row_did_not_run() {
         let compared = Outcome::Compared { max_abs: 2e-6, max_rel: 1e-6, top1: 1.0, within: true };
         let absent = Outcome::NotRun { reason: "no GPU".into() };
-        let text = report(vec![row(Precision::F32, compared), row(Precision::Bf16, absent)]).to_string();
+        let rows = [(Precision::F32, compared), (Precision::F16, absent.clone()), (Precision::Bf16, absent)];
+        let text = report(rows.map(|(precision, outcome)| row(precision, outcome)).to_vec()).to_string();
         let expected = "\
 m.onnx: batches of 1, 3 random images, seed 1, beside candle on the CPU in f32
 engine       on       numbers    max abs    max rel    allowed   top-1  result
 candle       cuda:0   f32        2.00e-6    1.00e-6     1.0e-5 100.0 %  agrees
-candle       cuda:0   bf16             -          -     1.0e-5       -  not run: no GPU
-What ran agrees: 1 of 2 rows.";
+candle       cuda:0   f16              -          -     1.0e-5       -  not run [1]
+candle       cuda:0   bf16             -          -     1.0e-5       -  not run [1]
+[1] no GPU
+What ran agrees: 1 of 3 rows.";
         assert_eq!(text, expected);
     }
 

@@ -102,6 +102,15 @@ impl Weights {
         *slot = tensor;
     }
 
+    /// The same tensors on another device; without a copy where they are there.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let moved = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.to_device(device)?)));
+        Ok(Self { tensors: moved.collect::<Result<_>>()? })
+    }
+
     /// All tensors, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))

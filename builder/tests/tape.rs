@@ -177,7 +177,7 @@ fn residual(activations: [Activation; 5]) -> Graph {
 
 /// Logits and gradients of a pass, with images and logits' gradient of a type.
 fn pass(network: &Network, images: &Tensor, upstream: &Tensor, keep: Keep) -> (Tensor, Gradients) {
-    let tape = network.record_keeping(images, &mut Rng::new(5), &|name| name == "1.bn1", keep).unwrap();
+    let tape = network.record_keeping(images, &mut Rng::new(5), &|name| name == "1.bn1", keep, None).unwrap();
     let logits = tape.value(network.graph().output()).clone();
     (logits, tape.backward(network, upstream, |_| true).unwrap())
 }
@@ -225,7 +225,7 @@ fn whatever_is_kept_gradients_are_the_same_to_the_bit() {
 fn moments_are_counted_once_where_values_are_computed_twice() {
     let (network, images, _) = start(4, ALL);
     let layers = |keep| {
-        let tape = network.record_keeping(&images, &mut Rng::new(5), &|_| false, keep).unwrap();
+        let tape = network.record_keeping(&images, &mut Rng::new(5), &|_| false, keep, None).unwrap();
         tape.statistics(&network).into_iter().map(|s| s.layer).collect::<Vec<_>>()
     };
     assert_eq!(layers(Keep::Checkpoints).len(), 15);

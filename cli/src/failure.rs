@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 
+use tallow_distributed::Error as Distributed;
 use tallow_exporter::Error as Export;
 use tallow_hub::Error as Hub;
 use tallow_models::Error as Models;
@@ -84,8 +85,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | Train::SmallImages { .. }
                         | Train::Models(_)
                         | Train::NoSuchLayers { .. }
+                        | Train::Distributed(Distributed::Environment { .. })
                 )
             )
+            || matches!(cause.downcast_ref(), Some(Distributed::Environment { .. }))
             || cause.is::<Models>()
             || matches!(
                 cause.downcast_ref(),

@@ -7,41 +7,43 @@ use tallow_runtime::{ArenaGrowth, ConvSearch, EngineKind, EngineOptions, GpuOpti
 
 use crate::failure::usage;
 
+/// Said of each flag, for a heading of the whole group would take in the flags that come after it.
+const HEADING: &str = "Engines on a GPU";
+
 /// How an engine is set up. What is said and does not fit the engine is an error.
 #[derive(Clone, clap::Args)]
-#[command(next_help_heading = "Engines on a GPU")]
 pub struct Args {
     /// CUDA device for ort-cuda and ort-tensorrt [default: 0]
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(help_heading = HEADING, long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
     cuda_device: Option<i32>,
     /// The most memory that ONNX Runtime's arena may take on the device, in MB
-    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = HEADING, long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
     cuda_memory: Option<u32>,
     /// How the arena grows: power-of-two or as-requested, which takes less memory [default: power-of-two]
-    #[arg(long, value_name = "GROWTH")]
+    #[arg(help_heading = HEADING, long, value_name = "GROWTH")]
     cuda_arena: Option<ArenaGrowth>,
     /// How ort-cuda chooses convolution algorithms: exhaustive (measured on the first run of each shape), heuristic or
     /// default [default: exhaustive]
-    #[arg(long, value_name = "SEARCH")]
+    #[arg(help_heading = HEADING, long, value_name = "SEARCH")]
     conv_search: Option<ConvSearch>,
     /// Let ort-cuda multiply float32 in TF32: faster, and off by about 1e-3
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     tf32: bool,
     /// Let ort-cuda compute convolutions channels-last, as tensor cores do best
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     nhwc: bool,
     /// Record the kernels of each batch size as a CUDA graph and launch them as one
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     cuda_graph: bool,
     /// A folder that keeps the engines that ort-tensorrt builds, which takes minutes
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(help_heading = HEADING, long, value_name = "FOLDER")]
     trt_cache: Option<PathBuf>,
     /// Let ort-tensorrt compute a float32 file in float16 where that is faster
-    #[arg(long)]
+    #[arg(help_heading = HEADING, long)]
     trt_fp16: bool,
     /// Keep ONNX Runtime's inputs and outputs in memory that is allocated once for each batch size [default: on for
     /// GPUs, off for the CPU]
-    #[arg(long, value_enum, value_name = "SWITCH")]
+    #[arg(help_heading = HEADING, long, value_enum, value_name = "SWITCH")]
     io_binding: Option<Switch>,
 }
 

@@ -24,9 +24,14 @@ pub fn listen(message: &'static str) -> Result<&'static AtomicBool> {
 
 /// Sets what [`listen`] gives when standard input ends, too.
 pub fn at_end_of_stdin() {
-    std::thread::spawn(|| {
+    when_stdin_ends(|| STOP.store(true, Ordering::Relaxed));
+}
+
+/// Does something when standard input ends.
+pub fn when_stdin_ends(work: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
         // Nobody writes anything there; an error means that it is gone as well.
         let _ = std::io::stdin().lock().read_to_end(&mut vec![]);
-        STOP.store(true, Ordering::Relaxed);
+        work();
     });
 }

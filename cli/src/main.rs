@@ -98,7 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     match cli.command {
         Command::Quickstart(args) => commands::quickstart::run(&args),
-        Command::Train(args) => commands::train::run(&args),
+        Command::Train(args) => commands::train::run(&args, threads),
         Command::Data(args) => commands::data::run(&args),
         Command::Eval(args) => done(commands::eval::run(&args, threads)),
         Command::Predict(args) => commands::predict::run(&args, threads),

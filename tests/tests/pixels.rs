@@ -56,8 +56,8 @@ fn bytes_inside_are_floats_outside() {
         let weights = randomised(&graph, 1).unwrap();
         let bytes = |options: &OnnxOptions| export_onnx(&graph, &weights, Some(&card(6)), options).unwrap();
         let outside = bytes(&OnnxOptions { softmax: true, ..Default::default() });
-        let inside =
-            bytes(&OnnxOptions { embed_preprocessing: true, cam: true, batch, ..Default::default() });
+        let embedded = OnnxOptions { embed_preprocessing: true, cam: true, batch, ..Default::default() };
+        let inside = bytes(&embedded);
         for engine in engines() {
             let open =
                 |bytes: &Vec<u8>| Classifier::builder().engine(engine).from_bytes(bytes.clone()).unwrap();
@@ -74,6 +74,15 @@ fn bytes_inside_are_floats_outside() {
                 a.iter().map(|p| &p[0].label).collect::<Vec<_>>(),
                 b.iter().map(|p| &p[0].label).collect::<Vec<_>>()
             );
+            if engine == EngineChoice::Named(EngineKind::Ort) {
+                let options = EngineOptions { binding: Some(true), ..EngineOptions::default() };
+                let builder = Classifier::builder().engine(engine).options(options);
+                let bound = builder.from_bytes(bytes(&embedded)).unwrap();
+                // The second run is the first through bound memory.
+                for _ in 0..2 {
+                    assert_eq!(bound.scores(bound.pixels(&photos).unwrap().view()).unwrap(), found);
+                }
+            }
             let network = inside.network();
             let maps: Vec<ArrayD<f32>> = network.run(inside.pixels(&photos).unwrap().view()).unwrap();
             assert_eq!(maps[network.output_index("cam").unwrap()].shape()[..2], [3, 6]);

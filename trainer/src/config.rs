@@ -7,6 +7,7 @@ use tallow_input::{Interpolation, Preprocess};
 
 use crate::augment::{Augment, Mix};
 use crate::data::{RecordOptions, SplitOptions, title};
+use crate::distributed::DistributedConfig;
 use crate::error::{Error, Result};
 use crate::fine_tune::FineTune;
 use crate::network::NetworkConfig;
@@ -25,7 +26,7 @@ pub struct Config {
     pub data: String,
     /// Passes over the training set.
     pub epochs: u64,
-    /// Images in a batch.
+    /// Images in a batch; where several processes train together, in each one's share of it.
     pub batch_size: usize,
     /// Batches in a step, whose gradient is that of the mean over all their images.
     pub accumulate: usize,
@@ -71,6 +72,8 @@ pub struct Config {
     /// How the images of a batch are mixed with each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mix: Option<Mix>,
+    /// How several processes train together.
+    pub distributed: DistributedConfig,
     /// Event files.
     pub tensorboard: TensorboardConfig,
     /// How TFRecord shards are read; a run that reads some records it.
@@ -110,6 +113,7 @@ impl Default for Config {
             mix: None,
             network: NetworkConfig::default(),
             split: SplitOptions::default(),
+            distributed: DistributedConfig::default(),
             tensorboard: TensorboardConfig::default(),
             records: None,
         }
@@ -300,6 +304,7 @@ impl Config {
         if !(fraction > 0.0 && fraction < 1.0) {
             return Err(Error::Fraction { fraction });
         }
+        self.distributed.validate()?;
         self.tensorboard.validate()?;
         self.fine_tune.validate()?;
         self.optimizer()?.validate()?;
@@ -330,7 +335,13 @@ impl Config {
         if let Some(rate) = self.schedule.learning_rate {
             return Ok(rate);
         }
-        Ok(recipe::learning_rate(&self.optimizer()?, self.start(), self.batch_size * self.accumulate))
+        let images = self.global_batch_size() * self.accumulate;
+        Ok(recipe::learning_rate(&self.optimizer()?, self.start(), images))
+    }
+
+    /// Images in a batch of all processes together.
+    pub fn global_batch_size(&self) -> usize {
+        self.batch_size.saturating_mul(self.distributed.world_size.unwrap_or(1))
     }
 
     /// What people call the data set.

@@ -321,6 +321,9 @@ pub enum Error {
     /// An error of the tensor library.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// Processes that train together and lost each other, or never met.
+    #[error(transparent)]
+    Distributed(#[from] tallow_distributed::Error),
     /// A file could not be read or written.
     #[error("cannot {action} {}: {}", .path.display(), tallow_builder::files::explained(.source))]
     Io {

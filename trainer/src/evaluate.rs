@@ -19,6 +19,8 @@ pub struct Evaluation {
     pub validation: Validation,
     /// Images seen.
     pub images: usize,
+    /// What loss and accuracies are made of.
+    pub(crate) running: Running,
     /// How often each class was taken for each other.
     pub confusion: ConfusionMatrix,
     /// How right each class's probability is at every threshold.
@@ -88,8 +90,19 @@ pub fn evaluate_with<E: From<crate::Error>>(
         progress.step(batch.len(), running.loss(), running.top1());
     }
     progress.finish();
-    let validation = Validation { loss: running.loss(), top1: running.top1(), top5: running.top5() };
-    Ok(Some(Evaluation { validation, images: running.samples(), confusion, precision_recall }))
+    Ok(Some(Evaluation::of(running, confusion, precision_recall)))
+}
+
+impl Evaluation {
+    /// Of what was counted.
+    pub(crate) fn of(
+        running: Running,
+        confusion: ConfusionMatrix,
+        precision_recall: PrecisionRecall,
+    ) -> Self {
+        let validation = Validation { loss: running.loss(), top1: running.top1(), top5: running.top5() };
+        Self { validation, images: running.samples(), running, confusion, precision_recall }
+    }
 }
 
 /// The layer where NaN or an infinity first shows, in words.

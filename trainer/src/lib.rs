@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod diagnose;
+pub mod distributed;
 mod error;
 pub mod evaluate;
 pub mod fine_tune;

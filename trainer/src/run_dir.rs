@@ -62,6 +62,11 @@ impl RunDir {
         Ok(run)
     }
 
+    /// The folder of a run that another process keeps: nothing is made, locked or written.
+    pub(crate) fn kept_elsewhere(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
+    }
+
     /// Opens the folder of an earlier run.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! What each op does to tensors, and what it hands back: one match for the values, one for the gradients.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::Network;
 use super::plan::{NormStep, Step};
 use crate::graph::{BatchNorm, Conv2d, Graph, Node, Op};
 use crate::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d,
-    Moments, Normed, Then, add, dropout_mask, linear, linear_bias_gradient, linear_input_gradient,
+    ActivationKernel, AvgPool2d, BatchNormKernel, BatchReduce, ChannelScale, Conv2dKernel, GlobalAvgPool,
+    MaxPool2d, Moments, Normed, Then, add, dropout_mask, linear, linear_bias_gradient, linear_input_gradient,
     linear_weight_gradient, multiply, scale_images, softmax, softmax_backward,
 };
 use crate::rng::Rng;
@@ -19,6 +21,8 @@ pub(super) struct Mode<'a> {
     pub rng: Option<&'a mut Rng>,
     /// Which batch normalisations use their running moments, by name.
     pub frozen: &'a dyn Fn(&str) -> bool,
+    /// Sums the moments of the other ones over several processes; without it they are this process's own.
+    pub reduce: Option<Arc<dyn BatchReduce>>,
 }
 
 /// What a layer keeps from its forward pass besides inputs and output.
@@ -112,7 +116,7 @@ pub(super) fn apply(
 /// The normalisation of a layer: by its running moments where they are frozen, else by the batch's.
 pub(super) fn batch_norm(node: &Node, bn: &BatchNorm, weights: &Weights, mode: &Mode<'_>) -> BatchNormKernel {
     if !(mode.frozen)(&node.name) {
-        return BatchNormKernel::training(bn.eps);
+        return BatchNormKernel::training(bn.eps).over(mode.reduce.clone());
     }
     let [mean, var] = ["running_mean", "running_var"].map(|name| parameter(weights, node, name));
     BatchNormKernel::inference(bn.eps, mean, var)
@@ -155,7 +159,9 @@ pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &
             Op::StochasticDepth { .. } => scale_images(inputs[0], mask),
             _ => multiply(inputs[0], mask),
         },
-        _ => Ok(run(graph, step, inputs, weights, &mut Mode { rng: None, frozen: &|_| true })?.0),
+        _ => {
+            Ok(run(graph, step, inputs, weights, &mut Mode { rng: None, frozen: &|_| true, reduce: None })?.0)
+        }
     }
 }
 

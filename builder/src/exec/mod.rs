@@ -6,6 +6,8 @@ mod apply;
 mod plan;
 mod tape;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use tallow_cuda::is_on_gpu;
 
@@ -15,6 +17,7 @@ pub use tape::{Gradients, Tape};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
+use crate::kernels::BatchReduce;
 use crate::rng::Rng;
 use crate::weights::Weights;
 use apply::{Mode, Saved, run};
@@ -77,7 +80,7 @@ impl Network {
         mut watch: impl FnMut(NodeId, &Tensor),
     ) -> Result<Tensor> {
         self.check(images)?;
-        let mut inference = Mode { rng: None, frozen: &|_| true };
+        let mut inference = Mode { rng: None, frozen: &|_| true, reduce: None };
         let last = plan.last_uses(&self.graph);
         let mut tape = Tape::new(&self.graph, plan.clone());
         for (number, step) in plan.steps.iter().enumerate() {
@@ -117,21 +120,23 @@ impl Network {
         rng: &mut Rng,
         frozen: &dyn Fn(&str) -> bool,
     ) -> Result<Tape> {
-        self.record_keeping(images, rng, frozen, Keep::Everything)
+        self.record_keeping(images, rng, frozen, Keep::Everything, None)
     }
 
-    /// As [`Self::record_frozen`], keeping what `keep` says of the layers' outputs.
+    /// As [`Self::record_frozen`], keeping what `keep` says of the layers' outputs. Where there is a `reduce`, which sums
+    /// over processes, batch normalisation uses the moments of the batches of all of them.
     ///
     /// # Errors
-    /// As [`Self::record`].
+    /// As [`Self::record`], and where the processes cannot reach each other.
     pub fn record_keeping(
         &self,
         images: &Tensor,
         rng: &mut Rng,
         frozen: &dyn Fn(&str) -> bool,
         keep: Keep,
+        reduce: Option<Arc<dyn BatchReduce>>,
     ) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: Some(rng), frozen }, keep)
+        self.record_in(images, &mut Mode { rng: Some(rng), frozen, reduce }, keep)
     }
 
     /// A pass of inference that can be gone through backwards: for what explains a network's answer.
@@ -139,7 +144,7 @@ impl Network {
     /// # Errors
     /// As [`Self::record`].
     pub fn record_inference(&self, images: &Tensor) -> Result<Tape> {
-        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true }, Keep::Everything)
+        self.record_in(images, &mut Mode { rng: None, frozen: &|_| true, reduce: None }, Keep::Everything)
     }
 
     fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>, keep: Keep) -> Result<Tape> {

@@ -89,7 +89,27 @@ impl Tape {
         grad: &Tensor,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Gradients> {
-        Ok(self.walk(network, grad, &wanted, None)?.0)
+        let mut gradients = Gradients::new();
+        self.backward_watched(network, grad, wanted, |name, gradient| {
+            gradients.insert(name.to_owned(), gradient);
+            Ok(())
+        })?;
+        Ok(gradients)
+    }
+
+    /// As [`Self::backward`], but hands each gradient to `ready` as soon as it is complete, from the last layer to the
+    /// first, so that it can be worked on while the rest is computed.
+    ///
+    /// # Errors
+    /// As [`Self::backward`], and those of `ready`.
+    pub fn backward_watched(
+        self,
+        network: &Network,
+        grad: &Tensor,
+        wanted: impl Fn(&str) -> bool,
+        mut ready: impl FnMut(&str, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(network, grad, &wanted, None, &mut ready).map(drop)
     }
 
     /// The gradient of a layer's output, given that of the network's output: how the network's answer depends on what
@@ -99,23 +119,25 @@ impl Tape {
     /// Where the gradient does not fit the output.
     pub fn gradient_of(self, network: &Network, grad: &Tensor, layer: NodeId) -> Result<Tensor> {
         let zeros = self.value(layer).zeros_like()?;
-        Ok(self.walk(network, grad, &|_| false, Some(layer))?.1.unwrap_or(zeros))
+        let found = self.walk(network, grad, &|_| false, Some(layer), &mut |_, _| Ok(()))?;
+        Ok(found.unwrap_or(zeros))
     }
 
-    /// Gradients of parameters, down to the first layer that has a wanted one or is `last`, and `last`'s own.
+    /// Hands on the gradients of parameters, down to the first layer that has a wanted one or is `last`, and gives
+    /// `last`'s own.
     fn walk(
         mut self,
         network: &Network,
         grad: &Tensor,
         wanted: &dyn Fn(&str) -> bool,
         last: Option<NodeId>,
-    ) -> Result<(Gradients, Option<Tensor>)> {
+        ready: &mut dyn FnMut(&str, Tensor) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
         let graph = network.graph();
         let plan = self.plan.clone();
         let (needed, parameters) = needed(graph, &plan, wanted, last);
         let mut grads: Vec<Option<Tensor>> = vec![None; self.values.len()];
         grads[graph.output().index()] = Some(grad.clone());
-        let mut result = Gradients::new();
         let mut end = plan.steps.len();
         for part in (0..plan.parts.len()).rev() {
             let start = part.checked_sub(1).map_or(0, |before| plan.parts[before]);
@@ -125,7 +147,7 @@ impl Tape {
                 let id = step.output();
                 if last == Some(id) {
                     // Every layer that takes its output has been gone through.
-                    return Ok((result, grads[id.index()].take()));
+                    return Ok(grads[id.index()].take());
                 }
                 let is_input = graph.node(id).op == Op::Input;
                 if let Some(grad) = grads[id.index()].take().filter(|_| needed[id.index()] && !is_input) {
@@ -154,7 +176,7 @@ impl Tape {
                     for (suffix, grad) in found.parameters {
                         let name = format!("{layer}.{suffix}");
                         if wanted(&name) {
-                            result.insert(name, grad);
+                            ready(&name, grad)?;
                         }
                     }
                 }
@@ -163,7 +185,7 @@ impl Tape {
             }
             end = start;
         }
-        Ok((result, None))
+        Ok(None)
     }
 
     /// Computes the values of some steps that were not kept, from those that were.

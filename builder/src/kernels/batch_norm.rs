@@ -8,6 +8,7 @@ use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::batch_reduce::{BatchReduce, reduced_moments, reduced_sums};
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
 use super::{ActivationKernel, gpu};
 pub use gpu::{NormGradients, Then};
@@ -60,10 +61,10 @@ impl Moments {
 }
 
 /// Moments as the CPU computes with them.
-struct HostMoments {
-    mean: Vec<f32>,
-    var: Vec<f32>,
-    count: usize,
+pub(super) struct HostMoments {
+    pub mean: Vec<f32>,
+    pub var: Vec<f32>,
+    pub count: usize,
 }
 
 impl HostMoments {
@@ -80,19 +81,25 @@ pub struct BatchNormKernel {
     moments: Arc<OnceLock<Moments>>,
     /// Whether the moments are constants, so that no gradient goes through them.
     constant: bool,
+    reduce: Option<Arc<dyn BatchReduce>>,
 }
 
 impl BatchNormKernel {
     /// With the moments of the batch, and `eps` added to the variance. It serves one forward pass, whose moments it
     /// keeps.
     pub fn training(eps: f64) -> Self {
-        Self { eps, moments: Arc::default(), constant: false }
+        Self { eps, moments: Arc::default(), constant: false, reduce: None }
+    }
+
+    /// With moments over the batches of all processes, where `reduce` sums over them.
+    pub fn over(self, reduce: Option<Arc<dyn BatchReduce>>) -> Self {
+        Self { reduce, ..self }
     }
 
     /// With a running mean and variance, each f32 `[C]`.
     pub fn inference(eps: f64, mean: &Tensor, var: &Tensor) -> Self {
         let moments = Moments { mean: mean.clone(), var: var.clone(), count: 1 };
-        Self { eps, moments: Arc::new(OnceLock::from(moments)), constant: true }
+        Self { eps, moments: Arc::new(OnceLock::from(moments)), constant: true, reduce: None }
     }
 
     /// Normalises x `[N, C, H, W]`; γ and β are `[C]`. Tracked by candle's autograd where an argument is.
@@ -117,7 +124,12 @@ impl BatchNormKernel {
                 Some(moments) => moments,
                 None => {
                     let ([mean, var], (n, _, h, w)) = (gpu::moments(x)?, x.dims4()?);
-                    self.moments.get_or_init(|| Moments { mean, var, count: n * h * w })
+                    let own = Moments { mean, var, count: n * h * w };
+                    let measured = match &self.reduce {
+                        Some(reduce) => gpu::reduced_moments(&**reduce, &own)?,
+                        None => own,
+                    };
+                    self.moments.get_or_init(|| measured)
                 }
             };
             let affine = gpu::affine([&moments.mean, &moments.var], self.eps, scale, shift)?;
@@ -157,7 +169,17 @@ impl BatchNormKernel {
             return Ok([found.x, found.scale, found.shift]);
         }
         let moments = self.known()?.host()?;
-        let sums = Sums::of(x, grad, &moments, self.eps)?;
+        let own = Sums::of(x, grad, &moments, self.eps)?;
+        // γ and β are the whole network's: their gradients are summed with all others. x is this process's alone, but
+        // every process's gradients come to it through the moments.
+        let [scale_gradient, shift_gradient] = own.tensors(x)?;
+        let sums = match &self.reduce {
+            Some(reduce) => {
+                let (plain, normalised) = reduced_sums(&**reduce, own.plain, own.normalised)?;
+                Sums { plain, normalised, ..own }
+            }
+            None => own,
+        };
         let count = moments.count as f64;
         // dx = γ/σ · (g − mean(g) − x̂·mean(g·x̂)), written as a·g + b·x + c for each channel; of constant moments, γ/σ·g.
         let scale = scale.to_vec1::<f32>()?;
@@ -171,7 +193,6 @@ impl BatchNormKernel {
         });
         let coefficients = coefficients.collect();
         let dx = contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &Combination { coefficients })?;
-        let [scale_gradient, shift_gradient] = sums.tensors(x)?;
         Ok([dx, scale_gradient, shift_gradient])
     }
 
@@ -182,16 +203,16 @@ impl BatchNormKernel {
     pub fn gradients_then(&self, pass: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
         let Normed { x, y, scale, shift, then } = *pass;
         if gpu::is_on_gpu(x) {
-            let Moments { mean, var, .. } = self.known()?;
             let pass = gpu::Normed {
                 x,
                 y,
                 then,
-                moments: [mean, var],
+                moments: self.known()?,
                 constant: self.constant,
                 eps: self.eps,
                 scale,
                 shift,
+                reduce: self.reduce.as_deref(),
             };
             return gpu::norm_gradients(&pass, grad);
         }
@@ -242,7 +263,10 @@ impl CustomOp3 for BatchNormKernel {
         let moments = match self.moments.get() {
             Some(moments) => moments.host()?,
             None => {
-                let found = vectorised_moments(x, dims);
+                let mut found = vectorised_moments(x, dims);
+                if let Some(reduce) = &self.reduce {
+                    found = reduced_moments(&**reduce, &found)?;
+                }
                 let tensor = |values: &[f32]| Tensor::from_slice(values, dims[1], &candle_core::Device::Cpu);
                 let (mean, var) = (tensor(&found.mean)?, tensor(&found.var)?);
                 self.moments.get_or_init(|| Moments { mean, var, count: found.count });

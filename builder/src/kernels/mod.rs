@@ -7,6 +7,7 @@
 
 mod activation;
 mod batch_norm;
+mod batch_reduce;
 mod channel_scale;
 mod columns;
 mod conv2d;
@@ -24,6 +25,7 @@ mod softmax;
 
 pub use activation::ActivationKernel;
 pub use batch_norm::{BatchNormKernel, Moments, NormGradients, Normed, Then};
+pub use batch_reduce::BatchReduce;
 pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;

@@ -81,6 +81,30 @@ fn an_option_that_does_not_fit_the_engine_is_wrong_usage() {
 }
 
 #[test]
+fn the_library_for_gpus_is_preferred_where_it_is_installed() {
+    let cache = tempfile::tempdir().unwrap();
+    let outcome = || {
+        let mut command = command(shared());
+        for variable in ["TALLOW_ONNXRUNTIME", "ORT_DYLIB_PATH"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CACHE_HOME", cache.path()).args(["runtime", "info", "--json"]);
+        let json = Run::from(command.output().unwrap()).json();
+        let steps = json["search"]["steps"].as_array().unwrap().clone();
+        ["the GPU cache", "the cache"].map(|place| {
+            let step = steps.iter().find(|step| step["place"] == place).unwrap();
+            step["outcome"].as_str().unwrap().to_owned()
+        })
+    };
+    assert_eq!(outcome(), ["not set", "does not exist"]);
+    let folder = cache.path().join("tallow/onnxruntime-gpu-1.31.1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    std::fs::write(folder.join(name), "no library").unwrap();
+    assert_eq!(outcome(), ["found", "not looked at"]);
+}
+
+#[test]
 fn tensorrt_is_an_error_that_names_the_missing_file() {
     let info = typed(shared(), "runtime info --json").json();
     let Some(missing) = info["tensorrt_missing"].as_str() else { return };

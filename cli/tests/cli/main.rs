@@ -17,6 +17,7 @@ mod hub;
 mod import;
 mod interruption;
 mod predict;
+mod processes;
 mod scale;
 mod search;
 mod summary;

@@ -222,6 +222,101 @@ impl Drop for Context {
 mod tests {
     use super::*;
 
+    /// A driver whose device is the host, with one device and functions that fail on request.
+    #[cfg(unix)]
+    fn driver() -> &'static Driver {
+        unsafe extern "system" fn count(count: *mut c_int) -> Status {
+            // SAFETY: the callers give addresses of their own.
+            unsafe { *count = 1 };
+            0
+        }
+        unsafe extern "system" fn get(device: *mut Device, id: c_int) -> Status {
+            // SAFETY: as above.
+            unsafe { *device = id };
+            if id == 0 { 0 } else { 101 }
+        }
+        unsafe extern "system" fn name(name: *mut c_char, length: c_int, _: Device) -> Status {
+            assert!(length > 4);
+            // SAFETY: as above, and long enough.
+            unsafe { name.copy_from(c"H100".as_ptr(), 5) };
+            0
+        }
+        unsafe extern "system" fn memory(bytes: *mut usize, _: Device) -> Status {
+            // SAFETY: as above.
+            unsafe { *bytes = 80 << 30 };
+            0
+        }
+        unsafe extern "system" fn context(handle: *mut *mut c_void, _: Device) -> Status {
+            // SAFETY: as above.
+            unsafe { *handle = std::ptr::dangling_mut::<u64>().cast() };
+            0
+        }
+        unsafe extern "system" fn release(_: Device) -> Status {
+            0
+        }
+        unsafe extern "system" fn push(handle: *mut c_void) -> Status {
+            if handle.is_null() { 201 } else { 0 }
+        }
+        unsafe extern "system" fn pop(handle: *mut *mut c_void) -> Status {
+            // SAFETY: as above.
+            unsafe { *handle = std::ptr::null_mut() };
+            0
+        }
+        unsafe extern "system" fn to_device(to: DevicePointer, from: *const c_void, bytes: usize) -> Status {
+            // SAFETY: as above; the device is the host.
+            unsafe { (to as *mut u8).copy_from(from.cast(), bytes) };
+            if bytes == 1 { 1 } else { 0 }
+        }
+        unsafe extern "system" fn to_host(to: *mut c_void, from: DevicePointer, bytes: usize) -> Status {
+            // SAFETY: as above.
+            unsafe { to.cast::<u8>().copy_from(from as *const u8, bytes) };
+            0
+        }
+        unsafe extern "system" fn error(status: Status, text: *mut *const c_char) -> Status {
+            if status == 101 {
+                // SAFETY: as above.
+                unsafe { *text = c"invalid device ordinal".as_ptr() };
+            }
+            0
+        }
+        Box::leak(Box::new(Driver {
+            version: 13_010,
+            device_count: count,
+            device_get: get,
+            device_name: name,
+            device_memory: memory,
+            retain: context,
+            release,
+            push,
+            pop,
+            to_device,
+            to_host,
+            error_text: error,
+            _library: libloading::os::unix::Library::this().into(),
+        }))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_are_described_and_copies_go_both_ways() {
+        let driver = driver();
+        assert_eq!(driver.cuda_version(), (13, 1));
+        assert_eq!(driver.devices().unwrap(), [GpuDevice { id: 0, name: "H100".into(), memory: 80 << 30 }]);
+        let text = driver.context(3).err().unwrap();
+        assert_eq!(text, "the NVIDIA driver's cuDeviceGet says: invalid device ordinal (101)");
+
+        let context = driver.context(0).unwrap();
+        let (mut there, mut back) = ([0u8; 4], [0u8; 4]);
+        // SAFETY: the addresses are those of arrays of these lengths.
+        unsafe {
+            context.copy_to_device(&[1, 2, 3, 4], there.as_mut_ptr().cast()).unwrap();
+            context.copy_to_host(there.as_ptr().cast(), &mut back).unwrap();
+            let text = context.copy_to_device(&[9], there.as_mut_ptr().cast()).unwrap_err();
+            assert_eq!(text, "the NVIDIA driver's cuMemcpyHtoD says: unknown error (1)");
+        }
+        assert_eq!(back, [1, 2, 3, 4]);
+    }
+
     #[test]
     fn a_machine_without_a_driver_is_told_which_file_is_missing() {
         let text = Driver::open("libno-such-driver.so.1").err().unwrap();

@@ -130,7 +130,8 @@ impl GpuOptions {
     }
 
     /// Records the kernels of a batch size on its first runs and launches them as one from then on. Needs every node on
-    /// the GPU, and fixed addresses: IO binding, which is on for GPUs anyhow.
+    /// the GPU, and fixed addresses: IO binding, which is on for GPUs anyhow. ONNX Runtime records for each thread that
+    /// runs the network, so a server does well to run it on few.
     pub fn cuda_graph(mut self, on: bool) -> Self {
         self.cuda_graph = on;
         self

@@ -43,6 +43,11 @@ impl ConfusionMatrix {
         self.counts[truth * self.classes + prediction] += 1;
     }
 
+    /// Every count, to sum over processes.
+    pub(crate) fn counts_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.counts.iter_mut()
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes

@@ -123,7 +123,8 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
-    file: File,
+    /// None where another process keeps the file.
+    file: Option<File>,
     rows: Vec<Row>,
 }
 
@@ -135,7 +136,7 @@ impl Log {
     pub fn create(path: &Path) -> Result<Self> {
         let file =
             OpenOptions::new().append(true).create_new(true).open(path).map_err(Error::io("create", path))?;
-        let mut log = Self { path: path.into(), file, rows: Vec::new() };
+        let mut log = Self { path: path.into(), file: Some(file), rows: Vec::new() };
         log.write(&format!("{HEADER}\n"))?;
         Ok(log)
     }
@@ -152,7 +153,12 @@ impl Log {
         rows.iter().for_each(|row| text.push_str(&row.to_line()));
         write_atomically(path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
-        Ok(Self { path: path.into(), file, rows })
+        Ok(Self { path: path.into(), file: Some(file), rows })
+    }
+
+    /// One that is written nowhere: another process keeps the file.
+    pub(crate) fn kept_elsewhere(path: &Path) -> Self {
+        Self { path: path.into(), file: None, rows: Vec::new() }
     }
 
     /// Appends a row and flushes it to the disk.
@@ -171,7 +177,8 @@ impl Log {
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(Error::io("write", &self.path))
     }
 }

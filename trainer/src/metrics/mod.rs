@@ -47,6 +47,30 @@ impl Running {
         }
     }
 
+    /// Adds what was seen elsewhere, or in another batch.
+    pub fn add(&mut self, other: &Self) {
+        self.samples += other.samples;
+        self.loss += other.loss;
+        self.top1 += other.top1;
+        self.top5 += other.top5;
+    }
+
+    /// Samples, sum of losses, and how often the label was the first and among the first five: to sum over processes.
+    pub(crate) fn sums(&self) -> [f64; 4] {
+        [self.samples as f64, self.loss, self.top1 as f64, self.top5 as f64]
+    }
+
+    /// Of such sums.
+    pub(crate) fn of_sums(classes: usize, [samples, loss, top1, top5]: [f64; 4]) -> Self {
+        Self {
+            samples: samples as usize,
+            loss,
+            top1: top1 as usize,
+            top5: top5 as usize,
+            ..Self::new(classes)
+        }
+    }
+
     /// Samples seen.
     pub fn samples(&self) -> usize {
         self.samples

@@ -35,6 +35,11 @@ impl PrecisionRecall {
         }
     }
 
+    /// Every count, to sum over processes.
+    pub(crate) fn counts_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        std::iter::once(&mut self.all).chain(&mut self.classes).flat_map(ThresholdCounts::counts_mut)
+    }
+
     /// All decisions together: the micro-average.
     pub fn all(&self) -> &ThresholdCounts {
         &self.all

@@ -2,6 +2,9 @@
 
 use tallow_builder::exec::Gradients;
 
+use tallow_cuda::is_on_gpu;
+
+use super::gpu;
 use super::rule::combine2;
 use crate::error::Result;
 
@@ -15,6 +18,20 @@ pub fn merged(
     (other, more): (Gradients, usize),
 ) -> Result<Gradients> {
     let share = (more as f64 / (images + more) as f64) as f32;
+    if other.values().next().is_some_and(is_on_gpu) {
+        let (mut names, mut pairs) = (vec![], vec![]);
+        for (name, new) in other {
+            match mean.remove(&name) {
+                Some(old) => {
+                    names.push(name);
+                    pairs.push((old.contiguous()?, new.contiguous()?));
+                }
+                None => drop(mean.insert(name, new)),
+            }
+        }
+        mean.extend(names.into_iter().zip(gpu::lerp(&pairs, share)?));
+        return Ok(mean);
+    }
     for (name, new) in other {
         let gradient = match mean.remove(&name) {
             Some(old) => combine2(&old, &new, move |a, b| a + share * (b - a))?,

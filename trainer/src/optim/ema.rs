@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use tallow_builder::Weights;
 use tallow_builder::graph::{Graph, Role};
 
+use tallow_cuda::is_on_gpu;
+
+use super::gpu;
 use super::rule::combine2;
 use crate::error::{Error, Result};
 
@@ -69,6 +72,11 @@ impl Ema {
     /// Where the device has no room.
     pub fn update(&mut self, weights: &Weights, step: u64, moves: impl Fn(&str) -> bool) -> Result<()> {
         let new = (1.0 - self.decay.at(step)) as f32;
+        if let Some((_, tensor)) = weights.iter().next()
+            && is_on_gpu(tensor)
+        {
+            return self.update_on_gpu(weights, new, moves);
+        }
         for (name, role) in self.names.iter().filter(|(name, _)| moves(name)) {
             let current = weights.get(name);
             let moved = match role {
@@ -77,6 +85,22 @@ impl Ema {
             };
             self.weights.set(name, moved);
         }
+        Ok(())
+    }
+
+    fn update_on_gpu(&mut self, weights: &Weights, new: f32, moves: impl Fn(&str) -> bool) -> Result<()> {
+        let (mut names, mut pairs) = (vec![], vec![]);
+        for (name, role) in self.names.iter().filter(|(name, _)| moves(name)) {
+            match role {
+                Role::BatchesTracked => self.weights.set(name, weights.get(name).clone()),
+                _ => {
+                    names.push(name);
+                    pairs.push((self.weights.get(name).contiguous()?, weights.get(name).contiguous()?));
+                }
+            }
+        }
+        let moved = gpu::lerp(&pairs, new)?;
+        names.into_iter().zip(moved).for_each(|(name, moved)| self.weights.set(name, moved));
         Ok(())
     }
 }

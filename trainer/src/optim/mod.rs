@@ -4,6 +4,7 @@
 
 mod accumulate;
 mod ema;
+mod gpu;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,14 @@ use serde::{Deserialize, Serialize};
 use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_builder::graph::{Graph, Parameter};
+use tallow_cuda::is_on_gpu;
 
 pub use accumulate::merged;
 pub use ema::{Decay, Ema};
+pub use gpu::{Control, LossScale};
 
 use crate::error::{Error, Result};
+use gpu::Moving;
 use rule::{combine2, combine3};
 
 /// An optimiser and its constants. Weight decay applies to weights alone, never to biases or batch normalisation.
@@ -134,6 +138,13 @@ impl OptimizerKind {
         }
     }
 
+    fn weight_decay(&self) -> f64 {
+        let (Self::Sgd { weight_decay, .. }
+        | Self::RmsProp { weight_decay, .. }
+        | Self::AdamW { weight_decay, .. }) = self;
+        *weight_decay
+    }
+
     /// The names of the tensors that a step keeps for each parameter, and the value each starts with.
     fn slots(&self) -> &'static [(&'static str, f64)] {
         match self {
@@ -218,14 +229,14 @@ impl Optimizer {
         rate: impl Fn(&str) -> f64,
         factor: f64,
     ) -> Result<()> {
+        if let Some(gradient) = gradients.values().next().filter(|gradient| is_on_gpu(gradient)) {
+            return self.step_on_gpu(weights, gradients, rate, &Control::fixed(factor, gradient.device())?);
+        }
         self.steps += 1;
         for parameter in &self.parameters {
             let missed = missed(&self.state, parameter)?;
             let Some(gradient) = gradients.get(&parameter.name) else {
-                if let OptimizerKind::AdamW { .. } = self.kind {
-                    let missed = Tensor::new(missed as i64 + 1, &Device::Cpu)?;
-                    self.state.insert(slot_name(parameter, MISSED), missed);
-                }
+                note_missed(self.kind, &mut self.state, parameter, missed)?;
                 continue;
             };
             let value = weights.get(&parameter.name);
@@ -239,10 +250,51 @@ impl Optimizer {
     }
 }
 
+impl Optimizer {
+    /// As [`Self::step`] on a GPU, with what `control` has decided there. Nothing waits for the GPU.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_on_gpu(
+        &mut self,
+        weights: &mut Weights,
+        gradients: &Gradients,
+        rate: impl Fn(&str) -> f64,
+        control: &Control,
+    ) -> Result<()> {
+        self.steps += 1;
+        let Self { kind, parameters, steps, state } = self;
+        let mut moving = vec![];
+        for parameter in parameters.iter() {
+            let missed = missed(state, parameter)?;
+            let Some(gradient) = gradients.get(&parameter.name) else {
+                note_missed(*kind, state, parameter, missed)?;
+                continue;
+            };
+            moving.push(Moving {
+                name: &parameter.name,
+                gradient,
+                slots: kind.slots().iter().map(|(slot, _)| slot_name(parameter, slot)).collect(),
+                rate: rate(&parameter.name),
+                decay: if parameter.role.decays() { kind.weight_decay() } else { 0.0 },
+                steps: *steps - missed,
+            });
+        }
+        gpu::step(*kind, &moving, weights, state, control)
+    }
+}
+
 /// The slot of the steps that a parameter was frozen in, which only such parameters have, and only where it matters:
 /// AdamW corrects its averages by the number of steps they are over, and those of a parameter that was frozen at first
 /// begin with its own first step, as PyTorch's do.
 const MISSED: &str = "missed";
+
+fn note_missed(kind: OptimizerKind, state: &mut State, parameter: &Parameter, missed: u64) -> Result<()> {
+    if let OptimizerKind::AdamW { .. } = kind {
+        state.insert(slot_name(parameter, MISSED), Tensor::new(missed as i64 + 1, &Device::Cpu)?);
+    }
+    Ok(())
+}
 
 fn missed(state: &State, parameter: &Parameter) -> Result<u64> {
     let missed = state.get(&slot_name(parameter, MISSED));

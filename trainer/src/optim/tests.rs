@@ -5,6 +5,8 @@ use serde_json::Value;
 use tallow_builder::graph::{ConvSpec, GraphBuilder, Linear, Shape};
 use tallow_builder::kernels::CrossEntropy;
 
+use tallow_cuda::emulator::emulated;
+
 use super::*;
 
 fn fixture() -> Value {
@@ -49,6 +51,11 @@ fn six_weights() -> (Graph, Weights) {
 }
 
 fn check_trajectory(name: &str, kind: OptimizerKind) {
+    check_trajectory_here(name, kind);
+    emulated(|| check_trajectory_here(name, kind));
+}
+
+fn check_trajectory_here(name: &str, kind: OptimizerKind) {
     for case in cases(name) {
         let (graph, mut weights) = six_weights();
         weights.set("fc.weight", tensor(&case["start"]));
@@ -189,4 +196,109 @@ fn a_parameter_that_was_frozen_at_first_steps_as_if_it_began_then() {
     let expected = run(0, false);
     assert_eq!(run(7, false), expected);
     assert_eq!(run(7, true), expected);
+}
+
+/// Five tensors, one of them longer than a chunk and one without a gradient.
+fn several() -> (Graph, Weights, Gradients) {
+    let mut g = GraphBuilder::new("several", Shape::map(40, 1, 1));
+    let x = g.input();
+    let x = g.conv2d("conv", x, ConvSpec::new(450, 1)).unwrap();
+    let x = g.batch_norm("bn", x, tallow_builder::graph::BatchNorm::default()).unwrap();
+    let x = g.flatten("flatten", x).unwrap();
+    let x = g.linear("fc", x, Linear::uniform(3, 1.0)).unwrap();
+    let graph = g.finish(x).unwrap();
+    let weights = Weights::init(&graph, 3, &Device::Cpu).unwrap();
+    let mut rng = tallow_builder::Rng::new(8);
+    let trainable = graph.parameters().into_iter().filter(|p| p.role.is_trainable() && p.name != "fc.bias");
+    let gradients = trainable.map(|p| {
+        let values: Vec<f32> = (0..p.elements()).map(|_| rng.normal() as f32).collect();
+        (p.name, Tensor::from_vec(values, p.shape, &Device::Cpu).unwrap())
+    });
+    let gradients = gradients.collect();
+    (graph, weights, gradients)
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+    let difference = ((a - b).unwrap().abs().unwrap() / (b.abs().unwrap() + 0.1).unwrap()).unwrap();
+    difference.flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn all_parameters_at_once_move_as_one_by_one() {
+    for kind in [crate::recipe::SGD, crate::recipe::RMSPROP, crate::recipe::ADAMW] {
+        let (graph, weights, gradients) = several();
+        let run = || {
+            let mut weights = weights.clone();
+            let mut ema = Ema::new(Decay { decay: 0.9, warm_up: false }, &graph, weights.clone());
+            let mut optimizer = Optimizer::new(kind, &graph, &weights).unwrap();
+            let mut gradients = gradients.clone();
+            for step in 1..4 {
+                gradients = merged((gradients.clone(), 3), (gradients, 5)).unwrap();
+                let rate = |name: &str| if name.starts_with("bn") { 0.01 } else { 0.03 };
+                optimizer.step(&mut weights, &gradients, rate, 0.7).unwrap();
+                ema.update(&weights, step, |name| name != "fc.weight").unwrap();
+            }
+            (weights, ema.weights().clone(), optimizer.state().clone())
+        };
+        let (one_by_one, at_once) = (run(), emulated(run));
+        for ((name, a), (_, b)) in
+            one_by_one.0.iter().chain(one_by_one.1.iter()).zip(at_once.0.iter().chain(at_once.1.iter()))
+        {
+            if a.dtype() == candle_core::DType::F32 {
+                assert!(largest_difference(b, a) < 2e-6, "{kind:?} {name}");
+            }
+        }
+        assert_eq!(one_by_one.2.len(), at_once.2.len());
+        for (name, a) in one_by_one.2.iter().filter(|(_, a)| a.dtype() == candle_core::DType::F32) {
+            assert!(largest_difference(&at_once.2[name], a) < 2e-6, "{kind:?} {name}");
+        }
+        let untouched = weights.get("fc.bias").to_vec1::<f32>().unwrap();
+        assert_eq!(at_once.0.get("fc.bias").to_vec1::<f32>().unwrap(), untouched);
+    }
+}
+
+#[test]
+fn the_device_decides_what_the_host_would() {
+    let (graph, weights, gradients) = several();
+    let norm = global_norm(&gradients).unwrap();
+    let skipped = tallow_cuda::zeros(1, candle_core::DType::F64, &Device::Cpu).unwrap();
+    let start = weights.get("conv.weight").flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    emulated(|| {
+        let control = Control::of(&gradients, Some(1.0), None, &skipped).unwrap();
+        assert!((control.norm().unwrap() / norm - 1.0).abs() < 1e-6);
+        let sgd = OptimizerKind::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+        let step = |gradients: &Gradients, control: &Control| {
+            let mut moved = weights.clone();
+            let mut optimizer = Optimizer::new(sgd, &graph, &weights).unwrap();
+            optimizer.step_on_gpu(&mut moved, gradients, |_| 0.1, control).unwrap();
+            moved.get("conv.weight").flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let expected = |i: usize| {
+            start[i]
+                - 0.1 * gradients["conv.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap()[i]
+                    / norm as f32
+        };
+        let clipped = step(&gradients, &control);
+        assert!([0, 17, 17_999].iter().all(|&i| (clipped[i] - expected(i)).abs() < 1e-6));
+
+        // Gradients that are too large by the loss scale give the same step; such as are no numbers give none.
+        let scale = LossScale::new(&Device::Cpu).unwrap();
+        let scaled: Gradients = gradients.iter().map(|(n, g)| (n.clone(), (g * 65_536.0).unwrap())).collect();
+        let control = Control::of(&scaled, Some(1.0), Some(&scale), &skipped).unwrap();
+        assert!((control.norm().unwrap() / norm - 1.0).abs() < 1e-6);
+        assert!(step(&scaled, &control).iter().zip(&clipped).all(|(a, b)| (a - b).abs() < 1e-6));
+        scale.adapt(&control).unwrap();
+        assert_eq!(scale.state().to_vec1::<f32>().unwrap(), [65_536.0, 1.0]);
+        let mut broken = scaled.clone();
+        broken.insert("bn.bias".into(), Tensor::full(f32::INFINITY, 450, &Device::Cpu).unwrap());
+        let control = Control::of(&broken, None, Some(&scale), &skipped).unwrap();
+        assert_eq!(step(&broken, &control), start);
+        scale.adapt(&control).unwrap();
+        assert_eq!(scale.state().to_vec1::<f32>().unwrap(), [32_768.0, 0.0]);
+        for _ in 0..2000 {
+            scale.adapt(&Control::fixed(1.0, &Device::Cpu).unwrap()).unwrap();
+        }
+        assert_eq!(scale.state().to_vec1::<f32>().unwrap(), [65_536.0, 0.0]);
+        assert_eq!(skipped.to_vec1::<f64>().unwrap(), [1.0]);
+    });
 }

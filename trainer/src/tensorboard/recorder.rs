@@ -143,6 +143,11 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Writes nothing: another process keeps the files.
+    pub fn kept_elsewhere(setting: &Setting<'_>) -> Self {
+        Self::assemble(setting, None)
+    }
+
     /// The earlier event files that were found cut short.
     pub fn cut_short(&self) -> &[CutShort] {
         &self.cut_short

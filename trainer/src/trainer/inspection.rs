@@ -44,7 +44,7 @@ impl Trainer {
     ) -> Result<()> {
         let at = (self.position.steps, self.position.epoch);
         self.recorder.step(at.0, &step)?;
-        if first {
+        if first && !batch.is_empty() {
             self.recorder.samples(at, batch)?;
         }
         let Some(inspection) = inspection else { return Ok(()) };

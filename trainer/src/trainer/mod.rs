@@ -1,15 +1,17 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
 //! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
-//! is seen of it, `divergence` ends a run whose numbers are no longer finite.
+//! is seen of it, `divergence` ends a run whose numbers are no longer finite, `parallel` is a run's part in a training by
+//! several processes.
 
 mod divergence;
 mod inspection;
+mod parallel;
 mod prepare;
 mod resume;
 mod step;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tallow_builder::Network;
@@ -18,6 +20,7 @@ use tallow_tensorflow::event::hparams::Status;
 use crate::checkpoint::{Best, Checkpoint, Position};
 use crate::config::Config;
 use crate::data::{Loader, Skipped};
+use crate::distributed::DataParallel;
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::fine_tune::Tuning;
@@ -46,6 +49,8 @@ pub struct Trainer {
     ema: Option<Ema>,
     tuning: Tuning,
     optimizer: Optimizer,
+    /// The other processes, where there are any.
+    parallel: Option<DataParallel>,
     train: Loader,
     validation: Loader,
     position: Position,
@@ -117,7 +122,13 @@ impl Trainer {
     /// # Errors
     /// Where the loss stops being a number, no image can be used, or a file cannot be written.
     pub fn train(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
+        if let Some(parallel) = &mut self.parallel {
+            parallel.start();
+        }
         let outcome = self.train_epochs(progress, stop);
+        if let (Some(parallel), Err(error)) = (&self.parallel, &outcome) {
+            parallel.abort(error);
+        }
         match &outcome {
             Ok(_) => {}
             Err(Error::Events { .. }) => self.write_checkpoint(&self.run.last())?,
@@ -136,7 +147,7 @@ impl Trainer {
                 return Ok(self.outcome(true));
             };
             self.end_epoch(found, start, progress)?;
-            if stop.load(Ordering::Relaxed) {
+            if self.stops(stop) {
                 break;
             }
         }
@@ -156,6 +167,7 @@ impl Trainer {
         if self.train_epoch(progress, stop, start)? {
             return Ok(None);
         }
+        self.share_skipped()?;
         self.train.refuse_unusable_class()?;
         self.validate(progress, stop)
     }
@@ -167,22 +179,29 @@ impl Trainer {
         self.recorder.begin_epoch();
         let mut first = batch == 0;
         let mut group: Option<Group> = None;
-        for batch in self.train.epoch(epoch, batch)? {
+        for batch in self.batches(epoch, batch)? {
             let batch = batch?;
+            let counts = self.count(&batch, stop)?;
             if let Some(whole) = group.take_if(|group| self.begins_another(group, &batch)) {
                 self.update(whole, std::mem::take(&mut first), progress)?;
             }
-            let (index, images) = (batch.index, batch.len());
-            let learned = self.learn(batch, group.take())?;
+            let index = batch.index;
+            // Nobody has a usable image where nothing is counted: the step is what came before.
+            let learned = match counts.total {
+                0 => group.take(),
+                _ => Some(self.learn(batch, counts, group.take())?),
+            };
             self.position.batch = index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();
-            progress.step(images, self.position.running.loss(), self.position.running.top1());
+            progress.step(counts.total, self.position.running.loss(), self.position.running.top1());
             if !self.is_last(index) {
-                group = Some(learned);
+                group = learned;
                 continue;
             }
-            self.update(learned, std::mem::take(&mut first), progress)?;
-            if stop.load(Ordering::Relaxed) {
+            if let Some(whole) = learned {
+                self.update(whole, std::mem::take(&mut first), progress)?;
+            }
+            if self.stops(stop) {
                 return Ok(true);
             }
             if self.saved.elapsed().as_secs_f64() > 60.0 * self.config.checkpoint_minutes {
@@ -195,7 +214,7 @@ impl Trainer {
         Ok(false)
     }
 
-    fn validate(&self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    fn validate(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let pass = self.pass("validate", self.validation.batches(), 0);
         let found = match &self.ema {
             Some(ema) => {
@@ -204,7 +223,8 @@ impl Trainer {
             }
             None => evaluate(&self.network, &self.validation, progress, pass, stop),
         };
-        found.map_err(|error| self.in_validation(error))
+        let found = found.map_err(|error| self.in_validation(error));
+        self.summed(found, stop)
     }
 
     /// Writes down what an epoch gave and moves on to the next.
@@ -253,6 +273,9 @@ impl Trainer {
     }
 
     fn write_checkpoint(&mut self, path: &Path) -> Result<()> {
+        if !self.leads() {
+            return Ok(());
+        }
         let checkpoint = Checkpoint {
             weights: self.network.weights().clone(),
             ema: self.ema.as_ref().map(|ema| ema.weights().clone()),
@@ -266,7 +289,7 @@ impl Trainer {
 
     /// Draws the curves and the best epoch's confusion matrix, if it is time or `now`.
     fn draw(&mut self, now: bool) -> Result<()> {
-        if self.log.rows().is_empty() || !(now || self.drawn.elapsed() > REDRAW) {
+        if !self.leads() || self.log.rows().is_empty() || !(now || self.drawn.elapsed() > REDRAW) {
             return Ok(());
         }
         self.drawn = Instant::now();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use tallow_builder::{Graph, Network, Weights};
+use tallow_distributed::{Communicator, Place};
 use tallow_input::Preprocess;
 
 use super::Trainer;
@@ -13,7 +14,8 @@ use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::Position;
 use crate::config::Config;
 use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Splits, lasting};
-use crate::error::Result;
+use crate::distributed::{DataParallel, DistributedConfig, blame};
+use crate::error::{Error, Result};
 use crate::fine_tune::Tuning;
 use crate::metrics::csv::Log;
 use crate::network::build;
@@ -30,6 +32,7 @@ pub struct NewRun {
     graph: Graph,
     tuning: Tuning,
     loaders: [Loader; 2],
+    parallel: Option<DataParallel>,
 }
 
 impl NewRun {
@@ -38,6 +41,19 @@ impl NewRun {
     /// # Errors
     /// For settings that make no sense, and data that cannot be used.
     pub fn prepare(config: Config) -> Result<Self> {
+        Self::prepare_at(config, None)
+    }
+
+    /// As [`Self::prepare`], for a process that trains together with others, which it meets here. A batch has as many
+    /// images from each of them as the settings say.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and where the others do not come or have other settings or data.
+    pub fn prepare_at(config: Config, place: Option<&Place>) -> Result<Self> {
+        let together = place.map(|place| place.world_size).filter(|world_size| *world_size > 1);
+        let world_size = config.distributed.world_size.or(together);
+        let distributed = DistributedConfig { world_size, ..config.distributed };
+        let config = Config { distributed, ..config };
         config.validate()?;
         let data = Splits::open(&config.data, config.split, config.records.as_ref(), None)?;
         // From here on the run is one that can be gone on with from any folder.
@@ -51,8 +67,9 @@ impl NewRun {
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
-        let loaders = loaders(&config, &preprocess, &data)?;
-        Ok(Self { config, preprocess, data, graph, tuning, loaders })
+        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
+        let loaders = loaders(&config, &preprocess, &data, parallel.as_ref())?;
+        Ok(Self { config, preprocess, data, graph, tuning, loaders, parallel })
     }
 
     /// The network, which the weights must be for.
@@ -65,17 +82,38 @@ impl NewRun {
         self.data.train.classes()
     }
 
+    /// Whether this process is the one that writes the run's directory.
+    pub fn leads(&self) -> bool {
+        self.parallel.as_ref().is_none_or(DataParallel::leads)
+    }
+
     /// Makes the run's directory `path`, and begins with these weights.
     ///
     /// # Errors
     /// For a folder that holds something already, or cannot be written.
-    pub fn begin(self, path: &Path, weights: Weights) -> Result<Trainer> {
-        let Self { config, preprocess, data, graph, tuning, loaders } = self;
+    pub fn begin(mut self, path: &Path, weights: Weights) -> Result<Trainer> {
+        let parallel = self.parallel.take();
+        let control = parallel.as_ref().map(DataParallel::control);
+        let leads = parallel.as_ref().is_none_or(DataParallel::leads);
+        let begun = self.begin_files(path, weights, leads).and_then(|trainer| trainer.joined(parallel));
+        begun.inspect_err(|error| abort(control, error))
+    }
+
+    fn begin_files(self, path: &Path, weights: Weights, leads: bool) -> Result<Trainer> {
+        let Self { config, preprocess, data, graph, tuning, loaders, .. } = self;
         let labels = data.train.classes();
-        let run = RunDir::create(path, &config, &graph, labels, &Fingerprint::of(&data))?;
-        let log = Log::create(&run.file("metrics.csv"))?;
+        let config = if leads { config } else { unreported(config) };
+        let (run, log) = if leads {
+            let run = RunDir::create(path, &config, &graph, labels, &Fingerprint::of(&data))?;
+            let log = Log::create(&run.file("metrics.csv"))?;
+            (run, log)
+        } else {
+            let run = RunDir::kept_elsewhere(path);
+            let log = Log::kept_elsewhere(&run.file("metrics.csv"));
+            (run, log)
+        };
         let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
-        let recorder = Recorder::create(&setting)?;
+        let recorder = if leads { Recorder::create(&setting)? } else { Recorder::kept_elsewhere(&setting) };
         let position = Position::start(labels.len());
         let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
         let optimizer = Optimizer::new(config.optimizer()?, &graph, &weights)?;
@@ -117,6 +155,7 @@ impl Trainer {
             ema,
             tuning,
             optimizer,
+            parallel: None,
             train,
             validation,
             position,
@@ -131,11 +170,33 @@ impl Trainer {
     }
 }
 
-/// The loaders of training and validation.
-pub(super) fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -> Result<[Loader; 2]> {
+/// Ends the other processes, where there are any, with the error that ends this one.
+pub(super) fn abort(control: Option<Arc<dyn Communicator>>, error: &Error) {
+    if let Some(control) = control {
+        let (origin, reason) = blame(error, control.rank());
+        control.abort(origin, &reason);
+    }
+}
+
+/// The settings of a process that reports nothing, because another one does.
+pub(super) fn unreported(mut config: Config) -> Config {
+    config.tensorboard.enabled = false;
+    config.diagnose = false;
+    config
+}
+
+/// The loaders of training and validation, of a share of each batch where there are several processes.
+pub(super) fn loaders(
+    config: &Config,
+    preprocess: &Preprocess,
+    data: &Splits,
+    parallel: Option<&DataParallel>,
+) -> Result<[Loader; 2]> {
+    let batch_size = config.global_batch_size();
+    let share = parallel.map(DataParallel::share).unwrap_or_default();
     let validation = LoaderOptions {
-        batch_size: config.batch_size,
-        workers: config.workers,
+        batch_size,
+        workers: parallel.map_or(config.workers, |parallel| parallel.workers(config.workers)),
         strict: config.strict,
         seed: config.seed,
         ..LoaderOptions::default()
@@ -143,11 +204,12 @@ pub(super) fn loaders(config: &Config, preprocess: &Preprocess, data: &Splits) -
     // A last batch of one or two images would give batch normalisation nothing to average over.
     let augment = config.augmentation(preprocess);
     let repeats = augment.repeated_augment.unwrap_or(1) as usize;
-    let drop_last = data.train.len() * repeats >= config.batch_size;
+    let drop_last = data.train.len() * repeats >= batch_size;
     let train = LoaderOptions { shuffle: true, drop_last, repeats, ..validation };
     let augmented = TrainTransform::new(augment, *preprocess)?;
     Ok([
-        Loader::new(data.train.clone(), Arc::new(augmented), train)?.mixing(config.mix),
-        Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?,
+        Loader::new(data.train.clone(), Arc::new(augmented), train)?.mixing(config.mix).sharing(share),
+        Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?
+            .sharing(share),
     ])
 }

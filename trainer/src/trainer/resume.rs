@@ -1,15 +1,17 @@
 //! Going on with an earlier run, to the bit as if it had never stopped: on the same data, or not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use tallow_builder::Network;
+use tallow_builder::{Graph, Network};
+use tallow_distributed::Place;
 
 use super::Trainer;
-use super::prepare::loaders;
+use super::prepare::{abort, loaders, unreported};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::{Fingerprint, Known, Splits, lasting};
+use crate::distributed::DataParallel;
 use crate::error::{Error, Result};
 use crate::fine_tune::Tuning;
 use crate::metrics::csv::Log;
@@ -39,8 +41,19 @@ impl Trainer {
     /// # Errors
     /// Where there is no run or checkpoint, one is damaged, another process trains there, or the data has changed.
     pub fn resume(path: &Path, changes: impl Into<Changes>) -> Result<Self> {
+        Self::resume_at(path, changes, None)
+    }
+
+    /// As [`Self::resume`], for a process that trains together with others, which it meets here. Batches keep the number
+    /// of images that they had, whatever the number of processes was.
+    ///
+    /// # Errors
+    /// As [`Self::resume`], and where the others do not come, or go on with another run or state.
+    pub fn resume_at(path: &Path, changes: impl Into<Changes>, place: Option<&Place>) -> Result<Self> {
         let Changes { epochs, data } = changes.into();
-        let run = RunDir::open(path)?.locked()?;
+        let leads = place.is_none_or(|place| place.rank == 0);
+        let run = RunDir::open(path)?;
+        let run = if leads { run.locked()? } else { run };
         let kept = run.config()?;
         let source = data.unwrap_or_else(|| kept.data.clone());
         let config = Config { epochs: epochs.unwrap_or(kept.epochs), data: lasting(&source), ..kept.clone() };
@@ -73,8 +86,36 @@ impl Trainer {
         if let Some(differences) = known.as_ref().and_then(|known| known.differences(&fingerprint)) {
             return Err(Error::DataChanged { data: config.data, run: path.to_owned(), differences });
         }
+        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
+        let control = parallel.as_ref().map(DataParallel::control);
+        let found = Found { run, kept, config, graph, data, fingerprint, known, from };
+        let resumed = found.restore(parallel.as_ref()).and_then(|trainer| trainer.joined(parallel));
+        let trainer = resumed.inspect_err(|error| abort(control, error))?;
+        Ok(Self { went_back, ..trainer })
+    }
+}
+
+/// A run that was found whole, on data that is the same.
+struct Found {
+    run: RunDir,
+    kept: Config,
+    config: Config,
+    graph: Graph,
+    data: Splits,
+    fingerprint: Fingerprint,
+    known: Option<Fingerprint>,
+    /// The checkpoint to go on from.
+    from: PathBuf,
+}
+
+impl Found {
+    /// Reads the state, and brings the files that this process keeps to it.
+    fn restore(self, parallel: Option<&DataParallel>) -> Result<Trainer> {
+        let Self { run, kept, config, graph, data, fingerprint, known, from } = self;
+        let leads = parallel.is_none_or(DataParallel::leads);
+        let config = if leads { config } else { unreported(config) };
         let preprocess = config.preprocess()?;
-        let [train, validation] = loaders(&config, &preprocess, &data)?;
+        let loaders = loaders(&config, &preprocess, &data, parallel)?;
         let Checkpoint { weights, ema, optimizer: state, position } =
             Checkpoint::read(&from, &graph, &Device::Cpu)?;
         if config.epochs < position.epoch {
@@ -82,36 +123,30 @@ impl Trainer {
             return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
         }
         if config.ema.is_some() != ema.is_some() {
-            return Err(Error::AverageChanged { run: path.to_owned() });
+            return Err(Error::AverageChanged { run: run.path().to_owned() });
         }
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
         let ema = config.ema.zip(ema).map(|(decay, ema)| Ema::new(decay, &graph, ema));
         let mut optimizer = Optimizer::new(config.optimizer()?, &graph, &weights)?;
         optimizer.restore(state, position.steps)?;
-        let log = Log::resume(&run.file("metrics.csv"), position.epoch)?;
+        let metrics = run.file("metrics.csv");
+        let log = if leads { Log::resume(&metrics, position.epoch)? } else { Log::kept_elsewhere(&metrics) };
         let changed = config != kept;
-        if changed {
+        if leads && changed {
             run.write_config(&config)?;
         }
-        if known.is_none() {
+        if leads && known.is_none() {
             run.write_fingerprint(&fingerprint)?;
         }
         let labels = data.train.classes();
         let setting = Setting { run: &run, config: &config, graph: &graph, preprocess, labels };
-        let recorder = Recorder::resume(&setting, &position, changed)?;
+        let recorder = match leads {
+            true => Recorder::resume(&setting, &position, changed)?,
+            false => Recorder::kept_elsewhere(&setting),
+        };
         let network = Network::new(graph, weights);
-        let trainer = Self::assemble(
-            run,
-            config,
-            network,
-            ema,
-            tuning,
-            optimizer,
-            [train, validation],
-            position,
-            log,
-            recorder,
-        );
-        Ok(Self { went_back, ..trainer })
+        let trainer =
+            Trainer::assemble(run, config, network, ema, tuning, optimizer, loaders, position, log, recorder);
+        Ok(trainer)
     }
 }

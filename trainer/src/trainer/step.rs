@@ -1,14 +1,15 @@
 //! One step: forward, loss and backward of one batch or several, then the update.
 
 use candle_core::Device;
+use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_builder::kernels::CrossEntropy;
-use tallow_builder::{Rng, Weights};
 
+use super::Trainer;
 use super::inspection::Inspection;
-use super::{STEP_STREAM, Trainer};
 use crate::data::Batch;
 use crate::diagnose::Activations;
+use crate::distributed::Counts;
 use crate::error::Result;
 use crate::evaluate::images;
 use crate::optim::{global_norm, merged};
@@ -48,15 +49,15 @@ impl Trainer {
     }
 
     /// Forward, loss and backward of a batch, together with those of its step before it.
-    pub(super) fn learn(&mut self, batch: Batch, group: Option<Group>) -> Result<Group> {
-        let epoch = self.position.epoch;
-        let mut rng = Rng::stream(self.config.seed, &[STEP_STREAM, epoch, batch.index as u64]);
+    pub(super) fn learn(&mut self, batch: Batch, counts: Counts, group: Option<Group>) -> Result<Group> {
+        let mut rng = self.step_rng(batch.index);
+        let stand_in = batch.is_empty().then(|| batch.stand_in());
+        let input = stand_in.as_ref().unwrap_or(&batch);
         let loss = CrossEntropy { smoothing: self.config.label_smoothing };
 
-        let frozen = |layer: &str| self.tuning.freezes_moments(epoch, layer);
-        let tape = self.network.record_frozen(&images(&batch, &Device::Cpu)?, &mut rng, &frozen)?;
+        let tape = self.forward(&images(input, &Device::Cpu)?, &mut rng, counts)?;
         let logits = tape.value(self.network.graph().output()).clone();
-        let (mean_loss, gradient) = loss.mixed_loss_and_gradient(&logits, batch.targets())?;
+        let (mean_loss, gradient) = loss.mixed_loss_and_gradient(&logits, input.targets())?;
         if !mean_loss.is_finite() {
             return Err(self.diverged(&batch, &tape)?);
         }
@@ -65,13 +66,14 @@ impl Trainer {
             let steps = self.position.steps as f64;
             statistics.iter_mut().for_each(|layer| layer.momentum = early_momentum(layer.momentum, steps));
         }
+        self.agree_on_moments(&mut statistics, counts)?;
         let activations = self.activations(&tape)?;
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
-        let gradients = tape.backward(&self.network, &gradient, |name| self.tuning.trains(epoch, name))?;
+        let gradients = self.backward(tape, &gradient, counts)?;
         self.network.track(&statistics)?;
-        self.position.running.update(mean_loss, &logits.flatten_all()?.to_vec1::<f32>()?, &batch.labels);
+        let mean_loss = self.see(mean_loss, &logits, &batch)?;
 
-        let (number, images) = (self.group_of(batch.index), batch.len());
+        let (number, images) = (self.group_of(batch.index), counts.total);
         let Some(before) = group else {
             return Ok(Group { number, batch, gradients, loss: mean_loss, images, seen });
         };

@@ -27,7 +27,7 @@ pub(super) use elementwise::{add, add_bias, cast, channel_scale, image_scale, mu
 pub use loss::Loss;
 pub(super) use loss::{cross_entropy, tally};
 pub use norm::{NormGradients, Then};
-pub(super) use norm::{Normed, affine, moments, norm, norm_gradients, track};
+pub(super) use norm::{Normed, affine, moments, norm, norm_gradients, reduced_moments, track};
 pub(super) use pool::{avg_pool, avg_pool_gradient, max_pool, max_pool_gradient};
 pub(super) use reduce::{column_sums, sum_pixels};
 pub(super) use tallow_cuda::is_on_gpu;

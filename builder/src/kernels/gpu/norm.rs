@@ -1,12 +1,13 @@
 //! Launches of `norm.cu`: batch normalisation with what comes behind it.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use tallow_cuda::{Launch, Source, Variant, pointer, run};
 
 use super::activation::code;
 use super::reduce::finish_sums;
 use super::{Map, Split, check_vector, count, dense, empty_like, optional, over, packs, same_shape, vector};
 use crate::graph::Activation;
+use crate::kernels::{BatchReduce, Moments};
 
 pub(super) static SOURCE: Source =
     Source { name: "norm.cu", text: concat!(include_str!("activation.cu"), include_str!("norm.cu")) };
@@ -120,7 +121,7 @@ pub struct Normed<'a> {
     /// What came behind.
     pub then: Then<'a>,
     /// Mean and variance.
-    pub moments: [&'a Tensor; 2],
+    pub moments: &'a Moments,
     /// Whether these are constants, running moments, and not the batch's.
     pub constant: bool,
     /// Added to the variance.
@@ -129,14 +130,16 @@ pub struct Normed<'a> {
     pub scale: &'a Tensor,
     /// β.
     pub shift: &'a Tensor,
+    /// Sums over processes, where the moments are those of all.
+    pub reduce: Option<&'a dyn BatchReduce>,
 }
 
 /// The gradients of [`norm`] with the affine form of `normed`'s moments.
 pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
     let Normed { x, y, then, moments, eps, scale, shift, .. } = *normed;
     same_shape("batch-norm-gradient", x, grad)?;
-    let [mean, _] = moments;
-    let affine = affine(moments, eps, scale, shift)?;
+    let Moments { mean, var, .. } = moments;
+    let affine = affine([mean, var], eps, scale, shift)?;
     let map = Map::of(x)?;
     let [x, y, grad] = [dense(x)?, dense(y)?, dense(grad)?];
     let residual = then.residual.map(dense).transpose()?;
@@ -169,7 +172,16 @@ pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradient
         .arg(pointer(&partial)?);
     run(x.device(), &launch)?;
     let sums = finish_sums(&partial, split.count(), 2 * map.channels)?;
-    let coefficients = Coefficients::new(&sums, map, normed)?;
+    let own = Coefficients::new(&sums, map.channels, normed)?;
+    // The parameters' gradients are summed over processes with all others; to dx, all processes' gradients come through
+    // the moments.
+    let Coefficients { parameters, dx: coefficients } = match normed.reduce {
+        Some(reduce) => {
+            let sums = reduce.all_reduce_on_device(&sums.to_dtype(DType::F64)?)?.to_dtype(DType::F32)?;
+            Coefficients { parameters: own.parameters, ..Coefficients::new(&sums, map.channels, normed)? }
+        }
+        None => own,
+    };
     // What was computed before the activation needs no activation any more.
     let (grad, kind) = dz.as_ref().map_or((&grad, kind), |dz| (dz, code(None).0));
     let dx = empty_like(&x, x.dtype())?;
@@ -185,13 +197,12 @@ pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradient
         .arg(pointer(&affine.factor)?)
         .arg(pointer(&affine.offset)?);
     let launch = coefficients
-        .dx
         .iter()
         .try_fold(launch, |launch, c| Ok::<_, candle_core::Error>(launch.arg(pointer(c)?)))?;
     run(x.device(), &launch.arg(pointer(&dx)?))?;
     // Without an activation, the residual's gradient is the output's.
     let residual = residual.map(|_| dz.clone().unwrap_or_else(|| grad.clone()));
-    let [scale, shift] = coefficients.parameters;
+    let [scale, shift] = parameters;
     Ok(NormGradients { x: dx, scale, shift, residual })
 }
 
@@ -204,14 +215,14 @@ struct Coefficients {
 }
 
 impl Coefficients {
-    fn new(sums: &Tensor, map: Map, normed: &Normed<'_>) -> Result<Self> {
-        let Normed { moments: [mean, var], constant, eps, scale, .. } = *normed;
+    fn new(sums: &Tensor, channels: usize, normed: &Normed<'_>) -> Result<Self> {
+        let Normed { moments: Moments { mean, var, count }, constant, eps, scale, .. } = *normed;
         let device = sums.device();
-        let new = || vector(map.channels, device);
+        let new = || vector(channels, device);
         let found = Self { parameters: [new()?, new()?], dx: [new()?, new()?, new()?] };
-        let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "coefficients", map.channels)
-            .arg(map.channels as i32)
-            .arg(map.rows() as i64)
+        let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "coefficients", channels)
+            .arg(channels as i32)
+            .arg(*count as i64)
             .arg(eps as f32)
             .arg(i32::from(constant))
             .arg(pointer(sums)?)
@@ -250,4 +261,24 @@ pub fn track(
         tensors.map(pointer).try_fold(launch, |launch, p| Ok::<_, candle_core::Error>(launch.arg(p?)))?;
     run(device, &launch)?;
     Ok(moved)
+}
+
+/// The moments of all processes' batches together, from those of this one's: as on the CPU, by sums of x and x² in f64.
+pub fn reduced_moments(reduce: &dyn BatchReduce, own: &Moments) -> Result<Moments> {
+    let channels = own.mean.elem_count();
+    let [mean, var] = [own.mean.to_dtype(DType::F64)?, own.var.to_dtype(DType::F64)?];
+    let count = own.count as f64;
+    let [sum, square] = [(&mean * count)?, ((var + mean.sqr()?)? * count)?];
+    let own = Tensor::new(&[count], mean.device())?;
+    let sums = reduce.all_reduce_on_device(&Tensor::cat(&[&sum, &square, &own], 0)?)?;
+    let total = sums.narrow(0, 2 * channels, 1)?;
+    let mean = sums.narrow(0, 0, channels)?.broadcast_div(&total)?;
+    let square = sums.narrow(0, channels, channels)?.broadcast_div(&total)?;
+    // Rounding may leave a variance of nothing a little below 0.
+    let var = (square - mean.sqr()?)?.maximum(0.0)?;
+    let count = total.to_vec1::<f64>()?[0];
+    if count < 1.0 {
+        bail!("batch-norm: no process has an image in this batch")
+    }
+    Ok(Moments { mean: mean.to_dtype(DType::F32)?, var: var.to_dtype(DType::F32)?, count: count as usize })
 }

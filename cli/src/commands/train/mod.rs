@@ -3,17 +3,19 @@
 mod augmentation;
 mod fine_tune;
 mod print_config;
+mod processes;
 pub mod settings;
 mod start;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Weights;
 use tallow_builder::graph::Op;
+use tallow_distributed::Place;
 use tallow_trainer::data::Skipped;
 use tallow_trainer::progress::Progress;
 use tallow_trainer::{Changes, Config, NewRun, Outcome, Trainer};
@@ -40,6 +42,10 @@ pub struct Args {
     /// Classes that the data must have; the network gets as many outputs [default: those that it has]
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     classes: Option<usize>,
+    /// Train with N processes on this host, each on its share of every batch, which has N times --batch-size images.
+    /// Where torchrun or Slurm's srun start tallow, their processes train together without this
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), conflicts_with = "print_config")]
+    processes: Option<u16>,
     /// Print the settings as they would be used, explained, as a TOML file for --config, and stop
     #[arg(long, conflicts_with_all = ["resume", "run", "json"])]
     print_config: bool,
@@ -53,12 +59,22 @@ pub struct Args {
     settings: Settings,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+    if let Some(processes) = args.processes {
+        return processes::run(usize::from(processes));
+    }
     if args.print_config {
         let (config, _) = args.settings.resolve(args.epochs)?;
         config.validate()?;
         say!("{}", print_config::annotated(config)?.trim_end())?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let place = Place::from_environment()?;
+    if let (Some(place), None) = (&place, threads)
+        && place.local_world_size > 1
+    {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(place.cores());
+        pool.build_global().context("cannot start the threads")?;
     }
     let mut trainer = match &args.resume {
         Some(run) => {
@@ -67,7 +83,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                     "--resume goes on with the run's own settings: of the others only --epochs and --data may be given",
                 ));
             };
-            Trainer::resume(run, Changes { epochs: args.epochs, data })?
+            Trainer::resume_at(run, Changes { epochs: args.epochs, data }, place.as_ref())?
         }
         None => {
             if !args.settings.name_data() {
@@ -80,7 +96,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             let path = args.run.clone().unwrap_or_else(|| free_run(&config));
             let seed = config.seed;
             let data = config.data_name();
-            let new = NewRun::prepare(config)?;
+            let new = NewRun::prepare_at(config, place.as_ref())?;
             if let Some(said) = args.classes
                 && said != new.classes().len()
             {
@@ -90,12 +106,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 )));
             }
             let weights = match start {
-                Some(start) => start.read(new.graph(), new.classes(), seed)?,
+                Some(start) => start.read(new.graph(), new.classes(), seed, new.leads())?,
                 None => Weights::init(new.graph(), seed, &Device::Cpu)?,
             };
             new.begin(&path, weights)?
         }
     };
+    if args.until_stdin_ends {
+        interrupt::at_end_of_stdin();
+    }
+    if !trainer.leads() {
+        // Rank 0 tells of the run.
+        let outcome = train(&mut trainer)?;
+        return Ok(ended(&outcome));
+    }
     describe(&trainer);
     if trainer.went_back() {
         note!(
@@ -112,9 +136,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             2 * epochs
         );
     }
-    if args.until_stdin_ends {
-        interrupt::at_end_of_stdin();
-    }
     let outcome = train(&mut trainer)?;
     if args.json {
         json(&json!({
@@ -127,7 +148,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         report(&trainer, &outcome)?;
     }
-    Ok(if outcome.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    Ok(ended(&outcome))
+}
+
+fn ended(outcome: &Outcome) -> ExitCode {
+    if outcome.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS }
 }
 
 /// Images that could not be used, for machines.
@@ -139,7 +164,8 @@ pub fn skipped_json(skipped: &[Skipped]) -> serde_json::Value {
 pub fn train(trainer: &mut Trainer) -> Result<Outcome> {
     let stop =
         interrupt::listen("stopping after this batch; Ctrl-C again stops at once, without a checkpoint")?;
-    Ok(trainer.train(&mut Progress::stderr(), stop)?)
+    let mut progress = if trainer.leads() { Progress::stderr() } else { Progress::hidden() };
+    Ok(trainer.train(&mut progress, stop)?)
 }
 
 /// What is about to be trained.
@@ -159,6 +185,14 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
+    if trainer.processes() > 1 {
+        note!(
+            "{} processes train together: {} images in a batch{}",
+            trainer.processes(),
+            config.global_batch_size(),
+            if config.distributed.sync_batch_norm { ", batch normalisation over all of them" } else { "" }
+        );
+    }
     if let Some(records) = &config.records {
         let first = records.label_offset.unwrap_or_default();
         let classes = trainer.network().graph().output_shape().elements() as u32;

@@ -179,6 +179,14 @@ const KEYS: &[(&str, &[Key])] = &[
         ],
     ),
     (
+        "distributed",
+        &[
+            ("sync_batch_norm", "", "batch norm uses the moments of all processes' images"),
+            ("bucket_mb", "", "megabytes of gradients that are sent together"),
+            ("world_size", "2", "shares of batch_size images in a batch; a run keeps how many it began with"),
+        ],
+    ),
+    (
         "tensorboard",
         &[
             ("enabled", "", "write event files into the run's directory"),
@@ -252,6 +260,7 @@ mod tests {
     };
     use tallow_trainer::config::InputConfig;
     use tallow_trainer::data::{RecordOptions, SplitOptions};
+    use tallow_trainer::distributed::DistributedConfig;
     use tallow_trainer::fine_tune::{FineTune, RateFactor};
     use tallow_trainer::network::NetworkConfig;
     use tallow_trainer::optim::{Decay, OptimizerKind};
@@ -296,6 +305,7 @@ mod tests {
                 rates: vec![RateFactor { pattern: "stage2.*".into(), multiplier: 0.1 }],
                 ..FineTune::default()
             },
+            distributed: DistributedConfig { sync_batch_norm: true, bucket_mb: 12.5, world_size: Some(2) },
             split: SplitOptions { fold: Some("2/5".parse().unwrap()), ..SplitOptions::default() },
             records: Some(RecordOptions {
                 label_offset: Some(0),

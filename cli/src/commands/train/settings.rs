@@ -19,6 +19,7 @@ use crate::image_size::ImageSize;
 use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
+const DISTRIBUTED: &str = "Several processes";
 const REPORTS: &str = "Reports";
 
 /// Everything that may also stand in the settings file.
@@ -114,6 +115,12 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
+    /// Let batch normalisation use the moments of all processes' images instead of each process's own
+    #[arg(help_heading = DISTRIBUTED, long)]
+    sync_bn: bool,
+    /// Megabytes of gradients that are sent together while backward goes on [default: 25]
+    #[arg(help_heading = DISTRIBUTED, long, value_name = "MB")]
+    bucket_mb: Option<f64>,
     #[command(flatten)]
     fine_tune: fine_tune::Args,
     #[command(flatten)]
@@ -234,6 +241,8 @@ impl Settings {
         config.dropout = self.dropout.or(config.dropout);
         config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
         config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
+        config.distributed.sync_batch_norm |= self.sync_bn;
+        take(&mut config.distributed.bucket_mb, &self.bucket_mb);
         config.strict |= self.strict;
         config.diagnose |= self.diagnose;
         config.tensorboard.enabled &= !self.no_tensorboard;

@@ -72,7 +72,8 @@ impl Start {
 
     /// Reads them for the network of a run on data with the classes `labels`. A classifier of other classes is drawn
     /// from the run's seed; all else has to fit.
-    pub fn read(&self, graph: &Graph, labels: &[String], seed: u64) -> Result<Weights> {
+    /// Of several processes that do so, one `tells` of it.
+    pub fn read(&self, graph: &Graph, labels: &[String], seed: u64, tells: bool) -> Result<Weights> {
         let renamed = self.labels.as_ref().is_some_and(|own| own != labels);
         let head = if renamed { Head::Redrawn { seed } } else { Head::New { seed } };
         let Imported { weights, other_head, .. } = read_weights(graph, &self.file, None, head, &Device::Cpu)?;
@@ -82,7 +83,9 @@ impl Start {
             Some(had) => format!("head drawn anew: {had} → {classes} classes"),
             None => format!("head kept: {classes} classes"),
         };
-        note!("weights of {} from {}; {head}", self.network, self.source);
+        if tells {
+            note!("weights of {} from {}; {head}", self.network, self.source);
+        }
         Ok(weights)
     }
 }

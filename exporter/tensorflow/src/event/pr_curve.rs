@@ -33,6 +33,11 @@ impl ThresholdCounts {
         }
     }
 
+    /// Every count, to sum over processes.
+    pub fn counts_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.positives.iter_mut().chain(&mut self.negatives)
+    }
+
     /// True positives, false positives, true negatives, false negatives, precision and recall at each threshold, where
     /// yes is said from the threshold on. Without any yes, precision is 0, as in TensorBoard.
     pub fn rows(&self) -> [Vec<f32>; 6] {

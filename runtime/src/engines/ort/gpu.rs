@@ -47,7 +47,9 @@ pub(super) fn providers(
         EngineKind::OrtCuda => vec![cuda(options).build().error_on_failure()],
         EngineKind::OrtTensorrt => {
             let tensorrt = tensorrt(options, dtype)?.build().error_on_failure();
-            vec![tensorrt, cuda(options).build().error_on_failure()]
+            // TensorRT records what it runs, and needs to run all of it for that: a second recorder would be in its way.
+            let cuda = cuda(&options.clone().cuda_graph(false));
+            vec![tensorrt, cuda.build().error_on_failure()]
         }
         EngineKind::Ort | EngineKind::Tract => vec![],
     })

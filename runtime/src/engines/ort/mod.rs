@@ -14,7 +14,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use ndarray::ArrayD;
 use ort::session::Session;
-use ort::session::builder::SessionBuilder;
 
 use super::{Engine, EngineKind, EngineOptions};
 use crate::batch::Batch;
@@ -52,7 +51,7 @@ impl OrtEngine {
         let loaded = available(kind, library, options)?;
         let mut sessions = Vec::new();
         for _ in 0..options.sessions.max(1) {
-            let session = open(kind, &loaded, info, source, options, Ok)?;
+            let session = open(kind, &loaded, info, source, options, None)?;
             let bindings = match options.binds(kind) {
                 true => Some(Bindings::new(kind, options).map_err(|reason| refused(kind, info, reason))?),
                 false => None,
@@ -148,14 +147,14 @@ fn available(kind: EngineKind, library: &Path, options: &EngineOptions) -> Resul
     load_library(library).map_err(|reason| unavailable(reason, LIBRARY_REMEDY.to_owned()))
 }
 
-/// A session with the engine's providers; `set` has the last word on how it is built.
+/// A session with the engine's providers; `profile` is how the file begins that its profile goes to, if any.
 fn open(
     kind: EngineKind,
     loaded: &Loaded,
     info: &ModelInfo,
     source: &ModelSource,
     options: &EngineOptions,
-    set: impl FnOnce(SessionBuilder) -> ort::session::builder::BuilderResult,
+    profile: Option<&Path>,
 ) -> Result<Session, RuntimeError> {
     let mut builder = Session::builder(&loaded.environment).map_err(|e| refused(kind, info, e))?;
     if let Some(threads) = options.threads {
@@ -173,7 +172,9 @@ fn open(
                 .into(),
         })?;
     }
-    let mut builder = set(builder).map_err(|e| refused(kind, info, e))?;
+    if let Some(profile) = profile {
+        builder = builder.with_profiling(profile).map_err(|e| refused(kind, info, e))?;
+    }
     match source {
         ModelSource::File(path) => builder.commit_from_file(path),
         ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),

@@ -66,8 +66,7 @@ impl Placement {
         let folder = tempfile::tempdir().map_err(|e| wrong(one_line(e)))?;
         let profile = folder.path().join("profile");
         let source = ModelSource::File(path.to_owned());
-        let mut session =
-            open(engine, &loaded, &info, &source, options, |builder| builder.with_profiling(&profile))?;
+        let mut session = open(engine, &loaded, &info, &source, options, Some(&profile))?;
         let (floats, pixels);
         let batch: Batch<'_> = match info.element {
             Element::Float => {

@@ -3,6 +3,7 @@
 //! resumed run sees what an uninterrupted one would have. `queue` holds the hand-over between threads.
 
 mod queue;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use super::{Dataset, stream};
 use crate::augment::{Mix, Mixed};
 use crate::error::{Error, Result};
 use queue::{Plan, Queue};
+pub use share::Share;
 
 /// From a decoded image to the network's input.
 pub trait Transform: Send + Sync {
@@ -113,14 +115,31 @@ impl Batch {
         }
     }
 
-    /// True if every sample had to be left out. The loader never hands such a batch out.
+    /// True if every sample had to be left out, or belongs to other processes. The loader never hands such a batch out.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// A batch without images of (height, width).
+    pub(crate) fn empty(index: usize, (height, width): (usize, usize)) -> Self {
+        let (images, labels, indices, views) = (vec![], vec![], vec![], Views::One);
+        Self { index, images, views, labels, mixed: None, indices, height, width }
+    }
+
+    /// A batch of one black image, for a process that has none and goes through the network with the others.
+    pub(crate) fn stand_in(&self) -> Self {
+        let images = vec![0.0; 3 * self.height * self.width];
+        Self {
+            images,
+            labels: vec![0],
+            indices: vec![0],
+            ..Self::empty(self.index, (self.height, self.width))
+        }
     }
 }
 
 /// An image that was left out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
     /// Where it comes from.
     pub origin: String,
@@ -137,6 +156,7 @@ pub struct Loader {
     transform: Arc<dyn Transform>,
     options: LoaderOptions,
     mix: Option<Mix>,
+    share: Share,
     skipped: SkippedList,
 }
 
@@ -168,7 +188,14 @@ impl Loader {
                 "larger than the data set: lower it, or keep the last batch (drop_last = false)",
             ));
         }
-        Ok(Self { dataset, transform, options, mix: None, skipped: SkippedList::default() })
+        Ok(Self {
+            dataset,
+            transform,
+            options,
+            mix: None,
+            share: Share::default(),
+            skipped: SkippedList::default(),
+        })
     }
 
     /// Mixes the images of each batch.
@@ -176,9 +203,19 @@ impl Loader {
         Self { mix, ..self }
     }
 
+    /// Prepares this process's share of each batch alone.
+    pub fn sharing(self, share: Share) -> Self {
+        Self { share, ..self }
+    }
+
     /// The data set.
     pub fn dataset(&self) -> &dyn Dataset {
         &*self.dataset
+    }
+
+    /// (height, width) of the images.
+    pub(crate) fn output_size(&self) -> (usize, usize) {
+        self.transform.output_size()
     }
 
     /// Batches in an epoch.
@@ -192,6 +229,16 @@ impl Loader {
         let mut list: Vec<_> = lock(&self.skipped).values().cloned().collect();
         list.sort();
         list
+    }
+
+    /// The images left out so far, by sample.
+    pub(crate) fn skipped_samples(&self) -> BTreeMap<usize, Skipped> {
+        lock(&self.skipped).clone()
+    }
+
+    /// Counts images as left out that other processes have met.
+    pub(crate) fn note_skipped(&self, others: BTreeMap<usize, Skipped>) {
+        lock(&self.skipped).extend(others);
     }
 
     /// Refuses a class of which every image was left out: a network would be trained for a class it never sees.
@@ -240,6 +287,7 @@ impl Loader {
             transform: self.transform.clone(),
             options: LoaderOptions { workers, ..self.options },
             mix: self.mix,
+            share: self.share,
             skipped: self.skipped.clone(),
         };
         let queue = Arc::new(Queue::new(plan, first_batch));

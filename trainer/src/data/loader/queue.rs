@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tallow_builder::Rng;
 
-use super::{Batch, LoaderOptions, Skipped, SkippedList, Transform, lock};
+use super::{Batch, LoaderOptions, Share, Skipped, SkippedList, Transform, lock};
 use crate::augment::Mix;
 use crate::data::{Dataset, Sample, stream};
 use crate::error::{Error, Result};
@@ -24,14 +24,15 @@ pub(super) struct Plan {
     pub transform: Arc<dyn Transform>,
     pub options: LoaderOptions,
     pub mix: Option<Mix>,
+    pub share: Share,
     pub skipped: SkippedList,
 }
 
 impl Plan {
-    /// The places of a batch's samples in the epoch.
+    /// The places in the epoch of the samples that this process has in a batch.
     fn places(&self, batch: usize) -> Range<usize> {
         let start = batch * self.options.batch_size;
-        start..(start + self.options.batch_size).min(self.order.len() * self.options.repeats)
+        self.share.of(start..(start + self.options.batch_size).min(self.order.len() * self.options.repeats))
     }
 
     /// The sample at a place in the epoch.
@@ -70,6 +71,18 @@ struct Filling {
     missing: usize,
     /// The failure of the earliest sample, so that the error does not depend on timing.
     failure: Option<(usize, Error)>,
+}
+
+impl Filling {
+    /// Nothing yet of so many samples of so many floats.
+    fn of(samples: usize, len: usize) -> Self {
+        Self {
+            images: vec![0.0; samples * len],
+            labels: vec![None; samples],
+            missing: samples,
+            failure: None,
+        }
+    }
 }
 
 enum Slot {
@@ -152,13 +165,16 @@ impl Queue {
             }
             if batch < state.taken + self.plan.options.prefetch.max(1) {
                 let samples = self.plan.places(batch).len();
+                if samples == 0 {
+                    // All of this batch is for other processes.
+                    state.window.push_back(Slot::Done(self.close(batch, &mut Filling::of(0, 0))));
+                    state.next = (batch + 1, 0);
+                    self.ready.notify_one();
+                    continue;
+                }
                 if position == 0 {
-                    state.window.push_back(Slot::Filling(Arc::new(Mutex::new(Filling {
-                        images: vec![0.0; samples * self.plan.sample_len()],
-                        labels: vec![None; samples],
-                        missing: samples,
-                        failure: None,
-                    }))));
+                    let filling = Filling::of(samples, self.plan.sample_len());
+                    state.window.push_back(Slot::Filling(Arc::new(Mutex::new(filling))));
                 }
                 state.next = if position + 1 < samples { (batch, position + 1) } else { (batch + 1, 0) };
                 let Slot::Filling(filling) = &state.window[batch - state.taken] else {
@@ -227,7 +243,9 @@ impl Queue {
         let views = self.plan.transform.views();
         let mut done = Batch { index: batch, images, views, labels, mixed: None, indices, height, width };
         if let Some(mix) = &self.plan.mix {
-            let key = [stream::MIX, self.plan.epoch, batch as u64];
+            let mut key = vec![stream::MIX, self.plan.epoch, batch as u64];
+            // Rank 0 draws as a process does that trains alone.
+            key.extend((self.plan.share.rank > 0).then_some(self.plan.share.rank as u64));
             mix.apply(&mut done, &mut Rng::stream(self.plan.options.seed, &key));
         }
         Ok(done)

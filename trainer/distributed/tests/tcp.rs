@@ -1,0 +1,256 @@
+//! Collectives over TCP on this host: sums, what ranks see of each other, and how they end.
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+use tallow_distributed::{Buckets, Communicator, Error, InBackground, Options, Place, TcpCommunicator};
+
+/// A port that is free at this moment.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn options(channels: usize) -> Options {
+    Options { fingerprint: [7; 32], timeout: Duration::from_secs(20), channels }
+}
+
+fn place(rank: usize, world_size: usize, port: u16) -> Place {
+    Place {
+        rank,
+        local_rank: rank,
+        world_size,
+        local_world_size: 1,
+        master: "127.0.0.1".into(),
+        ports: vec![port],
+    }
+}
+
+/// What each of so many ranks gives, each on a thread of its own.
+fn on_ranks<T: Send>(world_size: usize, work: impl Fn(Vec<TcpCommunicator>) -> T + Sync) -> Vec<T> {
+    let port = free_port();
+    let rank = |rank| work(TcpCommunicator::connect(&place(rank, world_size, port), &options(2)).unwrap());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..world_size).map(|number| scope.spawn(move || rank(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Numbers that differ by rank and place, with rounding in their sums.
+fn values(rank: usize, length: usize) -> Vec<f32> {
+    (0..length).map(|i| ((i * 31 + rank * 17) % 101) as f32 / 7.0 - 5.0).collect()
+}
+
+#[test]
+fn sums_are_right_and_have_the_same_bits_on_every_rank() {
+    for world_size in [1, 2, 3, 5] {
+        for length in [0, 1, 2, 7, 4096, 4097, 100_003] {
+            let sums = on_ranks(world_size, |all| {
+                let mut sums = values(all[0].rank(), length);
+                all[0].all_reduce(&mut sums).unwrap();
+                let mut wide: Vec<f64> = values(all[0].rank(), length).into_iter().map(f64::from).collect();
+                all[0].all_reduce_f64(&mut wide).unwrap();
+                (sums, wide)
+            });
+            let exact: Vec<f64> = (0..length)
+                .map(|i| (0..world_size).map(|rank| f64::from(values(rank, length)[i])).sum())
+                .take(200)
+                .collect();
+            for (narrow, wide) in &sums {
+                assert_eq!((narrow.len(), wide.len()), (length, length));
+                let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert!(bits(narrow) == bits(&sums[0].0) && *wide == sums[0].1);
+                for ((a, b), exact) in narrow.iter().zip(wide).zip(&exact) {
+                    assert!((f64::from(*a) - exact).abs() < 1e-4 && (b - exact).abs() < 1e-12);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_are_gathered_by_rank_and_broadcast_from_any() {
+    for world_size in [1, 2, 3, 5] {
+        on_ranks(world_size, |all| {
+            let rank = all[1].rank();
+            let gathered = all[1].gather(&vec![rank as u8; 3 * rank]).unwrap();
+            let expected: Vec<Vec<u8>> = (0..world_size).map(|rank| vec![rank as u8; 3 * rank]).collect();
+            assert_eq!(gathered, expected);
+            for root in 0..world_size {
+                let mut bytes = vec![rank as u8; rank];
+                all[1].broadcast(&mut bytes, root).unwrap();
+                assert_eq!(bytes, vec![root as u8; root]);
+            }
+            all[1].barrier().unwrap();
+        });
+    }
+}
+
+#[test]
+fn buckets_sum_in_the_background_while_another_channel_is_used() {
+    let sums = on_ranks(3, |mut all| {
+        let rank = all[0].rank();
+        let sum = InBackground::new(Arc::new(all.remove(1))).unwrap();
+        let mut buckets = Buckets::new(Box::new(sum), 1 << 16);
+        let names: Vec<String> = (0..40).map(|i| format!("layer{i}.weight")).collect();
+        let mut bits = vec![];
+        for pass in 0..3 {
+            let shape = |i: usize| (i + 1, 97);
+            buckets.begin(names.iter().enumerate().map(|(i, n)| (n.clone(), shape(i).into())), &Device::Cpu);
+            for (i, name) in names.iter().enumerate() {
+                // The last rank has no image in the second pass.
+                if (pass, rank) != (1, 2) {
+                    let gradient =
+                        Tensor::full(0.1 * (rank + i + pass) as f32, shape(i), &Device::Cpu).unwrap();
+                    buckets.add(name, gradient).unwrap();
+                }
+                all[0].barrier().unwrap();
+            }
+            let gradients = buckets.finish().unwrap();
+            for (i, name) in names.iter().enumerate() {
+                let sum = &gradients[name];
+                assert_eq!((sum.dims2().unwrap(), sum.dtype()), (shape(i), DType::F32));
+                bits.extend(
+                    sum.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits),
+                );
+            }
+        }
+        bits
+    });
+    assert!(sums[0] == sums[1] && sums[1] == sums[2]);
+    let first = f32::from_bits(sums[0][0]);
+    assert!((first - 0.3).abs() < 1e-6, "{first}");
+}
+
+#[test]
+fn a_peer_that_ends_is_named_and_its_reason_goes_round() {
+    let start = Instant::now();
+    let errors = on_ranks(4, |all| {
+        all[0].barrier().unwrap();
+        match all[0].rank() {
+            1 => {
+                all[0].abort(1, "no room on the disk");
+                None
+            }
+            // The others are amid a sum, as the one before or after it or further away.
+            _ => {
+                let error = all[0].all_reduce(&mut vec![1.0; 1 << 20]).unwrap_err();
+                let (origin, reason) = error.origin(all[0].rank());
+                all[0].abort(origin, &reason);
+                Some(error.to_string())
+            }
+        }
+    });
+    for error in errors.iter().flatten() {
+        assert!(error.contains("rank 1 failed: no room on the disk"), "{error}");
+        assert!(!error.contains("rank 0 failed"), "{error}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(10));
+
+    // One that is killed says nothing.
+    let errors = on_ranks(3, |all| {
+        all[0].barrier().unwrap();
+        (all[0].rank() != 2).then(|| {
+            let error = all[0].all_reduce(&mut vec![1.0; 1 << 20]).unwrap_err();
+            let (origin, reason) = error.origin(all[0].rank());
+            all[0].abort(origin, &reason);
+            error
+        })
+    });
+    let texts: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
+    assert!(texts.iter().all(|text| text.contains("lost rank 2")), "{texts:?}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_silent_peer_ends_the_wait_with_its_number() {
+    let port = free_port();
+    let patient = Options { timeout: Duration::from_secs(1), ..options(1) };
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let patient = &patient;
+        scope.spawn(move || {
+            let _silent = TcpCommunicator::connect(&place(1, 2, port), patient).unwrap();
+            wait.recv().unwrap();
+        });
+        let all = TcpCommunicator::connect(&place(0, 2, port), patient).unwrap();
+        let error = all[0].barrier().unwrap_err();
+        assert!(matches!(error, Error::Timeout { rank: 0, peer: 1, seconds: 1 }), "{error}");
+        assert!(error.to_string().contains("heard nothing from rank 1 for 1 s"), "{error}");
+        done.send(()).unwrap();
+    });
+}
+
+#[test]
+fn ranks_that_are_out_of_step_are_told() {
+    let errors = on_ranks(2, |all| {
+        let length = if all[0].rank() == 0 { 3 } else { 4 };
+        all[0].all_reduce(&mut vec![0.0; length]).unwrap_err().to_string()
+    });
+    assert!(errors.iter().all(|error| error.contains("no longer in step")), "{errors:?}");
+}
+
+/// What both ends of a meeting of two say.
+fn meeting(first: (Place, Options), second: (Place, Options)) -> [String; 2] {
+    let join = |(place, options): (Place, Options)| match TcpCommunicator::connect(&place, &options) {
+        Ok(_) => "met".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let other = std::thread::spawn(move || join(second));
+    [join(first), other.join().unwrap()]
+}
+
+#[test]
+fn processes_of_other_runs_are_refused_on_both_sides() {
+    let port = free_port();
+    let other = Options { fingerprint: [8; 32], ..options(1) };
+    for error in meeting((place(0, 2, port), options(1)), (place(1, 2, port), other)) {
+        assert!(error.contains("other settings") && error.contains(&format!("127.0.0.1:{port}")), "{error}");
+    }
+    let port = free_port();
+    for error in meeting((place(0, 2, port), options(1)), (place(1, 3, port), options(1))) {
+        assert!(error.contains("WORLD_SIZE = 3, rank 0 has 2"), "{error}");
+    }
+    let port = free_port();
+    let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
+    for error in meeting((place(0, 2, port), hasty.clone()), (place(0, 2, port), hasty)) {
+        // Two that take themselves for rank 0: one cannot listen, the other waits in vain; neither hangs.
+        assert!(error.contains("cannot listen there") || error.contains("did not come"), "{error}");
+    }
+}
+
+#[test]
+fn who_is_missing_is_named_and_strangers_at_the_port_do_no_harm() {
+    let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
+    let port = free_port();
+    let error = TcpCommunicator::connect(&place(0, 3, port), &hasty).err().unwrap().to_string();
+    assert!(error.contains("rank 1, 2 did not come within 1 s"), "{error}");
+    let error = TcpCommunicator::connect(&place(1, 3, port), &hasty).err().unwrap().to_string();
+    assert!(error.contains("rank 1 cannot join") && error.contains("MASTER_ADDR"), "{error}");
+    let nowhere = Place { master: "no-such-host.invalid".into(), ..place(1, 2, port) };
+    let error = TcpCommunicator::connect(&nowhere, &hasty).err().unwrap().to_string();
+    assert!(error.contains("its host is not known"), "{error}");
+
+    // A port scan, and a launcher's own server at the first of two ports.
+    let (taken, port) = (TcpListener::bind("127.0.0.1:0").unwrap(), free_port());
+    let ports = vec![taken.local_addr().unwrap().port(), port];
+    let stranger = std::thread::spawn(move || {
+        use std::io::Write;
+        let start = Instant::now();
+        let mut stream = loop {
+            match std::net::TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(_) => assert!(start.elapsed() < Duration::from_secs(10)),
+            }
+        };
+        stream.write_all(&[b'x'; 200]).unwrap();
+    });
+    let server = std::thread::spawn(move || taken.accept().map(drop));
+    let host = Place { ports: vec![ports[1]], ..place(0, 2, port) };
+    let guest = Place { ports, ..place(1, 2, port) };
+    assert_eq!(meeting((host, options(1)), (guest, options(1))), ["met", "met"]);
+    stranger.join().unwrap();
+    server.join().unwrap().unwrap();
+}

@@ -1,0 +1,290 @@
+//! Training by several processes, each on its share of every batch, as one (data parallelism).
+//!
+//! [`DataParallel`] is a process's part in it: what the processes agree on before a step, the sums of gradients while
+//! backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever decides a step is
+//! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files.
+
+mod config;
+mod identity;
+mod lockstep;
+mod moments;
+
+use std::sync::Arc;
+
+use candle_core::{Device, Shape, Tensor};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
+use tallow_builder::kernels::BatchReduce;
+use tallow_builder::{Graph, Network};
+use tallow_distributed::{Buckets, Communicator, InBackground, Options, Place, SumTensors, TcpCommunicator};
+
+use crate::config::Config;
+use crate::data::{Loader, Share, Splits};
+use crate::error::{Error, Result};
+use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
+
+pub use config::DistributedConfig;
+pub(crate) use identity::state_digest;
+pub(crate) use lockstep::Lockstep;
+use moments::Synchronised;
+
+/// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile.
+const CHANNELS: usize = 2;
+
+/// A process's part in a training by several.
+pub(crate) struct DataParallel {
+    control: Arc<dyn Communicator>,
+    gradients: Arc<dyn Communicator>,
+    buckets: Buckets,
+    sync_batch_norm: bool,
+    /// This process's part of the host's cores.
+    cores: usize,
+    /// Whether any process was asked to stop.
+    stop: bool,
+}
+
+/// What all processes know of a batch before they go through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Usable images of this process.
+    pub own: usize,
+    /// Of all.
+    pub total: usize,
+    /// The first process that has any.
+    first: usize,
+}
+
+impl Counts {
+    /// Of a process that trains alone.
+    pub fn alone(images: usize) -> Self {
+        Self { own: images, total: images, first: 0 }
+    }
+}
+
+impl DataParallel {
+    /// Meets the other processes, which must have the same settings and data, to train on `device`. `None` where there
+    /// are none.
+    ///
+    /// # Errors
+    /// Those of [`TcpCommunicator::connect`].
+    pub fn connect(
+        place: Option<&Place>,
+        config: &Config,
+        data: &Splits,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        let Some(place) = place.filter(|place| place.world_size > 1) else { return Ok(None) };
+        let options = Options::new(identity::fingerprint(config, data), CHANNELS)?;
+        let mut channels = TcpCommunicator::connect(place, &options)?.into_iter();
+        let mut next = || -> Option<Arc<dyn Communicator>> { Some(Arc::new(channels.next()?)) };
+        let (control, gradients) = next().zip(next()).expect("there are as many channels as were asked for");
+        let sum = sums_of_gradients(device, &control, &gradients)?;
+        let DistributedConfig { sync_batch_norm, .. } = config.distributed;
+        let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
+        Ok(Some(Self { control, gradients, buckets, sync_batch_norm, cores: place.cores(), stop: false }))
+    }
+
+    /// Whether this process writes the run's files and shows its progress.
+    pub fn leads(&self) -> bool {
+        self.control.rank() == 0
+    }
+
+    /// This process's number.
+    pub fn rank(&self) -> usize {
+        self.control.rank()
+    }
+
+    /// This process's part of each batch.
+    pub fn share(&self) -> Share {
+        Share { rank: self.control.rank(), world_size: self.control.world_size() }
+    }
+
+    /// Threads that prepare images: those that were asked for, or else one for each of this process's cores.
+    pub fn workers(&self, asked: usize) -> usize {
+        if asked == 0 { self.cores } else { asked }
+    }
+
+    /// What talks to the others outside of steps.
+    pub fn control(&self) -> Arc<dyn Communicator> {
+        self.control.clone()
+    }
+
+    /// Ends the others with the error that ends this process.
+    pub fn abort(&self, error: &Error) {
+        let (origin, reason) = blame(error, self.rank());
+        self.gradients.abort(origin, &reason);
+        self.control.abort(origin, &reason);
+    }
+
+    /// Begins a training that nobody has been asked to stop.
+    pub fn start(&mut self) {
+        self.stop = false;
+    }
+
+    /// Whether any process had been asked to stop when they last agreed.
+    pub fn stops(&self) -> bool {
+        self.stop
+    }
+
+    /// Every process's value, by rank.
+    fn gather<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
+        let bytes = serde_json::to_vec(value).expect("what is gathered is plain data");
+        let read = |bytes: Vec<u8>| {
+            let other_form = |e: serde_json::Error| tallow_distributed::Error::OutOfStep {
+                rank: self.rank(),
+                peer: self.rank(),
+                problem: format!("what was gathered cannot be read: {e}"),
+            };
+            Ok(serde_json::from_slice(&bytes).map_err(other_form)?)
+        };
+        self.control.gather(&bytes)?.into_iter().map(read).collect()
+    }
+
+    /// Refuses to train from different states.
+    ///
+    /// # Errors
+    /// [`tallow_distributed::Error::UnequalStart`].
+    pub fn require_equal(&self, digest: &[u8]) -> Result<()> {
+        let all = self.control.gather(digest)?;
+        match all.iter().position(|other| *other != all[0]) {
+            Some(rank) => Err(tallow_distributed::Error::UnequalStart { rank }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// How many images each process has in a batch, and whether any was asked to stop.
+    pub fn agree(&mut self, own: usize, stop: bool) -> Result<Counts> {
+        let all: Vec<(usize, bool)> = self.gather(&(own, stop))?;
+        self.stop |= all.iter().any(|(_, stop)| *stop);
+        let total = all.iter().map(|(images, _)| images).sum();
+        let first = all.iter().position(|(images, _)| *images > 0).unwrap_or(0);
+        Ok(Counts { own, total, first })
+    }
+
+    /// What sums batch normalisation's moments over the processes, where that is wanted.
+    pub fn batch_reduce(&self, counts: Counts) -> Option<Arc<dyn BatchReduce>> {
+        self.sync_batch_norm.then(|| -> Arc<dyn BatchReduce> {
+            Arc::new(Synchronised { communicator: self.control.clone(), takes_part: counts.own > 0 })
+        })
+    }
+
+    /// A gradient of the mean over this process's images as its part in that over all images.
+    pub fn weighted(&self, gradient: &Tensor, counts: Counts) -> Result<Tensor> {
+        match counts.own {
+            // Not a product: a stand-in's gradient may be no number.
+            0 => Ok(gradient.zeros_like()?),
+            own => Ok((gradient * (own as f64 / counts.total as f64))?),
+        }
+    }
+
+    /// The gradients of the mean over all processes' images, from the weighted gradient of this one's output: sums that
+    /// begin while backward still goes on.
+    pub fn backward(
+        &mut self,
+        tape: Tape,
+        network: &Network,
+        gradient: &Tensor,
+        wanted: impl Fn(&str) -> bool,
+        counts: Counts,
+    ) -> Result<Gradients> {
+        let buckets = &mut self.buckets;
+        buckets.begin(made_by_backward(network.graph(), &wanted), gradient.device());
+        let mut failed = None;
+        let walked = tape.backward_watched(network, gradient, &wanted, |name, gradient| {
+            let gradient = if counts.own == 0 { gradient.zeros_like()? } else { gradient };
+            buckets.add(name, gradient).map_err(|error| {
+                let text = error.to_string();
+                failed = Some(error);
+                candle_core::Error::Msg(text).into()
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        walked?;
+        Ok(buckets.finish()?)
+    }
+
+    /// The moments that go into the running averages: those of the first process with images, as PyTorch's
+    /// DistributedDataParallel keeps those of rank 0. Synchronised ones are the same everywhere.
+    pub fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
+        if self.sync_batch_norm || statistics.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = moments::encode(statistics)?;
+        self.control.broadcast(&mut bytes, counts.first)?;
+        moments::decode(&bytes, statistics)?.ok_or_else(|| {
+            let problem = "other layers have moments".into();
+            tallow_distributed::Error::OutOfStep { rank: self.rank(), peer: counts.first, problem }.into()
+        })
+    }
+
+    /// What all processes have seen of a batch.
+    pub fn sum_running(&self, classes: usize, own: &Running) -> Result<Running> {
+        let mut sums = own.sums();
+        self.control.all_reduce_f64(&mut sums)?;
+        Ok(Running::of_sums(classes, sums))
+    }
+
+    /// Sums the counts of all processes' parts of a validation, exactly; `false` where any of them was interrupted, or
+    /// asked to stop since.
+    pub fn sum_validation(
+        &mut self,
+        found: Option<(&mut Running, &mut ConfusionMatrix, &mut PrecisionRecall)>,
+        stop: bool,
+    ) -> Result<bool> {
+        let all: Vec<(bool, bool)> = self.gather(&(found.is_some(), stop))?;
+        self.stop |= all.iter().any(|(_, stop)| *stop);
+        let Some((running, confusion, precision_recall)) =
+            found.filter(|_| all.iter().all(|(whole, _)| *whole))
+        else {
+            return Ok(false);
+        };
+        let classes = confusion.classes();
+        let mut counts: Vec<&mut u64> = confusion.counts_mut().chain(precision_recall.counts_mut()).collect();
+        // Whole numbers below 2⁵³ are exact in f64.
+        let mut sums: Vec<f64> =
+            running.sums().into_iter().chain(counts.iter().map(|n| **n as f64)).collect();
+        self.control.all_reduce_f64(&mut sums)?;
+        counts.iter_mut().zip(&sums[4..]).for_each(|(count, sum)| **count = *sum as u64);
+        *running = Running::of_sums(classes, std::array::from_fn(|i| sums[i]));
+        Ok(true)
+    }
+
+    /// Makes known to every process which images any of them could not use.
+    pub fn share_skipped(&self, loader: &Loader) -> Result<()> {
+        self.gather(&loader.skipped_samples())?.into_iter().for_each(|skipped| loader.note_skipped(skipped));
+        Ok(())
+    }
+}
+
+/// What sums gradients: NCCL between GPUs, where it is built in, else the host.
+fn sums_of_gradients(
+    device: &Device,
+    control: &Arc<dyn Communicator>,
+    gradients: &Arc<dyn Communicator>,
+) -> Result<Box<dyn SumTensors>> {
+    #[cfg(feature = "nccl")]
+    if let Device::Cuda(device) = device {
+        return Ok(Box::new(tallow_distributed::NcclCommunicator::new(device, &**control)?));
+    }
+    let _ = (device, control);
+    Ok(Box::new(InBackground::new(gradients.clone())?))
+}
+
+/// The rank that failed first, and its reason.
+pub(crate) fn blame(error: &Error, rank: usize) -> (usize, String) {
+    match error {
+        Error::Distributed(error) => error.origin(rank),
+        other => (rank, other.to_string()),
+    }
+}
+
+/// The parameters that backward makes gradients of, in the order in which it does.
+fn made_by_backward(graph: &Graph, wanted: &dyn Fn(&str) -> bool) -> Vec<(String, Shape)> {
+    let layers: Vec<_> = graph.iter().map(|(id, _)| id).collect();
+    let parameters = layers.into_iter().rev().flat_map(|id| graph.layer_parameters(id));
+    let wanted = parameters.filter(|parameter| parameter.role.is_trainable() && wanted(&parameter.name));
+    wanted.map(|parameter| (parameter.name, Shape::from(parameter.shape))).collect()
+}

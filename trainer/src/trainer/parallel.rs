@@ -1,0 +1,161 @@
+//! A run's part in a training by several processes: what they agree on around a step, a validation and an epoch. Alone,
+//! each of these is what a single process has anyway.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Result as TensorResult, Tensor};
+use tallow_builder::Rng;
+use tallow_builder::exec::{BatchStatistics, Gradients, Keep, Tape};
+
+use super::{STEP_STREAM, Trainer};
+use crate::data::{Batch, Skipped};
+use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluation;
+use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
+
+impl Trainer {
+    /// Whether this process writes the run's files and shows its progress, as one that trains alone does.
+    pub fn leads(&self) -> bool {
+        self.parallel.as_ref().is_none_or(DataParallel::leads)
+    }
+
+    /// Number of processes that train together.
+    pub fn processes(&self) -> usize {
+        self.parallel.as_ref().map_or(1, |parallel| parallel.share().world_size)
+    }
+
+    /// Joins the other processes, if there are any: all must start from the same state.
+    pub(super) fn joined(self, parallel: Option<DataParallel>) -> Result<Self> {
+        if let Some(parallel) = &parallel {
+            let average = self.ema.as_ref().map(|ema| ema.weights());
+            parallel.require_equal(&state_digest(
+                self.network.weights(),
+                average,
+                self.optimizer.state(),
+            )?)?;
+        }
+        Ok(Self { parallel, ..self })
+    }
+
+    /// The rest of an epoch's batches, or of this process's share of each.
+    pub(super) fn batches(
+        &self,
+        epoch: u64,
+        first: usize,
+    ) -> Result<Box<dyn Iterator<Item = Result<Batch>>>> {
+        Ok(match &self.parallel {
+            Some(_) => Box::new(Lockstep::new(&self.train, epoch, first)?),
+            None => Box::new(self.train.epoch(epoch, first)?),
+        })
+    }
+
+    /// How many images each process has in a batch.
+    pub(super) fn count(&mut self, batch: &Batch, stop: &AtomicBool) -> Result<Counts> {
+        match &mut self.parallel {
+            Some(parallel) => parallel.agree(batch.len(), stop.load(Ordering::Relaxed)),
+            None => Ok(Counts::alone(batch.len())),
+        }
+    }
+
+    /// Whether to stop: where any process was asked to when they last agreed.
+    pub(super) fn stops(&self, stop: &AtomicBool) -> bool {
+        self.parallel.as_ref().map_or_else(|| stop.load(Ordering::Relaxed), DataParallel::stops)
+    }
+
+    /// The random numbers of a step, which differ from process to process. Rank 0 draws as one does that trains alone.
+    pub(super) fn step_rng(&self, batch: usize) -> Rng {
+        let rank = self.parallel.as_ref().map_or(0, DataParallel::rank) as u64;
+        let mut key = vec![STEP_STREAM, self.position.epoch, batch as u64];
+        key.extend((rank > 0).then_some(rank));
+        Rng::stream(self.config.seed, &key)
+    }
+
+    /// The forward pass of a batch.
+    pub(super) fn forward(&self, images: &Tensor, rng: &mut Rng, counts: Counts) -> Result<Tape> {
+        let epoch = self.position.epoch;
+        let frozen = |layer: &str| self.tuning.freezes_moments(epoch, layer);
+        let reduce = self.parallel.as_ref().and_then(|parallel| parallel.batch_reduce(counts));
+        Ok(self.network.record_keeping(images, rng, &frozen, Keep::Everything, reduce)?)
+    }
+
+    /// The gradients of the mean over all processes' images, from that of the mean over this one's.
+    pub(super) fn backward(&mut self, tape: Tape, gradient: &Tensor, counts: Counts) -> Result<Gradients> {
+        let Self { network, tuning, position, parallel, .. } = self;
+        let wanted = |name: &str| tuning.trains(position.epoch, name);
+        match parallel {
+            Some(parallel) => {
+                let gradient = parallel.weighted(gradient, counts)?;
+                parallel.backward(tape, network, &gradient, wanted, counts)
+            }
+            None => Ok(tape.backward(network, gradient, wanted)?),
+        }
+    }
+
+    /// The moments of a batch that all processes take into their running averages.
+    pub(super) fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
+        self.parallel.as_ref().map_or(Ok(()), |parallel| parallel.agree_on_moments(statistics, counts))
+    }
+
+    /// Adds a batch to what the epoch has seen, and gives the mean loss over all its images.
+    pub(super) fn see(&mut self, loss: f64, logits: &Tensor, batch: &Batch) -> Result<f64> {
+        let mut seen = Running::new(self.network.graph().output_shape().elements());
+        if !batch.is_empty() {
+            let logits: TensorResult<Vec<f32>> = logits.flatten_all()?.to_vec1();
+            seen.update(loss, &logits?, &batch.labels);
+        }
+        let Some(parallel) = &self.parallel else {
+            self.position.running.add(&seen);
+            return Ok(loss);
+        };
+        let seen = parallel.sum_running(self.network.graph().output_shape().elements(), &seen)?;
+        self.position.running.add(&seen);
+        Ok(seen.loss())
+    }
+
+    /// What all processes together found in a validation of which each has done its share. `None` where any was
+    /// interrupted.
+    pub(super) fn summed(
+        &mut self,
+        found: Result<Option<Evaluation>>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Evaluation>> {
+        let Some(parallel) = &mut self.parallel else { return found };
+        let classes = self.network.graph().output_shape().elements();
+        let (found, unusable) = match found {
+            // Others may have usable images.
+            Err(error @ Error::NoUsableImages { .. }) => {
+                let nothing = Evaluation::of(
+                    Running::new(classes),
+                    ConfusionMatrix::new(classes),
+                    PrecisionRecall::new(classes),
+                );
+                (Some(nothing), Some(error))
+            }
+            found => (found?, None),
+        };
+        let mut parts = found.map(|found| (found.running, found.confusion, found.precision_recall));
+        let borrowed = parts.as_mut().map(|(running, confusion, curve)| (running, confusion, curve));
+        if !parallel.sum_validation(borrowed, stop.load(Ordering::Relaxed))? {
+            return Ok(None);
+        }
+        parallel.share_skipped(&self.validation)?;
+        let whole = parts.map(|(running, confusion, curve)| Evaluation::of(running, confusion, curve));
+        match (&whole, unusable) {
+            (Some(Evaluation { images: 0, .. }), Some(error)) => Err(error),
+            _ => Ok(whole),
+        }
+    }
+
+    /// Ends an epoch's training: all processes know which images none of them could use.
+    pub(super) fn share_skipped(&self) -> Result<()> {
+        let Some(parallel) = &self.parallel else { return Ok(()) };
+        parallel.share_skipped(&self.train)?;
+        if self.position.running.samples() > 0 {
+            return Ok(());
+        }
+        let skipped = self.train.skipped();
+        let first = skipped.first().map(|Skipped { origin, reason }| format!("{origin}: {reason}"));
+        Err(Error::NoUsableImages { tried: skipped.len(), first: first.unwrap_or_default() })
+    }
+}

@@ -1,6 +1,6 @@
 //! Training by several processes, each on its share of every batch, as one (data parallelism).
 //!
-//! [`DataParallel`] is a process's part in it: what the processes agree on before a step, the sums of gradients while
+//! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients while
 //! backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever decides a step is
 //! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files.
 

@@ -2,7 +2,7 @@
 //! all are there, and each connects to the next.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Options;
@@ -18,6 +18,17 @@ const HELLO: usize = 8 + 4 + 8 + 8 + 32 + 2;
 /// How long a stranger at the port may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Where to listen: on this host alone where all processes are said to be on it. A host's own name may mean its loopback
+/// address to it, and another one to others.
+fn listening(name: &str, master: IpAddr) -> IpAddr {
+    let on_this_host = name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    match master {
+        _ if on_this_host => master,
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
 
 /// Who comes to rank 0.
 struct Hello {
@@ -71,7 +82,7 @@ struct Meeting<'a> {
 pub(super) fn meet(place: &Place, options: &Options) -> Result<Vec<Link>> {
     let meeting = Meeting { place, options, deadline: Instant::now() + options.timeout };
     let master = meeting.resolve()?;
-    let local = if master.is_loopback() { master } else { IpAddr::from([0, 0, 0, 0]) };
+    let local = listening(&place.master, master);
     let listener =
         TcpListener::bind((local, 0)).map_err(|error| meeting.failed(format!("cannot listen: {error}")))?;
     let port = listener.local_addr().map_err(|error| meeting.failed(error.to_string()))?.port();
@@ -242,7 +253,7 @@ impl Meeting<'_> {
             let timed = stream.set_read_timeout(Some(self.left().max(PAUSE)));
             return match timed.and_then(|()| Frame::read(&mut stream)) {
                 Ok(frame) if frame.kind == Kind::Abort => Err(self.failed(frame.reason().1)),
-                Ok(frame) => self.table(&frame.bytes),
+                Ok(frame) => self.table(&frame.bytes, master),
                 Err(error) => Err(self
                     .failed(format!("rank 0 ended before all had come ({error}): see what its output says"))),
             };
@@ -260,12 +271,14 @@ impl Meeting<'_> {
         Ok((stream, answer))
     }
 
-    fn table(&self, bytes: &[u8]) -> Result<Table> {
+    /// What rank 0 says of where the others are. Those that it sees on its own host are where this process finds it.
+    fn table(&self, bytes: &[u8], master: IpAddr) -> Result<Table> {
         let invalid = || self.failed("rank 0 said something else than where the others are");
         let (token, text) = bytes.split_at_checked(16).ok_or_else(invalid)?;
         let text = std::str::from_utf8(text).map_err(|_| invalid())?;
         let addresses: Result<Vec<SocketAddr>, _> = text.split(' ').map(str::parse).collect();
-        let addresses = addresses.map_err(|_| invalid())?;
+        let mut addresses = addresses.map_err(|_| invalid())?;
+        addresses.iter_mut().filter(|a| a.ip().is_loopback()).for_each(|a| a.set_ip(master));
         if addresses.len() != self.place.world_size {
             return Err(invalid());
         }
@@ -336,4 +349,32 @@ fn bind(local: IpAddr, ports: &[u16]) -> std::io::Result<TcpListener> {
         }
     }
     bound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_local_to_rank_0_is_found_on_its_host_by_others() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(listening("localhost", ip("127.0.0.1")), ip("127.0.0.1"));
+        assert_eq!(listening("127.0.0.1", ip("127.0.0.1")), ip("127.0.0.1"));
+        // Debian lets a host's own name mean 127.0.1.1.
+        assert_eq!(listening("gpu07", ip("127.0.1.1")), ip("0.0.0.0"));
+        assert_eq!(listening("fd00::7", ip("fd00::7")), ip("::"));
+        let (rank, world_size) = (3, 4);
+        let (master, ports) = ("gpu07".into(), vec![1]);
+        let place = Place { rank, local_rank: 1, world_size, local_world_size: 2, master, ports };
+        let options = Options { fingerprint: [0; 32], timeout: Duration::from_secs(1), channels: 1 };
+        let meeting = Meeting { place: &place, options: &options, deadline: Instant::now() };
+        let bytes = [&[9; 16][..], b"127.0.1.1:5 10.0.0.2:6 127.0.0.1:7 10.0.0.2:8"].concat();
+        let table = meeting.table(&bytes, ip("10.0.0.1")).unwrap();
+        let addresses: Vec<String> = table.addresses.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(addresses, ["10.0.0.1:5", "10.0.0.2:6", "10.0.0.1:7", "10.0.0.2:8"]);
+        assert_eq!(table.token, [9; 16]);
+        for bytes in [&bytes[..10], &bytes[..30], &b"0123456789012345here there and nowhere"[..]] {
+            assert!(meeting.table(bytes, ip("10.0.0.1")).is_err());
+        }
+    }
 }

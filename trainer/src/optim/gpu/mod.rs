@@ -237,11 +237,11 @@ pub(super) fn step(
             table.run("sgd", [control.into(), (momentum as f32).into(), i32::from(nesterov).into()])?;
         }
         OptimizerKind::RmsProp { decay, momentum, eps, .. } => {
-            let constants = [decay, momentum, eps].map(|v| Arg::from(v as f32));
+            let constants = [1.0 - decay, momentum, eps].map(|v| Arg::from(v as f32));
             table.run("rmsprop", [control.into()].into_iter().chain(constants))?;
         }
         OptimizerKind::AdamW { beta1, beta2, eps, .. } => {
-            let constants = [beta1, beta2, eps].map(|v| Arg::from(v as f32));
+            let constants = [1.0 - beta1, 1.0 - beta2, eps].map(|v| Arg::from(v as f32));
             table.run("adamw", [control.into()].into_iter().chain(constants))?;
         }
     }
@@ -253,14 +253,15 @@ pub(super) fn step(
 /// What `Entry` holds besides addresses.
 fn numbers(kind: OptimizerKind, parameter: &Moving<'_>) -> [f32; 4] {
     let (rate, decay) = (parameter.rate, parameter.decay);
-    let corrections = match kind {
+    let numbers = match kind {
         OptimizerKind::AdamW { beta1, beta2, .. } => {
             let steps = parameter.steps as f64;
-            [rate / (1.0 - beta1.powf(steps)), 1.0 / (1.0 - beta2.powf(steps))]
+            let corrections = [1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps)];
+            [rate, 1.0 - rate * decay, rate / corrections[0], 1.0 / corrections[1]]
         }
-        _ => [0.0; 2],
+        _ => [rate, decay, 0.0, 0.0],
     };
-    [rate, decay, corrections[0], corrections[1]].map(|v| v as f32)
+    numbers.map(|v| v as f32)
 }
 
 /// NVRTC needs no GPU: that the source compiles is tested wherever its library is.

@@ -19,6 +19,7 @@ struct Chunk {
     const i64 end = min((i64)(chunk.number + 1) * CHUNK, e.count);                                                     \
     for (i64 i = (i64)chunk.number * CHUNK + threadIdx.x; i < end; i += BLOCK)
 
+// Shares such as 1 - beta come as they are: made from a float beta they would lose half their digits.
 // Steps are told by `control`: [factor on all gradients, whether to leave everything as it is, norm].
 
 KERNEL sgd(const Entry *entries, const Chunk *chunks, const float *control, float momentum, int nesterov) {
@@ -36,13 +37,13 @@ KERNEL sgd(const Entry *entries, const Chunk *chunks, const float *control, floa
     }
 }
 
-KERNEL rmsprop(const Entry *entries, const Chunk *chunks, const float *control, float decay, float momentum, float eps) {
+KERNEL rmsprop(const Entry *entries, const Chunk *chunks, const float *control, float share, float momentum, float eps) {
     const float factor = control[0];
     const bool skip = control[1] != 0.0f;
     FOR_CHUNK(i) {
         float w = e.weight[i], square = e.first[i], velocity = e.second[i];
         float g = factor * e.gradient[i] + e.decay * w;
-        float new_square = square + (1.0f - decay) * (g * g - square);
+        float new_square = square + share * (g * g - square);
         float new_velocity = momentum * velocity + e.rate * g / sqrtf(new_square + eps);
         e.new_first[i] = skip ? square : new_square;
         e.new_second[i] = skip ? velocity : new_velocity;
@@ -50,18 +51,18 @@ KERNEL rmsprop(const Entry *entries, const Chunk *chunks, const float *control, 
     }
 }
 
-// mean_factor is rate / (1 - beta1^t), square_factor 1 / (1 - beta2^t).
-KERNEL adamw(const Entry *entries, const Chunk *chunks, const float *control, float beta1, float beta2, float eps) {
+// `decay` is what is kept of a weight, 1 - rate * decay; mean_factor is rate / (1 - beta1^t), square_factor 1 / (1 - beta2^t).
+KERNEL adamw(const Entry *entries, const Chunk *chunks, const float *control, float share1, float share2, float eps) {
     const float factor = control[0];
     const bool skip = control[1] != 0.0f;
     FOR_CHUNK(i) {
         float w = e.weight[i], mean = e.first[i], square = e.second[i], g = factor * e.gradient[i];
-        float new_mean = mean + (1.0f - beta1) * (g - mean);
-        float new_square = square + (1.0f - beta2) * (g * g - square);
+        float new_mean = mean + share1 * (g - mean);
+        float new_square = square + share2 * (g * g - square);
         float step = e.mean_factor * new_mean / (sqrtf(new_square * e.square_factor) + eps);
         e.new_first[i] = skip ? mean : new_mean;
         e.new_second[i] = skip ? square : new_square;
-        e.new_weight[i] = skip ? w : (1.0f - e.rate * e.decay) * w - step;
+        e.new_weight[i] = skip ? w : e.decay * w - step;
     }
 }
 

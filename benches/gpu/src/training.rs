@@ -85,7 +85,7 @@ impl Training {
 
     fn take_step(&mut self) -> Result<()> {
         let network = &mut self.network;
-        let tape = network.record_keeping(&self.images, &mut self.rng, &|_| false, Keep::Needed)?;
+        let tape = network.record_keeping(&self.images, &mut self.rng, &|_| false, Keep::Needed, None)?;
         let logits = tape.value(network.graph().output());
         let loss = CrossEntropy { smoothing: 0.0 };
         let gradient = if tallow_cuda::is_on_gpu(logits) {

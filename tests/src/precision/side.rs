@@ -1,6 +1,8 @@
 //! Who computes a network, on what, and in which numbers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::{Network, Weights};
@@ -118,7 +120,7 @@ fn candle(sources: &Sources<'_>, place: Place, precision: Precision) -> Result<S
         }
         (Place::Emulated, Precision::Tf32) => return Err(not_run("TF32 is of GPUs' own products")),
         (Place::Gpu(gpu), _) => {
-            DeviceSpec::Cuda(gpu).open(0).map_err(|error| not_run(error.to_string()))?;
+            device(&mut gpus(), gpu).map_err(|error| not_run(error.to_string()))?;
         }
         _ => {}
     }
@@ -133,9 +135,12 @@ pub(super) fn in_candle(
     place: Place,
     precision: Precision,
 ) -> tallow_builder::Result<Series> {
-    let device = match place {
-        Place::Cpu | Place::Emulated => Device::Cpu,
-        Place::Gpu(gpu) => DeviceSpec::Cuda(gpu).open(0).map_err(candle_core::Error::wrap)?,
+    let (device, _turn) = match place {
+        Place::Cpu | Place::Emulated => (Device::Cpu, None),
+        Place::Gpu(gpu) => {
+            let mut gpus = gpus();
+            (device(&mut gpus, gpu).map_err(candle_core::Error::wrap)?, Some(gpus))
+        }
     };
     let dtype = match precision {
         Precision::F32 | Precision::Tf32 => DType::F32,
@@ -153,6 +158,24 @@ pub(super) fn in_candle(
         Ok(to_array(&output.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)?)
     };
     images.iter().map(forward).collect()
+}
+
+type Gpus = BTreeMap<usize, Device>;
+
+/// The GPUs that were opened so far. Whoever has them computes alone: whether products are TF32's is the process's.
+fn gpus() -> MutexGuard<'static, Gpus> {
+    static GPUS: Mutex<Gpus> = Mutex::new(Gpus::new());
+    GPUS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A GPU, opened once: each opening has a stream of its own, and cuDNN's handle stays on a thread's first.
+fn device(gpus: &mut Gpus, gpu: usize) -> tallow_cuda::Result<Device> {
+    if let Some(device) = gpus.get(&gpu) {
+        return Ok(device.clone());
+    }
+    let device = DeviceSpec::Cuda(gpu).open(0)?;
+    gpus.insert(gpu, device.clone());
+    Ok(device)
 }
 
 /// The network with its weights on a device.

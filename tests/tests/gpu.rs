@@ -11,7 +11,7 @@ use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 use tallow_input::Dtype;
 use tallow_models::Options;
 
-/// Compares a network of the zoo with random weights, and its float16 export, on all sides.
+/// Compares a network of the zoo with random weights, and its float16 export, on some sides, and prints the table.
 fn table(name: &str, size: usize, sides: Vec<Side>) -> PrecisionReport {
     let graph = tallow_models::build(name, &Options::new(7, size)).unwrap();
     let weights = randomised(&graph, 1).unwrap();
@@ -27,6 +27,17 @@ fn table(name: &str, size: usize, sides: Vec<Side>) -> PrecisionReport {
     let options = PrecisionOptions { sides, half: Some(half), verify: VerifyOptions::default() };
     let report = verify_precisions(&single, &network, &options).unwrap();
     println!("{report}\n");
+    report
+}
+
+/// The tables of some networks: all of them, before any is judged.
+fn tables(networks: &[(&str, usize)], sides: &[Side]) -> Vec<PrecisionReport> {
+    let reports: Vec<_> = networks.iter().map(|(name, size)| table(name, *size, sides.to_vec())).collect();
+    reports.iter().for_each(check);
+    reports
+}
+
+fn check(report: &PrecisionReport) {
     assert!(report.agrees, "{report}");
     let required = |variable: &str| std::env::var_os(variable).is_some_and(|value| value == "1");
     for row in &report.rows {
@@ -43,28 +54,24 @@ fn table(name: &str, size: usize, sides: Vec<Side>) -> PrecisionReport {
         // In eight bits two classes may change places, in more they are further apart than that.
         assert!(top1 == 1.0 || row.precision == Precision::Bf16, "{report}");
     }
-    report
 }
 
 #[test]
 fn resnets_agree_in_every_precision() {
-    for (name, size) in [("plain_cnn", 32), ("resnet20", 32), ("resnet18_cifar", 32), ("resnet18", 64)] {
-        table(name, size, Side::all(0));
-    }
-    table("resnet50", 64, Side::all(0));
+    let networks =
+        [("plain_cnn", 32), ("resnet20", 32), ("resnet18_cifar", 32), ("resnet18", 64), ("resnet50", 64)];
+    tables(&networks, &Side::all(0));
 }
 
 #[test]
 fn efficientnets_agree_in_every_precision() {
-    for name in ["efficientnet_b0", "efficientnet_lite0"] {
-        table(name, 64, Side::all(0));
-    }
+    tables(&[("efficientnet_b0", 64), ("efficientnet_lite0", 64)], &Side::all(0));
 }
 
 #[test]
 fn the_kernels_for_gpus_agree_on_the_host() {
-    for (name, size) in [("plain_cnn", 32), ("resnet20", 16), ("efficientnet_b0", 32)] {
-        let report = table(name, size, Side::emulated());
+    let networks = [("plain_cnn", 32), ("resnet20", 16), ("efficientnet_b0", 32)];
+    for report in tables(&networks, &Side::emulated()) {
         let distance = |precision| match report.row("candle", "emulated", precision).unwrap().outcome {
             Outcome::Compared { max_rel, .. } => max_rel,
             ref other => panic!("{other:?}"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tallow_input::{Interpolation, Preprocess};
 
 use crate::augment::{Augment, Mix};
+use crate::compute::ComputeConfig;
 use crate::data::{RecordOptions, SplitOptions, title};
 use crate::distributed::DistributedConfig;
 use crate::error::{Error, Result};
@@ -72,6 +73,8 @@ pub struct Config {
     /// How the images of a batch are mixed with each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mix: Option<Mix>,
+    /// Where and how the run computes.
+    pub compute: ComputeConfig,
     /// How several processes train together.
     pub distributed: DistributedConfig,
     /// Event files.
@@ -113,6 +116,7 @@ impl Default for Config {
             mix: None,
             network: NetworkConfig::default(),
             split: SplitOptions::default(),
+            compute: ComputeConfig::default(),
             distributed: DistributedConfig::default(),
             tensorboard: TensorboardConfig::default(),
             records: None,

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Tensor};
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Views, mean_probabilities};
 
+use crate::compute::Compute;
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::metrics::csv::Validation;
@@ -27,12 +28,13 @@ pub struct Evaluation {
     pub precision_recall: PrecisionRecall,
 }
 
-/// Runs `network` over all images of `loader`, in inference form. `None` if `stop` was set before the end.
+/// Runs `network`, whose weights are on `compute`'s device, over all images of `loader`, in inference form. `None` if `stop` was set before the end.
 ///
 /// # Errors
 /// Those of the loader; where the images do not fit the network; [`Error::NotFiniteOutput`].
 pub fn evaluate(
     network: &Network,
+    compute: &Compute,
     loader: &Loader,
     progress: &mut Progress,
     pass: Pass,
@@ -40,8 +42,8 @@ pub fn evaluate(
 ) -> Result<Option<Evaluation>> {
     let classes = network.graph().output_shape().elements();
     let forward = |batch: &Batch| {
-        let images = images(batch, &Device::Cpu)?;
-        let logits: Vec<f32> = network.forward(&images)?.flatten_all()?.to_vec1()?;
+        let images = compute.images(batch)?;
+        let logits = compute.to_host(&network.forward(&images)?)?;
         if logits.iter().all(|logit| logit.is_finite()) {
             return Ok(logits);
         }
@@ -121,11 +123,5 @@ fn first_non_finite(network: &Network, images: &Tensor) -> Result<String> {
 
 /// Whether all of a tensor's numbers are.
 pub(crate) fn is_finite(tensor: &Tensor) -> Result<bool> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
-}
-
-/// A batch's images as a tensor `[N · views, 3, H, W]`.
-pub(crate) fn images(batch: &Batch, device: &Device) -> Result<Tensor> {
-    let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
-    Ok(Tensor::from_slice(&batch.images, shape, device)?)
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?.iter().all(|value| value.is_finite()))
 }

@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use tallow_builder::graph::{Graph, Op, Role};
 use tallow_builder::{Network, Rng, Weights};
 
+use crate::compute::Compute;
 use crate::data::Loader;
 use crate::error::Result;
-use crate::evaluate::images;
 use crate::metrics::{Running, cross_entropy};
 use crate::progress::{Pass, Progress};
 
@@ -118,7 +118,7 @@ pub fn recalibrate(
         }
         let batch = batch?;
         let mut rng = Rng::stream(0, &[STREAM, batch.index as u64]);
-        let tape = network.record(&images(&batch, &Device::Cpu)?, &mut rng)?;
+        let tape = network.record(&Compute::cpu().images(&batch)?, &mut rng)?;
         let mut statistics = tape.statistics(network);
         // A share of 1/n makes the moving average a mean.
         statistics.iter_mut().for_each(|layer| layer.momentum = 1.0 / (seen + 1) as f64);

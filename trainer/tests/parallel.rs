@@ -18,6 +18,7 @@ use tallow_builder::{Network, Weights};
 use tallow_distributed::Place;
 use tallow_trainer::augment::EvalTransform;
 use tallow_trainer::checkpoint::Checkpoint;
+use tallow_trainer::compute::Compute;
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::data::{Loader, LoaderOptions, Splits};
 use tallow_trainer::distributed::DistributedConfig;
@@ -258,7 +259,9 @@ fn moments_of_their_own_and_dropout_give_the_same_bits_twice_and_after_any_inter
     let loader = Loader::new(validation, transform, LoaderOptions::default()).unwrap();
     let pass = Pass { what: "validate", epoch: 1, epochs: 1, batches: 1, first_batch: 0 };
     let found =
-        evaluate(&network, &loader, &mut Progress::hidden(), pass, &AtomicBool::new(false)).unwrap().unwrap();
+        evaluate(&network, &Compute::cpu(), &loader, &mut Progress::hidden(), pass, &AtomicBool::new(false))
+            .unwrap()
+            .unwrap();
     let last = rows(whole.path()).last().unwrap().validation.unwrap();
     assert_eq!((found.images, found.validation.top1, found.validation.top5), (images, last.top1, last.top5));
     assert!((found.validation.loss - last.loss).abs() < 1e-6 && position.epoch == 2);

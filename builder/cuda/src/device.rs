@@ -4,11 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// What `--device` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum DeviceSpec {
     /// The first GPU that can be used, else the CPU.
     #[default]
@@ -33,6 +35,20 @@ impl FromStr for DeviceSpec {
             "cpu" => Ok(Self::Cpu),
             _ => gpu(text).map(Self::Cuda).ok_or_else(|| Error::Spec { given: text.to_owned() }),
         }
+    }
+}
+
+impl TryFrom<String> for DeviceSpec {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DeviceSpec> for String {
+    fn from(spec: DeviceSpec) -> Self {
+        spec.to_string()
     }
 }
 

@@ -50,6 +50,14 @@ fn like(parameter: &Tensor, x: &Tensor) -> Result<Tensor> {
     if gpu::is_on_gpu(x) { gpu::cast(parameter, x.dtype()) } else { Ok(parameter.clone()) }
 }
 
+/// The same values as another type, from or to f32.
+///
+/// # Errors
+/// Where there is no such kernel.
+pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if gpu::is_on_gpu(x) { gpu::cast(x, dtype) } else { x.to_dtype(dtype) }
+}
+
 /// a + b for tensors of one shape.
 ///
 /// # Errors

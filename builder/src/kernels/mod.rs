@@ -33,7 +33,8 @@ pub use global_avg_pool::GlobalAvgPool;
 #[cfg(feature = "cuda")]
 pub use gpu::allow_tf32;
 pub use linear::{
-    add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
+    add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply,
+    scale_images,
 };
 pub use pool::{AvgPool2d, MaxPool2d};
-pub use softmax::{CrossEntropy, MixedLabels, softmax, softmax_backward};
+pub use softmax::{CrossEntropy, Loss, MixedLabels, softmax, softmax_backward};

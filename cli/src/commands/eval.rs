@@ -12,6 +12,7 @@ use tallow_builder::Network;
 use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, Element, EngineChoice};
 use tallow_trainer::augment::EvalTransform;
+use tallow_trainer::compute::Compute;
 use tallow_trainer::data::{
     Batch, Dataset, Known, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
     refuse_record_options, tfrecord,
@@ -86,7 +87,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         let trained = open_trained(&args.model)?;
         let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
         let network = Network::new(trained.graph, trained.weights);
-        let found = evaluate(&network, &loader, &mut progress, pass(&loader), &NEVER)?;
+        let found = evaluate(&network, &Compute::cpu(), &loader, &mut progress, pass(&loader), &NEVER)?;
         (found, loader, "candle".to_owned())
     };
     let found = found.context("the evaluation was stopped")?;

@@ -12,6 +12,7 @@ use tallow_exporter::tensorflow::{SavedModel, SavedModelOptions};
 use tallow_exporter::{Existing, Head, read_weights};
 use tallow_input::{ModelCard, Preprocess};
 use tallow_trainer::augment::EvalTransform;
+use tallow_trainer::compute::Compute;
 use tallow_trainer::data::{Dataset, Known, Loader, LoaderOptions, SplitOptions, Splits, has_validation};
 use tallow_trainer::evaluate::evaluate;
 use tallow_trainer::metrics::csv::Validation;
@@ -180,7 +181,8 @@ impl<'a> Kitchen<'a> {
         let network = Network::new(self.graph.clone(), weights.clone());
         let batches = self.validation.batches();
         let pass = Pass { what: "evaluate", epoch: 1, epochs: 1, batches, first_batch: 0 };
-        let found = evaluate(&network, &self.validation, &mut Progress::stderr(), pass, &NEVER)?;
+        let found =
+            evaluate(&network, &Compute::cpu(), &self.validation, &mut Progress::stderr(), pass, &NEVER)?;
         Ok(found.context("the evaluation was stopped")?.validation)
     }
 

@@ -14,5 +14,5 @@ pub(crate) fn with_values<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) ->
             return Ok(read(&values[start..end]));
         }
     }
-    Ok(read(&tensor.flatten_all()?.to_vec1()?))
+    Ok(read(&tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?))
 }

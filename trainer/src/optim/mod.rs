@@ -212,7 +212,12 @@ impl Optimizer {
         if dims(&state) != dims(&self.state) {
             return Err(Error::OptimizerState);
         }
-        self.state = state;
+        // Counters are read by the host at every step.
+        let host = |(name, tensor): (String, Tensor)| match name.ends_with(&format!("/{MISSED}")) {
+            true => Ok((name, tensor.to_device(&Device::Cpu)?)),
+            false => Ok((name, tensor)),
+        };
+        self.state = state.into_iter().map(host).collect::<Result<_>>()?;
         self.steps = steps;
         Ok(())
     }

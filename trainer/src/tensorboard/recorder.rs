@@ -171,11 +171,17 @@ impl Recorder {
         self.images = 0;
     }
 
+    /// Whether the numbers of a step are written; others need not be known. The same in every process.
+    pub fn is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.config.tensorboard.scalar_steps)
+    }
+
     /// The scalars of a step, if they are due.
     pub fn step(&mut self, step: u64, record: &StepRecord) -> Result<()> {
+        let due = self.is_due(step);
         let Some(files) = &mut self.files else { return Ok(()) };
         self.images += record.images;
-        if !step.is_multiple_of(self.config.tensorboard.scalar_steps) {
+        if !due {
             return Ok(());
         }
         let speed = self.images as f64 / self.since.elapsed().as_secs_f64().max(1e-9);

@@ -50,7 +50,7 @@ impl Trainer {
         }
     }
 
-    fn not_finite(&self, what: &'static str, batch: usize, place: String) -> Error {
+    pub(super) fn not_finite(&self, what: &'static str, batch: usize, place: String) -> Error {
         let kept = match self.run.has_checkpoint() {
             true => "the checkpoint before it is kept",
             false => "there is no checkpoint yet",

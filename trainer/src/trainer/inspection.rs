@@ -26,12 +26,16 @@ impl Inspection {
 }
 
 impl Trainer {
-    /// What the layers give, where this step is inspected: the first of an epoch, if anybody asks for it.
-    pub(super) fn activations(&self, tape: &Tape) -> Result<Option<Activations>> {
+    /// Whether the batch at hand is looked at: the first of an epoch, if anybody asks for it.
+    pub(super) fn inspects(&self) -> bool {
         let Self { config, position, .. } = self;
         let asked = config.diagnose || config.tensorboard.histograms_due(position.epoch);
-        let due = position.batch == 0 && asked;
-        due.then(|| Activations::of_pass(self.network.graph(), tape)).transpose()
+        position.batch == 0 && asked
+    }
+
+    /// What the layers give, where this step is inspected.
+    pub(super) fn activations(&self, tape: &Tape) -> Result<Option<Activations>> {
+        self.inspects().then(|| Activations::of_pass(self.network.graph(), tape)).transpose()
     }
 
     /// Writes down a step that has been done; `first` says whether it was the epoch's first.

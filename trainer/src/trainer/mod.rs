@@ -1,8 +1,9 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
 //! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
-//! is seen of it, `divergence` ends a run whose numbers are no longer finite, `parallel` is a run's part in a training by
+//! is seen of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite, `parallel` is a run's part in a training by
 //! several processes.
 
+mod device;
 mod divergence;
 mod inspection;
 mod parallel;
@@ -14,10 +15,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
 use tallow_builder::Network;
 use tallow_tensorflow::event::hparams::Status;
 
 use crate::checkpoint::{Best, Checkpoint, Position};
+use crate::compute::{Compute, OnDevice};
 use crate::config::Config;
 use crate::data::{Loader, Skipped};
 use crate::distributed::DataParallel;
@@ -49,6 +52,9 @@ pub struct Trainer {
     ema: Option<Ema>,
     tuning: Tuning,
     optimizer: Optimizer,
+    compute: Compute,
+    /// What a GPU counts; nothing on a CPU, where everything is known at once.
+    on_device: Option<OnDevice>,
     /// The other processes, where there are any.
     parallel: Option<DataParallel>,
     train: Loader,
@@ -189,7 +195,7 @@ impl Trainer {
             // Nobody has a usable image where nothing is counted: the step is what came before.
             let learned = match counts.total {
                 0 => group.take(),
-                _ => Some(self.learn(batch, counts, group.take())?),
+                _ => Some(self.learn(batch, counts, group.take()).map_err(|error| self.explained(error))?),
             };
             self.position.batch = index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();
@@ -202,15 +208,19 @@ impl Trainer {
                 self.update(whole, std::mem::take(&mut first), progress)?;
             }
             if self.stops(stop) {
+                self.read_counts()?;
                 return Ok(true);
             }
-            if self.saved.elapsed().as_secs_f64() > 60.0 * self.config.checkpoint_minutes {
+            if self.on_device.as_ref().is_none_or(OnDevice::is_read)
+                && self.saved.elapsed().as_secs_f64() > 60.0 * self.config.checkpoint_minutes
+            {
                 self.save(&self.run.last())?;
             }
         }
         if let Some(rest) = group {
             self.update(rest, first, progress)?;
         }
+        self.read_counts()?;
         Ok(false)
     }
 
@@ -219,9 +229,9 @@ impl Trainer {
         let found = match &self.ema {
             Some(ema) => {
                 let average = Network::new(self.network.graph().clone(), ema.weights().clone());
-                evaluate(&average, &self.validation, progress, pass, stop)
+                evaluate(&average, &self.compute, &self.validation, progress, pass, stop)
             }
-            None => evaluate(&self.network, &self.validation, progress, pass, stop),
+            None => evaluate(&self.network, &self.compute, &self.validation, progress, pass, stop),
         };
         let found = found.map_err(|error| self.in_validation(error));
         self.summed(found, stop)
@@ -249,7 +259,7 @@ impl Trainer {
             seconds: start.elapsed().as_secs_f64(),
         };
         self.log.append(row)?;
-        progress.message(&format!("{row}"));
+        progress.message(&format!("{row}{}", self.peak_memory()));
         self.position.best = Some(best);
         let best = best.epoch == row.epoch;
         if best {
@@ -277,9 +287,9 @@ impl Trainer {
             return Ok(());
         }
         let checkpoint = Checkpoint {
-            weights: self.network.weights().clone(),
-            ema: self.ema.as_ref().map(|ema| ema.weights().clone()),
-            optimizer: self.optimizer.state().clone(),
+            weights: self.network.weights().to_device(&Device::Cpu)?,
+            ema: self.ema.as_ref().map(|ema| ema.weights().to_device(&Device::Cpu)).transpose()?,
+            optimizer: self.state_on_host()?,
             position: self.position.clone(),
         };
         self.check_finite(&checkpoint)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Result as TensorResult, Tensor};
 use tallow_builder::Rng;
-use tallow_builder::exec::{BatchStatistics, Gradients, Keep, Tape};
+use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
 
 use super::{STEP_STREAM, Trainer};
 use crate::data::{Batch, Skipped};
@@ -76,7 +76,8 @@ impl Trainer {
         let epoch = self.position.epoch;
         let frozen = |layer: &str| self.tuning.freezes_moments(epoch, layer);
         let reduce = self.parallel.as_ref().and_then(|parallel| parallel.batch_reduce(counts));
-        Ok(self.network.record_keeping(images, rng, &frozen, Keep::Everything, reduce)?)
+        let keep = self.keep(self.inspects());
+        Ok(self.network.record_keeping(images, rng, &frozen, keep, reduce)?)
     }
 
     /// The gradients of the mean over all processes' images, from that of the mean over this one's.

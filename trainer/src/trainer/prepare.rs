@@ -12,6 +12,7 @@ use tallow_input::Preprocess;
 use super::Trainer;
 use crate::augment::{EvalTransform, TrainTransform};
 use crate::checkpoint::Position;
+use crate::compute::{Compute, OnDevice};
 use crate::config::Config;
 use crate::data::{Fingerprint, Loader, LoaderOptions, RecordOptions, Splits, lasting};
 use crate::distributed::{DataParallel, DistributedConfig, blame};
@@ -32,6 +33,7 @@ pub struct NewRun {
     graph: Graph,
     tuning: Tuning,
     loaders: [Loader; 2],
+    compute: Compute,
     parallel: Option<DataParallel>,
 }
 
@@ -67,9 +69,10 @@ impl NewRun {
         let preprocess = config.preprocess()?;
         let graph = build(&config, &preprocess, data.train.classes().len())?;
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
-        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
+        let compute = Compute::open(&config.compute, place.map_or(0, |place| place.local_rank))?;
+        let parallel = DataParallel::connect(place, &config, &data, compute.device())?;
         let loaders = loaders(&config, &preprocess, &data, parallel.as_ref())?;
-        Ok(Self { config, preprocess, data, graph, tuning, loaders, parallel })
+        Ok(Self { config, preprocess, data, graph, tuning, loaders, compute, parallel })
     }
 
     /// The network, which the weights must be for.
@@ -100,7 +103,8 @@ impl NewRun {
     }
 
     fn begin_files(self, path: &Path, weights: Weights, leads: bool) -> Result<Trainer> {
-        let Self { config, preprocess, data, graph, tuning, loaders, .. } = self;
+        let Self { config, preprocess, data, graph, tuning, loaders, compute, .. } = self;
+        let weights = weights.to_device(compute.device())?;
         let labels = data.train.classes();
         let config = if leads { config } else { unreported(config) };
         let (run, log) = if leads {
@@ -118,7 +122,8 @@ impl NewRun {
         let ema = config.ema.map(|decay| Ema::new(decay, &graph, weights.clone()));
         let optimizer = Optimizer::new(config.optimizer()?, &graph, &weights)?;
         let network = Network::new(graph, weights);
-        Ok(Trainer::assemble(run, config, network, ema, tuning, optimizer, loaders, position, log, recorder))
+        let parts = (network, ema, tuning, optimizer, compute);
+        Trainer::assemble(run, config, parts, loaders, position, log, recorder)
     }
 }
 
@@ -138,19 +143,20 @@ impl Trainer {
     pub(super) fn assemble(
         run: RunDir,
         config: Config,
-        network: Network,
-        ema: Option<Ema>,
-        tuning: Tuning,
-        optimizer: Optimizer,
+        (network, ema, tuning, optimizer, compute): (Network, Option<Ema>, Tuning, Optimizer, Compute),
         [train, validation]: [Loader; 2],
         position: Position,
         log: Log,
         recorder: Recorder,
-    ) -> Self {
+    ) -> Result<Self> {
+        let on_gpu = compute.is_gpu();
+        let on_device = on_gpu.then(|| OnDevice::new(compute.precision(), compute.device())).transpose()?;
         let now = Instant::now();
-        Self {
+        Ok(Self {
             run,
             config,
+            compute,
+            on_device,
             network,
             ema,
             tuning,
@@ -166,7 +172,7 @@ impl Trainer {
             drawn: now,
             saved: now,
             went_back: false,
-        }
+        })
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use tallow_builder::{Graph, Network};
+use tallow_cuda::DeviceSpec;
 use tallow_distributed::Place;
 
 use super::Trainer;
 use super::prepare::{abort, loaders, unreported};
 use crate::checkpoint::Checkpoint;
+use crate::compute::{Compute, ComputeConfig, LOSS_SCALE};
 use crate::config::Config;
 use crate::data::{Fingerprint, Known, Splits, lasting};
 use crate::distributed::DataParallel;
@@ -26,11 +27,13 @@ pub struct Changes {
     pub epochs: Option<u64>,
     /// Where the same data is now.
     pub data: Option<String>,
+    /// Where it computes from now on.
+    pub device: Option<DeviceSpec>,
 }
 
 impl From<Option<u64>> for Changes {
     fn from(epochs: Option<u64>) -> Self {
-        Self { epochs, data: None }
+        Self { epochs, ..Self::default() }
     }
 }
 
@@ -50,13 +53,15 @@ impl Trainer {
     /// # Errors
     /// As [`Self::resume`], and where the others do not come, or go on with another run or state.
     pub fn resume_at(path: &Path, changes: impl Into<Changes>, place: Option<&Place>) -> Result<Self> {
-        let Changes { epochs, data } = changes.into();
+        let Changes { epochs, data, device } = changes.into();
         let leads = place.is_none_or(|place| place.rank == 0);
         let run = RunDir::open(path)?;
         let run = if leads { run.locked()? } else { run };
         let kept = run.config()?;
         let source = data.unwrap_or_else(|| kept.data.clone());
-        let config = Config { epochs: epochs.unwrap_or(kept.epochs), data: lasting(&source), ..kept.clone() };
+        let compute = ComputeConfig { device: device.unwrap_or(kept.compute.device), ..kept.compute };
+        let epochs = epochs.unwrap_or(kept.epochs);
+        let config = Config { epochs, data: lasting(&source), compute, ..kept.clone() };
         config.validate()?;
         let graph = run.graph()?;
         // Where the disk was full after the first best one, there is no other.
@@ -86,9 +91,10 @@ impl Trainer {
         if let Some(differences) = known.as_ref().and_then(|known| known.differences(&fingerprint)) {
             return Err(Error::DataChanged { data: config.data, run: path.to_owned(), differences });
         }
-        let parallel = DataParallel::connect(place, &config, &data, &Device::Cpu)?;
+        let compute = Compute::open(&config.compute, place.map_or(0, |place| place.local_rank))?;
+        let parallel = DataParallel::connect(place, &config, &data, compute.device())?;
         let control = parallel.as_ref().map(DataParallel::control);
-        let found = Found { run, kept, config, graph, data, fingerprint, known, from };
+        let found = Found { run, kept, config, graph, data, fingerprint, known, from, compute };
         let resumed = found.restore(parallel.as_ref()).and_then(|trainer| trainer.joined(parallel));
         let trainer = resumed.inspect_err(|error| abort(control, error))?;
         Ok(Self { went_back, ..trainer })
@@ -106,18 +112,20 @@ struct Found {
     known: Option<Fingerprint>,
     /// The checkpoint to go on from.
     from: PathBuf,
+    compute: Compute,
 }
 
 impl Found {
     /// Reads the state, and brings the files that this process keeps to it.
     fn restore(self, parallel: Option<&DataParallel>) -> Result<Trainer> {
-        let Self { run, kept, config, graph, data, fingerprint, known, from } = self;
+        let Self { run, kept, config, graph, data, fingerprint, known, from, compute } = self;
         let leads = parallel.is_none_or(DataParallel::leads);
         let config = if leads { config } else { unreported(config) };
         let preprocess = config.preprocess()?;
         let loaders = loaders(&config, &preprocess, &data, parallel)?;
-        let Checkpoint { weights, ema, optimizer: state, position } =
-            Checkpoint::read(&from, &graph, &Device::Cpu)?;
+        let Checkpoint { weights, ema, optimizer: mut state, position } =
+            Checkpoint::read(&from, &graph, compute.device())?;
+        let scale = state.remove(LOSS_SCALE);
         if config.epochs < position.epoch {
             let remedy = "the run is already longer than that; choose more epochs, or leave them out";
             return Err(Error::Setting { name: "epochs", value: config.epochs.to_string(), remedy });
@@ -145,8 +153,11 @@ impl Found {
             false => Recorder::kept_elsewhere(&setting),
         };
         let network = Network::new(graph, weights);
-        let trainer =
-            Trainer::assemble(run, config, network, ema, tuning, optimizer, loaders, position, log, recorder);
+        let parts = (network, ema, tuning, optimizer, compute);
+        let mut trainer = Trainer::assemble(run, config, parts, loaders, position, log, recorder)?;
+        if let Some(on_device) = &mut trainer.on_device {
+            on_device.restore(scale);
+        }
         Ok(trainer)
     }
 }

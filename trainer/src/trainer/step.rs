@@ -1,18 +1,18 @@
 //! One step: forward, loss and backward of one batch or several, then the update.
 
-use candle_core::Device;
+use candle_core::Tensor;
 use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
-use tallow_builder::kernels::CrossEntropy;
+use tallow_builder::kernels::{CrossEntropy, MixedLabels};
 
 use super::Trainer;
 use super::inspection::Inspection;
+use crate::compute::{OnDevice, StepLoss};
 use crate::data::Batch;
 use crate::diagnose::Activations;
 use crate::distributed::Counts;
 use crate::error::Result;
-use crate::evaluate::images;
-use crate::optim::{global_norm, merged};
+use crate::optim::{Control, LossScale, global_norm, merged};
 use crate::progress::Progress;
 use crate::tensorboard::StepRecord;
 
@@ -25,7 +25,7 @@ pub(super) struct Group {
     /// Of the mean over its images.
     gradients: Gradients,
     /// Mean over its images.
-    loss: f64,
+    loss: StepLoss,
     images: usize,
     /// What the layers gave in its first batch, and the weights then, where the step is inspected.
     seen: Option<(Activations, Weights)>,
@@ -53,12 +53,13 @@ impl Trainer {
         let mut rng = self.step_rng(batch.index);
         let stand_in = batch.is_empty().then(|| batch.stand_in());
         let input = stand_in.as_ref().unwrap_or(&batch);
-        let loss = CrossEntropy { smoothing: self.config.label_smoothing };
 
-        let tape = self.forward(&images(input, &Device::Cpu)?, &mut rng, counts)?;
+        let tape = self.forward(&self.compute.images(input)?, &mut rng, counts)?;
         let logits = tape.value(self.network.graph().output()).clone();
-        let (mean_loss, gradient) = loss.mixed_loss_and_gradient(&logits, input.targets())?;
-        if !mean_loss.is_finite() {
+        let (loss, gradient) = self.loss(&logits, input.targets(), stand_in.is_some())?;
+        if let StepLoss::Known(loss) = loss
+            && !loss.is_finite()
+        {
             return Err(self.diverged(&batch, &tape)?);
         }
         let mut statistics = tape.statistics(&self.network);
@@ -71,24 +72,47 @@ impl Trainer {
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
         let gradients = self.backward(tape, &gradient, counts)?;
         self.network.track(&statistics)?;
-        let mean_loss = self.see(mean_loss, &logits, &batch)?;
+        let loss = match loss {
+            StepLoss::Known(loss) => StepLoss::Known(self.see(loss, &logits, &batch)?),
+            on_device => on_device,
+        };
 
         let (number, images) = (self.group_of(batch.index), counts.total);
         let Some(before) = group else {
-            return Ok(Group { number, batch, gradients, loss: mean_loss, images, seen });
+            return Ok(Group { number, batch, gradients, loss, images, seen });
         };
         let total = before.images + images;
         Ok(Group {
             batch,
             gradients: merged((before.gradients, before.images), (gradients, images))?,
-            loss: before.loss + (mean_loss - before.loss) * images as f64 / total as f64,
+            loss: before.loss.with(loss, images as f64 / total as f64)?,
             images: total,
             ..before
         })
     }
 
+    /// The loss of a batch and its gradient. On a GPU nobody waits for the loss.
+    fn loss(
+        &mut self,
+        logits: &Tensor,
+        targets: MixedLabels<'_>,
+        stand_in: bool,
+    ) -> Result<(StepLoss, Tensor)> {
+        let loss = CrossEntropy { smoothing: self.config.label_smoothing };
+        let Some(on_device) = &mut self.on_device else {
+            let (loss, gradient) = loss.mixed_loss_and_gradient(logits, targets)?;
+            return Ok((StepLoss::Known(loss), gradient));
+        };
+        let found = loss.on_device(logits, targets, on_device.scale().map(LossScale::state))?;
+        on_device.count(&found, stand_in)?;
+        Ok((StepLoss::of(&found)?, found.gradient))
+    }
+
     /// The update of a step, and what is written down of it; `first` says whether it is the epoch's first.
     pub(super) fn update(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
+        if self.on_device.is_some() {
+            return self.update_on_device(group, first, progress);
+        }
         let Group { number, batch, gradients, loss, images, seen } = group;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
@@ -103,9 +127,39 @@ impl Trainer {
         if let Some(ema) = &mut self.ema {
             ema.update(self.network.weights(), self.position.steps, |name| tuning.moves(epoch, name))?;
         }
-        let record = StepRecord { loss, learning_rate: rate, gradient_norm: norm, images };
+        let record = StepRecord { loss: loss.read()?, learning_rate: rate, gradient_norm: norm, images };
         let inspection = seen.map(|(seen, before)| Inspection::new(seen, gradients, before));
         self.record(&batch, first, (record, inspection), progress)
+    }
+
+    /// As [`Self::update`] on a GPU, which decides by itself how long the step is, and whether there is one.
+    fn update_on_device(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
+        let Group { number, batch, gradients, loss, images, seen } = group;
+        let rate = self.rate(number)?;
+        let (epoch, tuning) = (self.position.epoch, &self.tuning);
+        let Some(on_device) = &self.on_device else { return Ok(()) };
+        let control = Control::of(&gradients, self.config.clip_norm, on_device.scale(), on_device.skipped())?;
+        let rates = |name: &str| rate * tuning.factor(name);
+        self.optimizer.step_on_gpu(self.network.weights_mut(), &gradients, rates, &control)?;
+        let unscaled = seen.is_some().then(|| on_device.unscaled(&gradients)).transpose()?;
+        on_device.adapt(&control)?;
+        self.position.steps = self.optimizer.steps();
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.network.weights(), self.position.steps, |name| tuning.moves(epoch, name))?;
+        }
+        // Only what is written down is waited for.
+        let (mut known, mut norm) = (f64::NAN, f64::NAN);
+        if self.recorder.is_due(self.position.steps) || seen.is_some() {
+            (known, norm) = (self.over_processes(loss.read()?, batch.len())?, control.norm()?);
+        }
+        let record = StepRecord { loss: known, learning_rate: rate, gradient_norm: norm, images };
+        let inspection =
+            seen.zip(unscaled).map(|((seen, before), gradients)| Inspection::new(seen, gradients, before));
+        self.record(&batch, first, (record, inspection), progress)?;
+        if OnDevice::is_due(self.position.steps, first) {
+            self.read_counts()?;
+        }
+        Ok(())
     }
 
     /// The learning rate of the step at a place in the epoch. It follows that place, so that batches without a usable

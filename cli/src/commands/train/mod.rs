@@ -35,8 +35,8 @@ pub struct Args {
     /// Where the run goes [default: runs/<model>-<data>, numbered]
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
-    /// Go on with the run in this directory, with its own settings; only --epochs may change, and --data say where the
-    /// same images are now
+    /// Go on with the run in this directory, with its own settings; only --epochs may change, --data say where the
+    /// same images are now, and --device where to compute
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// Classes that the data must have; the network gets as many outputs [default: those that it has]
@@ -80,10 +80,14 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
         Some(run) => {
             let Some(data) = args.settings.data_alone()? else {
                 return Err(usage(
-                    "--resume goes on with the run's own settings: of the others only --epochs and --data may be given",
+                    "--resume goes on with the run's own settings: of the others only --epochs, --data and --device may be given",
                 ));
             };
-            Trainer::resume_at(run, Changes { epochs: args.epochs, data }, place.as_ref())?
+            Trainer::resume_at(
+                run,
+                Changes { epochs: args.epochs, data, device: args.settings.device() },
+                place.as_ref(),
+            )?
         }
         None => {
             if !args.settings.name_data() {
@@ -185,6 +189,10 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
+    if trainer.compute().is_gpu() {
+        let compute = trainer.compute();
+        note!("on {}, {}", tallow_cuda::device::describe(compute.device()), compute.precision());
+    }
     if trainer.processes() > 1 {
         note!(
             "{} processes train together: {} images in a batch{}",

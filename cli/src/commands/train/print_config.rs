@@ -179,6 +179,14 @@ const KEYS: &[(&str, &[Key])] = &[
         ],
     ),
     (
+        "compute",
+        &[
+            ("device", "", "auto, cpu or cuda:N"),
+            ("precision", "", "f32; on a GPU also tf32, bf16 or f16"),
+            ("checkpoint_activations", "", "compute most activations twice, to keep fewer"),
+        ],
+    ),
+    (
         "distributed",
         &[
             ("sync_batch_norm", "", "batch norm uses the moments of all processes' images"),

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use tallow_cuda::DeviceSpec;
 use tallow_trainer::Config;
+use tallow_trainer::compute::Precision;
 use tallow_trainer::data::{Fold, has_validation};
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::recipe;
@@ -19,6 +21,7 @@ use crate::image_size::ImageSize;
 use crate::records;
 
 const OPTIMISATION: &str = "Optimisation";
+const COMPUTE: &str = "Device";
 const DISTRIBUTED: &str = "Several processes";
 const REPORTS: &str = "Reports";
 
@@ -44,7 +47,7 @@ pub struct Settings {
     #[arg(short, long, value_name = "IMAGES")]
     batch_size: Option<usize>,
     /// Batches in a step, whose gradient is that of the mean over all their images [default: 1]
-    #[arg(long, value_name = "BATCHES")]
+    #[arg(long, value_name = "BATCHES", visible_alias = "grad-accum")]
     accumulate: Option<usize>,
     /// Side of the square images, pixels, or HEIGHTxWIDTH [default: what the weights say, else the network's own]
     #[arg(long, value_name = "PIXELS", visible_aliases = ["image-size", "resolution"])]
@@ -115,6 +118,16 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
+    /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that this build can use [default: auto]
+    #[arg(help_heading = COMPUTE, long, value_name = "DEVICE")]
+    device: Option<DeviceSpec>,
+    /// Of products and activations: f32; on a GPU also tf32, bf16 or f16. Parameters, sums and the optimiser are f32 in
+    /// any case [default: f32]
+    #[arg(help_heading = COMPUTE, long, value_name = "TYPE")]
+    precision: Option<Precision>,
+    /// Compute most activations once more on the way back instead of keeping them: less memory, a third more time
+    #[arg(help_heading = COMPUTE, long)]
+    checkpoint_activations: bool,
     /// Let batch normalisation use the moments of all processes' images instead of each process's own
     #[arg(help_heading = DISTRIBUTED, long)]
     sync_bn: bool,
@@ -143,10 +156,15 @@ enum Schedule {
 }
 
 impl Settings {
-    /// The data set, if one was named, where nothing else was; `None` where more was said.
+    /// The data set, if one was named, where nothing else was but the device; `None` where more was said.
     pub fn data_alone(&self) -> Result<Option<Option<String>>> {
-        let alone = Self { data: self.data.clone(), ..Self::default() };
+        let alone = Self { data: self.data.clone(), device: self.device, ..Self::default() };
         if *self == alone { self.data().map(Some) } else { Ok(None) }
+    }
+
+    /// Where to compute, if a flag says it.
+    pub fn device(&self) -> Option<DeviceSpec> {
+        self.device
     }
 
     fn data(&self) -> Result<Option<String>> {
@@ -241,6 +259,9 @@ impl Settings {
         config.dropout = self.dropout.or(config.dropout);
         config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
         config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
+        take(&mut config.compute.device, &self.device);
+        take(&mut config.compute.precision, &self.precision);
+        config.compute.checkpoint_activations |= self.checkpoint_activations;
         config.distributed.sync_batch_norm |= self.sync_bn;
         take(&mut config.distributed.bucket_mb, &self.bucket_mb);
         config.strict |= self.strict;

@@ -1,0 +1,91 @@
+//! Where a run computes and in which precision; what a step keeps on a GPU ([`OnDevice`]), and how many images fit
+//! there ([`memory`]).
+
+mod config;
+pub(crate) mod memory;
+mod on_device;
+
+use candle_core::{DType, Device, Tensor};
+use tallow_builder::kernels::cast;
+use tallow_cuda::emulator;
+
+pub use config::{ComputeConfig, Precision};
+pub(crate) use on_device::{LOSS_SCALE, OnDevice, StepLoss};
+
+use crate::data::Batch;
+use crate::error::{Error, Result};
+
+/// A device, and the type of the numbers that are computed with there. Parameters are f32 in any case.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    device: Device,
+    precision: Precision,
+}
+
+impl Compute {
+    /// The CPU, in f32.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, precision: Precision::F32 }
+    }
+
+    /// What the settings say; `local` is this process's number on its host, and with it the GPU's.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] where a GPU that was asked for cannot be used; [`Error::Setting`] for a precision that needs one.
+    pub fn open(config: &ComputeConfig, local: usize) -> Result<Self> {
+        let compute = Self { device: config.device.open(local)?, precision: config.precision };
+        if config.precision != Precision::F32 && !compute.is_gpu() {
+            let remedy = "needs a GPU: this run would compute on the CPU, where there is f32 alone";
+            return Err(Error::Setting { name: "precision", value: config.precision.to_string(), remedy });
+        }
+        compute.allow_tf32();
+        Ok(compute)
+    }
+
+    fn allow_tf32(&self) {
+        #[cfg(feature = "cuda")]
+        if self.device.is_cuda() {
+            let allowed = self.precision == Precision::Tf32;
+            tallow_builder::kernels::allow_tf32(allowed);
+            candle_core::cuda_backend::set_gemm_reduced_precision_f32(allowed);
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The precision.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether the kernels for GPUs compute.
+    pub fn is_gpu(&self) -> bool {
+        self.device.is_cuda() || emulator::is_active()
+    }
+
+    /// The type of activations.
+    pub fn dtype(&self) -> DType {
+        self.precision.dtype()
+    }
+
+    /// A batch's images `[N · views, 3, H, W]`, in the type that is computed in.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn images(&self, batch: &Batch) -> Result<Tensor> {
+        let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
+        let images = Tensor::from_slice(&batch.images, shape, &self.device)?;
+        Ok(if self.is_gpu() { cast(&images, self.dtype())? } else { images })
+    }
+
+    /// A tensor's numbers as f32 on the host.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn to_host(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+}

@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::cupti::{self, Ran};
 use crate::line;
 use crate::sweep::setup;
-use crate::target::{Precision, Target};
+use tallow_builder::kernels::allow_tf32;
+use tallow_cuda::Precision;
+
+use crate::target::{Target, check};
 use crate::timing::window;
 use crate::training::Training;
 
@@ -65,8 +68,8 @@ pub fn run(args: &Args) -> Result<()> {
     if device.is_cpu() {
         bail!("a profile is of a GPU's kernels: name one with --device cuda:N");
     }
-    args.precision.check(args.device, &device)?;
-    args.precision.set();
+    check(args.precision, args.device, &device)?;
+    allow_tf32(args.precision == Precision::Tf32);
     let graph = setup.graph(false)?;
     let batch = args.batch.max(1);
     let mut training = Training::new(&graph, setup.classes, batch, args.precision, args.device, &device)?;

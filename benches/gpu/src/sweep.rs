@@ -7,7 +7,10 @@ use tallow_builder::Graph;
 
 use crate::line;
 use crate::peak::{self, Peak};
-use crate::target::{Precision, Target};
+use tallow_builder::kernels::allow_tf32;
+use tallow_cuda::Precision;
+
+use crate::target::{Target, check};
 use crate::timing::{self, median};
 use crate::training::{SETUPS, Setup, Training};
 
@@ -82,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
         [] => vec![Precision::Bf16],
         given => given.to_vec(),
     };
-    precisions.iter().try_for_each(|precision| precision.check(args.device, &device))?;
+    precisions.iter().try_for_each(|&precision| check(precision, args.device, &device))?;
     if args.batch.contains(&0) {
         bail!("a batch holds at least one image");
     }
@@ -91,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     for setup in setups {
         let graph = setup.graph(args.quick)?;
         for &precision in &precisions {
-            precision.set();
+            allow_tf32(precision == Precision::Tf32);
             for batch in batches(args, &device) {
                 let measured = measure(args, setup, &graph, batch, precision, &device, peak, timing);
                 let result = match measured {

@@ -3,9 +3,8 @@
 use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
-use candle_core::{DType, Device};
-use serde::Serialize;
-use tallow_cuda::{DeviceSpec, emulator};
+use candle_core::Device;
+use tallow_cuda::{DeviceSpec, Precision, emulator};
 
 /// What computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,57 +48,12 @@ impl Target {
     }
 }
 
-/// The numbers of a training step. Weights are f32 in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    F32,
-    Tf32,
-    F16,
-    Bf16,
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "f32" => Self::F32,
-            "tf32" => Self::Tf32,
-            "f16" => Self::F16,
-            "bf16" => Self::Bf16,
-            _ => bail!("a precision is f32, tf32, f16 or bf16, not {text}"),
-        })
-    }
-}
-
-impl Precision {
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 | Self::Tf32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-
-    /// Refuses what a target has not.
-    pub fn check(self, target: Target, device: &Device) -> Result<()> {
-        match (target, self) {
-            (_, Self::F32) => Ok(()),
-            (Target::Emulated, Self::F16) => Ok(()),
-            (Target::Emulated, _) => bail!("emulated, steps are computed in f32 and f16"),
-            (Target::Device(_), _) if device.is_cpu() => bail!("the CPU trains in f32"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Sets whether products of f32 may round their factors, from now on.
-    pub fn set(self) {
-        #[cfg(feature = "cuda")]
-        {
-            let allowed = self == Self::Tf32;
-            tallow_builder::kernels::allow_tf32(allowed);
-            candle_core::cuda_backend::set_gemm_reduced_precision_f32(allowed);
-        }
+/// Refuses what a target has not.
+pub fn check(precision: Precision, target: Target, device: &Device) -> Result<()> {
+    match (target, precision) {
+        (_, Precision::F32) | (Target::Emulated, Precision::F16) => Ok(()),
+        (Target::Emulated, _) => bail!("emulated, steps are computed in f32 and f16"),
+        (Target::Device(_), _) if device.is_cpu() => bail!("the CPU trains in f32"),
+        _ => Ok(()),
     }
 }

@@ -9,7 +9,9 @@ use tallow_builder::{Graph, Network, Rng, Weights};
 use tallow_models::Options;
 use tallow_trainer::optim::{Optimizer, OptimizerKind};
 
-use crate::target::{Precision, Target};
+use tallow_cuda::Precision;
+
+use crate::target::Target;
 
 /// He et al. 2015, section 3.4.
 const SGD: OptimizerKind = OptimizerKind::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };

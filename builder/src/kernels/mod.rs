@@ -32,7 +32,6 @@ pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;
 pub use global_avg_pool::GlobalAvgPool;
-#[cfg(feature = "cuda")]
 pub use gpu::allow_tf32;
 pub use linear::{
     add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply,

@@ -5,11 +5,8 @@ mod emulated;
 mod report;
 mod side;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use serde::Serialize;
 use tallow_builder::graph::Op;
 use tallow_builder::{Graph, Network};
 
@@ -23,46 +20,19 @@ use crate::verify::VerifyOptions;
 
 pub use report::{PrecisionReport, PrecisionRow};
 pub use side::{Place, Side};
+pub use tallow_cuda::Precision;
 
-/// The numbers that a network is computed in. Weights are f32 in any case, sums are taken in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 24 bits.
-    F32,
-    /// f32 whose products round their factors to 11 bits.
-    Tf32,
-    /// 11 bits, up to 65504.
-    F16,
-    /// 8 bits, as far as f32 goes.
-    Bf16,
-}
-
-impl Precision {
-    /// All of them, the finest first.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::F16, Self::Bf16];
-
-    /// The largest relative error of one rounding, 2⁻ᵇ for numbers of b bits.
-    pub fn unit(self) -> f64 {
-        match self {
-            Self::F32 => 2f64.powi(-24),
-            Self::Tf32 | Self::F16 => 2f64.powi(-11),
-            Self::Bf16 => 2f64.powi(-8),
-        }
-    }
-
-    /// The largest difference from f32 on the CPU that rounding explains in this network, relative to the largest output.
-    ///
-    /// In f32 engines differ by the order of their sums, and agree to 1e-5. In fewer bits every weight and every layer's
-    /// result is rounded. The errors of n roundings are independent and of either sign, so they add up like the steps of
-    /// a random walk, to about u·√n; twice that is allowed, for the largest of many outputs, and for layers that amplify.
-    /// TF32 rounds factors alone, so f16's tolerance holds for it. For n = 228, which is ResNet-50, that is 1.5e-2 in TF32
-    /// and f16, and 1.2e-1 in bf16.
-    pub fn tolerance(self, graph: &Graph) -> f64 {
-        match self {
-            Self::F32 => 1e-5,
-            _ => 2.0 * self.unit() * (roundings(graph) as f64).sqrt(),
-        }
+/// The largest difference from f32 on the CPU that rounding explains in this network, relative to the largest output.
+///
+/// In f32 engines differ by the order of their sums, and agree to 1e-5. In fewer bits every weight and every layer's
+/// result is rounded. The errors of n roundings are independent and of either sign, so they add up like the steps of
+/// a random walk, to about u·√n; twice that is allowed, for the largest of many outputs, and for layers that amplify.
+/// TF32 rounds factors alone, so f16's tolerance holds for it. For n = 228, which is ResNet-50, that is 1.5e-2 in TF32
+/// and f16, and 1.2e-1 in bf16.
+pub fn tolerance(precision: Precision, graph: &Graph) -> f64 {
+    match precision {
+        Precision::F32 => 1e-5,
+        _ => 2.0 * precision.unit() * (roundings(graph) as f64).sqrt(),
     }
 }
 
@@ -74,26 +44,6 @@ fn roundings(graph: &Graph) -> usize {
         _ => 1,
     };
     graph.nodes().iter().map(|node| of(&node.op)).sum()
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::F32 => "f32",
-            Self::Tf32 => "tf32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let known = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
-        known.ok_or(Error::Option("a precision is f32, tf32, f16 or bf16"))
-    }
 }
 
 /// What to compare, and on which images.
@@ -132,7 +82,7 @@ pub fn verify_precisions(
     let sources = side::Sources { path, half: options.half.as_deref(), network: &network, images: &images };
     let rows = options.sides.iter().map(|side| {
         let precision = side.precision();
-        let tolerance = verify.tolerance.unwrap_or_else(|| precision.tolerance(network.graph()));
+        let tolerance = verify.tolerance.unwrap_or_else(|| tolerance(precision, network.graph()));
         let (outputs, note) = side.run(&sources, &verify.engines);
         let outcome = match outputs.map(|outputs| compare(&reference, &outputs)) {
             Err(outcome) => outcome,
@@ -157,21 +107,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_precision_is_read_as_it_is_written() {
-        for precision in Precision::ALL {
-            assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
-        }
-        let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-        assert!(error.contains("f32, tf32, f16 or bf16"), "{error}");
-    }
-
-    #[test]
     fn tolerances_are_those_that_the_documentation_tells() {
         let graph = tallow_models::build("resnet50", &Options::new(1000, 224)).unwrap();
         assert_eq!(roundings(&graph), 228);
-        let tolerance = |precision: Precision| format!("{:.1e}", precision.tolerance(&graph));
-        assert_eq!(Precision::ALL.map(tolerance), ["1.0e-5", "1.5e-2", "1.5e-2", "1.2e-1"]);
+        let shown = |precision: Precision| format!("{:.1e}", tolerance(precision, &graph));
+        assert_eq!(Precision::ALL.map(shown), ["1.0e-5", "1.5e-2", "1.5e-2", "1.2e-1"]);
         let shallow = tallow_models::build("plain_cnn", &Options::new(10, 32)).unwrap();
-        assert!(Precision::Bf16.tolerance(&shallow) < Precision::Bf16.tolerance(&graph) / 2.0);
+        assert!(tolerance(Precision::Bf16, &shallow) < tolerance(Precision::Bf16, &graph) / 2.0);
     }
 }

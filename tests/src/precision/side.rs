@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
+use tallow_builder::kernels::allow_tf32;
 use tallow_builder::{Network, Weights};
 use tallow_cuda::DeviceSpec;
 use tallow_runtime::{EngineKind, EngineOptions};
@@ -142,11 +143,7 @@ pub(super) fn in_candle(
             (device(&mut gpus, gpu).map_err(candle_core::Error::wrap)?, Some(gpus))
         }
     };
-    let dtype = match precision {
-        Precision::F32 | Precision::Tf32 => DType::F32,
-        Precision::F16 => DType::F16,
-        Precision::Bf16 => DType::BF16,
-    };
+    let dtype = precision.dtype();
     let network = moved(network, &device)?;
     let _tf32 = Tf32::allowed(precision == Precision::Tf32);
     let forward = |batch: &Images| -> tallow_builder::Result<_> {
@@ -193,7 +190,7 @@ struct Tf32;
 impl Tf32 {
     fn allowed(allowed: bool) -> Option<Self> {
         allowed.then(|| {
-            set_tf32(true);
+            allow_tf32(true);
             Self
         })
     }
@@ -201,19 +198,9 @@ impl Tf32 {
 
 impl Drop for Tf32 {
     fn drop(&mut self) {
-        set_tf32(false);
+        allow_tf32(false);
     }
 }
-
-#[cfg(feature = "cuda")]
-fn set_tf32(allowed: bool) {
-    tallow_builder::kernels::allow_tf32(allowed);
-    candle_core::cuda_backend::set_gemm_reduced_precision_f32(allowed);
-}
-
-/// A build without CUDA has no such products.
-#[cfg(not(feature = "cuda"))]
-fn set_tf32(_: bool) {}
 
 fn served(
     sources: &Sources<'_>,

@@ -100,7 +100,7 @@ pub fn norm(x: &Tensor, affine: &Affine, then: Then<'_>) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Gradients of [`norm`].
+/// Gradients of a normalisation and what came behind it.
 pub struct NormGradients {
     /// Of x.
     pub x: Tensor,
@@ -112,7 +112,7 @@ pub struct NormGradients {
     pub residual: Option<Tensor>,
 }
 
-/// What [`norm_gradients`] needs of the forward pass.
+/// What `norm_gradients` needs of the forward pass.
 pub struct Normed<'a> {
     /// The input.
     pub x: &'a Tensor,

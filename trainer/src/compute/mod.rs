@@ -1,5 +1,5 @@
-//! Where a run computes and in which precision; what a step keeps on a GPU ([`OnDevice`]), and how many images fit
-//! there ([`memory`]).
+//! Where a run computes and in which precision; what a step keeps on a GPU (`on_device`), and how many images fit
+//! there (`memory`).
 
 mod config;
 pub(crate) mod memory;

@@ -1,4 +1,4 @@
-//! Kernels as candle `CustomOp`s, forward and backward: for the CPU in f32, and for GPUs ([`gpu`]) in f32, f16 and
+//! Kernels as candle `CustomOp`s, forward and backward: for the CPU in f32, and for GPUs (`gpu`) in f32, f16 and
 //! bf16. A kernel computes where its tensors are.
 //!
 //! candle's own convolution, pooling and batch-norm gradients are slow, incomplete or wrong; these hold for every

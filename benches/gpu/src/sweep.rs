@@ -168,8 +168,7 @@ fn measure(
 
 /// Whether an error is for want of memory, of the driver's, of cuDNN's or of cuBLAS's.
 fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    let text = format!("{error:#}");
-    ["OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED"].iter().any(|code| text.contains(code))
+    tallow_cuda::device::is_out_of_memory_text(&format!("{error:#}"))
 }
 
 #[cfg(test)]

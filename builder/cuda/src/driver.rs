@@ -1,11 +1,11 @@
 //! The CUDA driver: kernels compiled once a process, launched on candle's stream.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaModule, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, WrapErr};
@@ -13,6 +13,9 @@ use candle_core::{CudaDevice, CudaStorage, DType, DeviceLocation, Result, bail};
 use half::{bf16, f16};
 
 use crate::launch::{Arg, Launch, Source, Variant};
+
+/// Which source for which variant on which GPU.
+type ModuleKey = (usize, &'static str, u8, &'static str, [u16; 6]);
 
 /// Which kernel of which module on which GPU.
 #[derive(PartialEq, Eq, Hash)]
@@ -72,8 +75,23 @@ pub fn compile(source: &Source, variant: Variant, (major, minor): (i32, i32)) ->
 fn load(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
     let Launch { source, variant, kernel, .. } = launch;
     let stream = device.cuda_stream();
-    let ptx = compile(source, *variant, stream.context().compute_capability().w()?)?;
-    let module = stream.context().load_module(ptx).w()?;
+    // The kernels of a source are compiled together.
+    static MODULES: Mutex<BTreeMap<ModuleKey, Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (
+        stream.context().ordinal(),
+        source.name,
+        variant.vector,
+        variant.element_name()?,
+        variant.parameters,
+    );
+    let module = match modules.get(&key) {
+        Some(module) => module.clone(),
+        None => {
+            let ptx = compile(source, *variant, stream.context().compute_capability().w()?)?;
+            modules.entry(key).or_insert(stream.context().load_module(ptx).w()?).clone()
+        }
+    };
     module.load_function(kernel).w()
 }
 

@@ -105,6 +105,7 @@ __device__ inline float block_max(float value) {
 // BLOCK / lanes rows high. Adds up `sums` over the block's rows; the threads of its first row get the result.
 template <int COUNT> __device__ inline void sum_over_rows(float (&sums)[COUNT], int lanes) {
     __shared__ float shared[BLOCK];
+#pragma unroll
     for (int i = 0; i < COUNT; i++) {
         shared[threadIdx.x] = sums[i];
         __syncthreads();

@@ -99,7 +99,7 @@ impl Buckets {
             for slot in &self.slots[bucket.clone()] {
                 let length = slot.shape.elem_count();
                 // A copy, so that one gradient that is kept does not keep the whole bucket.
-                let gradient = sum.narrow(0, offset, length)?.copy()?.reshape(&slot.shape)?;
+                let gradient = sum.narrow(0, offset, length)?.force_contiguous()?.reshape(&slot.shape)?;
                 gradients.insert(slot.name.clone(), gradient);
                 offset += length;
             }

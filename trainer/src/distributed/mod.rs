@@ -11,11 +11,11 @@ mod moments;
 
 use std::sync::Arc;
 
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
-use tallow_builder::kernels::BatchReduce;
+use tallow_builder::kernels::{BatchReduce, cast};
 use tallow_builder::{Graph, Network};
 use tallow_distributed::{Buckets, Communicator, InBackground, Options, Place, SumTensors, TcpCommunicator};
 
@@ -82,6 +82,13 @@ impl DataParallel {
         let mut channels = TcpCommunicator::connect(place, &options)?.into_iter();
         let mut next = || -> Option<Arc<dyn Communicator>> { Some(Arc::new(channels.next()?)) };
         let (control, gradients) = next().zip(next()).expect("there are as many channels as were asked for");
+        let kinds = control.gather(&[u8::from(device.is_cuda())])?;
+        if let Some(peer) = kinds.iter().position(|kind| *kind != kinds[0]) {
+            let problem =
+                "some processes compute on a GPU and others on the CPU: give each a GPU, or --device cpu";
+            let rank = control.rank();
+            return Err(tallow_distributed::Error::OutOfStep { rank, peer, problem: problem.into() }.into());
+        }
         let sum = sums_of_gradients(device, &control, &gradients)?;
         let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         #[cfg(feature = "nccl")]
@@ -199,7 +206,11 @@ impl DataParallel {
         match counts.own {
             // Not a product: a stand-in's gradient may be no number.
             0 => Ok(gradient.zeros_like()?),
-            own => Ok((gradient * (own as f64 / counts.total as f64))?),
+            // In f32: a share rounded to bf16 would be off by as much for every image.
+            own => {
+                let share = own as f64 / counts.total as f64;
+                Ok(cast(&(cast(gradient, DType::F32)? * share)?, gradient.dtype())?)
+            }
         }
     }
 
@@ -237,7 +248,8 @@ impl DataParallel {
         if self.sync_batch_norm || statistics.is_empty() {
             return Ok(());
         }
-        let mut bytes = moments::encode(statistics)?;
+        // Only the one that is listened to reads its moments, which waits for a GPU.
+        let mut bytes = if self.rank() == counts.first { moments::encode(statistics)? } else { vec![] };
         self.control.broadcast(&mut bytes, counts.first)?;
         moments::decode(&bytes, statistics)?.ok_or_else(|| {
             let problem = "other layers have moments".into();

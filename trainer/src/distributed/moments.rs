@@ -48,7 +48,7 @@ impl BatchReduce for Synchronised {
             return Tensor::from_vec(host, values.shape(), values.device());
         };
         // A copy, which is summed in place.
-        let sums = if self.takes_part { values.copy()? } else { values.zeros_like()? };
+        let sums = if self.takes_part { values.force_contiguous()? } else { values.zeros_like()? };
         nccl.all_reduce(&sums).map_err(candle_core::Error::wrap)?;
         Ok(sums)
     }

@@ -90,7 +90,7 @@ impl Trainer {
     pub(super) fn explained(&self, error: Error) -> Error {
         let is_memory = match &error {
             Error::Candle(source) => device::is_out_of_memory(source),
-            Error::Builder(source) => source.to_string().contains("OUT_OF_MEMORY"),
+            Error::Builder(source) => device::is_out_of_memory_text(&source.to_string()),
             _ => false,
         };
         let total = device::memory(self.compute.device()).ok().flatten().map(|memory| memory.total);

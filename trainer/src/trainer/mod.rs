@@ -131,7 +131,7 @@ impl Trainer {
         if let Some(parallel) = &mut self.parallel {
             parallel.start();
         }
-        let outcome = self.train_epochs(progress, stop);
+        let outcome = self.train_epochs(progress, stop).map_err(|error| self.explained(error));
         if let (Some(parallel), Err(error)) = (&self.parallel, &outcome) {
             parallel.abort(error);
         }
@@ -195,7 +195,7 @@ impl Trainer {
             // Nobody has a usable image where nothing is counted: the step is what came before.
             let learned = match counts.total {
                 0 => group.take(),
-                _ => Some(self.learn(batch, counts, group.take()).map_err(|error| self.explained(error))?),
+                _ => Some(self.learn(batch, counts, group.take())?),
             };
             self.position.batch = index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();

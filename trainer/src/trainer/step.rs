@@ -149,8 +149,13 @@ impl Trainer {
         }
         // Only what is written down is waited for.
         let (mut known, mut norm) = (f64::NAN, f64::NAN);
-        if self.recorder.is_due(self.position.steps) || seen.is_some() {
-            (known, norm) = (self.over_processes(loss.read()?, batch.len())?, control.norm()?);
+        let due = self.recorder.is_due(self.position.steps);
+        if due || seen.is_some() {
+            (known, norm) = (loss.read()?, control.norm()?);
+        }
+        // Rank 0 alone inspects; what is due is due in all.
+        if due {
+            known = self.over_processes(known, batch.len())?;
         }
         let record = StepRecord { loss: known, learning_rate: rate, gradient_norm: norm, images };
         let inspection =

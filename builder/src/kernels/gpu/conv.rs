@@ -95,6 +95,14 @@ impl Symmetric {
         match x.device() {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => {
+                let Problem { input, output, .. } = self.problem;
+                // cuDNN counts elements in 32 bits.
+                if input.elements().max(output.elements()) > i32::MAX as usize {
+                    bail!(
+                        "conv2d: {} images of {input:?} are more than cuDNN can count: choose a smaller batch",
+                        input.images
+                    );
+                }
                 super::cudnn::run(&self.problem, direction, &x, &weight, &y)?;
                 Ok(match direction {
                     Direction::Forward => y,

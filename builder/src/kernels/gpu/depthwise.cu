@@ -23,7 +23,9 @@ KERNEL depthwise(i64 work, int height, int width, int out_height, int out_width,
         i64 image = place / out_height;
         int first_column = (int)strip * STRIP * STRIDE_WIDTH - left;
         float sums[STRIP][VECTOR];
+#pragma unroll
         for (int s = 0; s < STRIP; s++)
+#pragma unroll
             for (int k = 0; k < VECTOR; k++) sums[s][k] = 0.0f;
 #pragma unroll
         for (int ky = 0; ky < KERNEL_HEIGHT; ky++) {
@@ -54,7 +56,9 @@ KERNEL depthwise(i64 work, int height, int width, int out_height, int out_width,
                 for (int k = 0; k < VECTOR; k++) sums[s][k] += b[k];
         }
         T *to = y + ((image * out_height + row) * out_width + (i64)strip * STRIP) * channels + channel;
-        for (int s = 0; s < STRIP && strip * STRIP + s < out_width; s++) write(to + (i64)s * channels, sums[s]);
+#pragma unroll
+        for (int s = 0; s < STRIP; s++)
+            if (strip * STRIP + s < out_width) write(to + (i64)s * channels, sums[s]);
     }
 }
 
@@ -93,6 +97,7 @@ KERNEL depthwise_weight_gradient(int rows, int height, int width, int out_height
     int pack = blockIdx.x * lanes + lane, channel = pack * VECTOR;
     bool inside = pack < channels / VECTOR;
     float sums[TAPS * VECTOR];
+#pragma unroll
     for (int k = 0; k < TAPS * VECTOR; k++) sums[k] = 0.0f;
     for (int r = blockIdx.y * lines + line; inside && r < rows; r += gridDim.y * lines) {
         int row = r % out_height;
@@ -118,7 +123,9 @@ KERNEL depthwise_weight_gradient(int rows, int height, int width, int out_height
     sum_over_rows(sums, lanes);
     if (inside && line == 0) {
         float *to = partial + (i64)blockIdx.y * TAPS * channels + channel;
+#pragma unroll
         for (int tap = 0; tap < TAPS; tap++)
+#pragma unroll
             for (int k = 0; k < VECTOR; k++) to[(i64)tap * channels + k] = sums[tap * VECTOR + k];
     }
 }

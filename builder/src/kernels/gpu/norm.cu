@@ -8,11 +8,13 @@ KERNEL moments(i64 rows, int channels, int lanes, const T *x, float *partial) {
     int pack = blockIdx.x * lanes + lane;
     bool inside = pack < channels / VECTOR;
     float sums[2 * VECTOR], first[VECTOR];
+#pragma unroll
     for (int k = 0; k < 2 * VECTOR; k++) sums[k] = 0.0f;
     if (inside) read(x + pack * VECTOR, first);
     for (i64 r = (i64)blockIdx.y * height + row; inside && r < rows; r += (i64)gridDim.y * height) {
         float v[VECTOR];
         read(x + r * channels + pack * VECTOR, v);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) {
             float d = v[k] - first[k];
             sums[k] += d;
@@ -22,6 +24,7 @@ KERNEL moments(i64 rows, int channels, int lanes, const T *x, float *partial) {
     sum_over_rows(sums, lanes);
     if (inside && row == 0) {
         float *to = partial + (i64)blockIdx.y * 2 * channels + pack * VECTOR;
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) {
             to[k] = sums[k];
             to[channels + k] = sums[VECTOR + k];
@@ -74,12 +77,15 @@ KERNEL normalise(int kind, float slope, i64 packs, int channels, const T *x, con
         read(x + i * VECTOR, v);
         read(factor + channel, f);
         read(offset + channel, o);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) v[k] = f[k] * v[k] + o[k];
         if (residual) {
             float r[VECTOR];
             read(residual + i * VECTOR, r);
+#pragma unroll
             for (int k = 0; k < VECTOR; k++) v[k] += r[k];
         }
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) v[k] = activate(kind, slope, v[k]);
         write(y + i * VECTOR, v);
     }
@@ -94,12 +100,15 @@ __device__ __forceinline__ void before_activation(int kind, float slope, i64 i, 
     read(factor + channel, f);
     read(offset + channel, o);
     read(y + i * VECTOR, out);
+#pragma unroll
     for (int k = 0; k < VECTOR; k++) z[k] = f[k] * v[k] + o[k];
     if (residual) {
         float r[VECTOR];
         read(residual + i * VECTOR, r);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) z[k] += r[k];
     }
+#pragma unroll
     for (int k = 0; k < VECTOR; k++) g[k] *= derivative(kind, slope, z[k], out[k]);
 }
 
@@ -112,6 +121,7 @@ KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, c
     int pack = blockIdx.x * lanes + lane, channel = pack * VECTOR;
     bool inside = pack < channels / VECTOR;
     float sums[2 * VECTOR], m[VECTOR];
+#pragma unroll
     for (int k = 0; k < 2 * VECTOR; k++) sums[k] = 0.0f;
     if (inside) read(mean + channel, m);
     for (i64 r = (i64)blockIdx.y * height + row; inside && r < rows; r += (i64)gridDim.y * height) {
@@ -121,6 +131,7 @@ KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, c
         read(grad + i * VECTOR, g);
         before_activation(kind, slope, i, channel, v, factor, offset, residual, y, g);
         if (dz) write(dz + i * VECTOR, g);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) {
             sums[k] += g[k];
             sums[VECTOR + k] += g[k] * (v[k] - m[k]);
@@ -129,6 +140,7 @@ KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, c
     sum_over_rows(sums, lanes);
     if (inside && row == 0) {
         float *to = partial + (i64)blockIdx.y * 2 * channels + channel;
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) {
             to[k] = sums[k];
             to[channels + k] = sums[VECTOR + k];
@@ -166,6 +178,7 @@ KERNEL input_gradient(int kind, float slope, i64 packs, int channels, const T *x
         read(a + channel, by_gradient);
         read(b + channel, by_input);
         read(c + channel, constant);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) g[k] = by_gradient[k] * g[k] + by_input[k] * v[k] + constant[k];
         write(dx + i * VECTOR, g);
     }

@@ -9,6 +9,7 @@ KERNEL sum_pixels(int pixels, int channels, int lanes, float factor, const T *a,
     bool inside = pack < channels / VECTOR;
     i64 base = (i64)blockIdx.y * pixels * channels + pack * VECTOR;
     float sums[VECTOR];
+#pragma unroll
     for (int k = 0; k < VECTOR; k++) sums[k] = 0.0f;
     for (int pixel = row; inside && pixel < pixels; pixel += BLOCK / lanes) {
         float v[VECTOR];
@@ -16,12 +17,15 @@ KERNEL sum_pixels(int pixels, int channels, int lanes, float factor, const T *a,
         if (b) {
             float w[VECTOR];
             read(b + base + (i64)pixel * channels, w);
+#pragma unroll
             for (int k = 0; k < VECTOR; k++) v[k] *= w[k];
         }
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) sums[k] += v[k];
     }
     sum_over_rows(sums, lanes);
     if (inside && row == 0) {
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) sums[k] *= factor;
         write(to + (i64)blockIdx.y * channels + pack * VECTOR, sums);
     }
@@ -33,10 +37,12 @@ KERNEL sum_rows(i64 rows, int channels, int lanes, const T *x, float *partial) {
     int pack = blockIdx.x * lanes + lane;
     bool inside = pack < channels / VECTOR;
     float sums[VECTOR];
+#pragma unroll
     for (int k = 0; k < VECTOR; k++) sums[k] = 0.0f;
     for (i64 r = (i64)blockIdx.y * height + row; inside && r < rows; r += (i64)gridDim.y * height) {
         float v[VECTOR];
         read(x + r * channels + pack * VECTOR, v);
+#pragma unroll
         for (int k = 0; k < VECTOR; k++) sums[k] += v[k];
     }
     sum_over_rows(sums, lanes);

@@ -1,7 +1,7 @@
 //! Which of cuDNN's algorithms computes a convolution: each that fits is measured once a shape.
 
 use candle_core::cuda_backend::cudarc::cudnn::sys;
-use candle_core::{DType, Device, Result, bail};
+use candle_core::{DType, Device, Result};
 
 use super::{Context, Descriptors, Direction, Operands, Shape, failed};
 
@@ -72,30 +72,28 @@ fn rounds(math: sys::cudnnMathType_t) -> bool {
 }
 
 impl Context {
-    /// Measures the algorithms on the operands, whose result is written over, and takes the fastest one that gives the
-    /// same bits every time; only where there is none, any.
-    pub(super) fn choose(
+    /// Measures the algorithms on the operands, whose result is written over. The fastest comes first, but those that
+    /// give the same bits every time come before the others, and before both those that were measured in the very
+    /// arithmetic that is asked for.
+    pub(super) fn candidates(
         &self,
         shape: Shape,
         descriptors: &Descriptors,
         operands: Operands,
         device: &Device,
-    ) -> Result<Choice> {
+    ) -> Result<Vec<Choice>> {
         let allowed = math(&shape);
-        let found = self.measure(shape.direction, allowed, descriptors, operands, device)?;
+        let mut found = self.measure(shape.direction, allowed, descriptors, operands, device)?;
         // Find tries arithmetic that was not asked for, too. What it calls the default is asked for as it is allowed.
         let is_fma = allowed == sys::cudnnMathType_t::CUDNN_FMA_MATH;
-        let precise = |c: &&Candidate| !(is_fma && rounds(c.choice.math));
-        let mut usable = found.iter().filter(precise);
-        let deterministic = usable.clone().find(|candidate| candidate.deterministic);
-        let Some(best) = deterministic.or_else(|| usable.next()) else {
-            let Shape { direction, dtype, input, weight, window, groups, .. } = shape;
-            bail!(
-                "cuDNN has no algorithm for the convolution ({direction:?}) of {dtype:?} {input:?} with {weight:?}, \
-                 {window:?} and {groups} groups"
-            );
+        found.retain(|candidate| !(is_fma && rounds(candidate.choice.math)));
+        // The sort is stable: within each kind the fastest stays first.
+        found.sort_by_key(|candidate| (!candidate.deterministic, is_fma && candidate.choice.math != allowed));
+        let choice = |Candidate { choice, .. }| match is_fma {
+            true => Choice { math: allowed, ..choice },
+            false => choice,
         };
-        Ok(Choice { math: if is_fma { allowed } else { best.choice.math }, ..best.choice })
+        Ok(found.into_iter().map(choice).collect())
     }
 
     fn measure(
@@ -109,7 +107,8 @@ impl Context {
         let error = failed("measure a convolution");
         // SAFETY: the descriptor was created.
         unsafe { sys::cudnnSetConvolutionMathType(d.conv, math) }.result().map_err(&error)?;
-        let (room, size) = (self.workspace(WORKSPACE, device)? as *mut _, WORKSPACE);
+        let (room, size) = self.most_workspace(WORKSPACE, device)?;
+        let room = room as *mut _;
         let (wanted, mut count) = (ALGORITHMS as i32, 0i32);
         // SAFETY: the descriptors describe the tensors at these addresses, which live on the handle's device; the
         // results are plain numbers, for which zeros are valid.

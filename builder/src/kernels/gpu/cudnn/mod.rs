@@ -89,6 +89,19 @@ impl Context {
         })
     }
 
+    /// As much room to measure in as there is, up to `most` bytes: its address and size.
+    fn most_workspace(&self, most: usize, device: &Device) -> Result<(u64, usize)> {
+        let mut bytes = most;
+        loop {
+            match self.workspace(bytes, device) {
+                Ok(address) => return Ok((address, bytes)),
+                // Below this, all that is left is algorithms that need none.
+                Err(error) if bytes < 16 << 20 => return Err(error),
+                Err(_) => bytes /= 2,
+            }
+        }
+    }
+
     /// The address of `bytes` of room to work in, which is kept for the next convolution.
     fn workspace(&self, bytes: usize, device: &Device) -> Result<u64> {
         let mut workspace = self.workspace.borrow_mut();
@@ -100,19 +113,82 @@ impl Context {
         workspace.as_ref().map_or(Ok(0), pointer)
     }
 
+    /// Computes by the algorithm that was chosen for the shape, or chooses: the first of the candidates that runs.
     fn run(&self, shape: Shape, operands: Operands, device: &Device) -> Result<()> {
         let mut descriptors = Descriptors::new(&shape)?;
         let known = self.choices.borrow().get(&shape).copied();
-        let choice = match known {
-            Some(choice) => choice,
-            None => {
-                let choice = self.choose(shape, &descriptors, operands, device)?;
-                *self.choices.borrow_mut().entry(shape).or_insert(choice)
+        if let Some(choice) = known {
+            return self.attempt(choice, &mut descriptors, operands, device);
+        }
+        let mut failure = None;
+        for choice in self.candidates(shape, &descriptors, operands, device)? {
+            let attempt = self.sized(choice, &mut descriptors);
+            match attempt
+                .and_then(|choice| self.attempt(choice, &mut descriptors, operands, device).map(|()| choice))
+            {
+                Ok(choice) => {
+                    self.choices.borrow_mut().insert(shape, choice);
+                    return Ok(());
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        let none = || {
+            Error::Msg(format!(
+                "cuDNN has no algorithm for the convolution ({:?}) of {:?} {:?} with {:?}, {:?} and {} groups",
+                shape.direction, shape.dtype, shape.input, shape.weight, shape.window, shape.groups
+            ))
+        };
+        Err(failure.unwrap_or_else(none))
+    }
+
+    fn attempt(
+        &self,
+        choice: Choice,
+        d: &mut Descriptors,
+        operands: Operands,
+        device: &Device,
+    ) -> Result<()> {
+        d.set_math(choice.math)?;
+        let workspace = self.workspace(choice.workspace, device)?;
+        self.launch(choice, d, operands, workspace)
+    }
+
+    /// A choice with the room that it takes in its own arithmetic, which may not be the one it was measured in.
+    fn sized(&self, choice: Choice, d: &mut Descriptors) -> Result<Choice> {
+        d.set_math(choice.math)?;
+        // SAFETY: the handle and the descriptors are there.
+        let workspace = unsafe {
+            match choice.algorithm {
+                Algorithm::Forward(algorithm) => result::get_convolution_forward_workspace_size(
+                    self.handle,
+                    d.x,
+                    d.weight,
+                    d.conv,
+                    d.y,
+                    algorithm,
+                ),
+                Algorithm::InputGradient(algorithm) => result::get_convolution_backward_data_workspace_size(
+                    self.handle,
+                    d.weight,
+                    d.y,
+                    d.conv,
+                    d.x,
+                    algorithm,
+                ),
+                Algorithm::WeightGradient(algorithm) => {
+                    result::get_convolution_backward_filter_workspace_size(
+                        self.handle,
+                        d.x,
+                        d.y,
+                        d.conv,
+                        d.weight,
+                        algorithm,
+                    )
+                }
             }
         };
-        descriptors.set_math(choice.math)?;
-        let workspace = self.workspace(choice.workspace, device)?;
-        self.launch(choice, &descriptors, operands, workspace)
+        Ok(Choice { workspace: workspace.map_err(failed("size a convolution's room"))?, ..choice })
     }
 
     fn launch(&self, choice: Choice, d: &Descriptors, operands: Operands, workspace: u64) -> Result<()> {

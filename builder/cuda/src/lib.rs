@@ -13,6 +13,7 @@ pub mod device;
 #[cfg(feature = "cuda")]
 mod driver;
 pub mod emulator;
+mod upload;
 
 pub use device::DeviceSpec;
 #[cfg(feature = "cuda")]
@@ -22,6 +23,7 @@ pub use launch::{Arg, Launch, Source, Variant};
 #[cfg(feature = "cuda")]
 pub use memory::copied;
 pub use memory::{empty, is_on_gpu, pointer, untracked, zeros};
+pub use upload::{Sent, Uploader};
 
 use candle_core::Device;
 

@@ -77,7 +77,7 @@ impl Compute {
     /// Where the device has no room.
     pub fn images(&self, batch: &Batch) -> Result<Tensor> {
         let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
-        let images = Tensor::from_slice(&batch.images, shape, &self.device)?;
+        let images = Tensor::from_slice(&batch.floats(), shape, &self.device)?;
         Ok(if self.is_gpu() { cast(&images, self.dtype())? } else { images })
     }
 

@@ -15,6 +15,7 @@ mod interrupt;
 mod model;
 mod output;
 mod photos;
+mod precision;
 mod pretrained;
 mod records;
 mod tta;

@@ -51,7 +51,7 @@ pub(crate) fn engines<'a>(
     served.chain(std::iter::once_with(move || evaluator(info, model)))
 }
 
-fn serving(source: Source<'_>, kind: EngineKind, options: &EngineOptions) -> Engine {
+pub(crate) fn serving(source: Source<'_>, kind: EngineKind, options: &EngineOptions) -> Engine {
     let choice = EngineChoice::Named(kind);
     let options = &EngineOptions {
         binding: options.binding.filter(|_| kind != EngineKind::Tract),

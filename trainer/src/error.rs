@@ -168,19 +168,8 @@ pub enum Error {
     #[error(transparent)]
     Cuda(#[from] tallow_cuda::Error),
     /// A batch does not fit into a GPU's memory.
-    #[error("{}", no_room(.device, .batch_size, .accumulate, .fits, .checkpointed))]
-    OutOfMemory {
-        /// The GPU.
-        device: String,
-        /// Images in a batch.
-        batch_size: usize,
-        /// Batches in a step.
-        accumulate: usize,
-        /// About how many images fit.
-        fits: usize,
-        /// Whether most activations are computed twice already.
-        checkpointed: bool,
-    },
+    #[error("{0}")]
+    OutOfMemory(crate::compute::NoRoom),
     /// A setting that makes no sense.
     #[error("{name} = {value}: {remedy}")]
     Setting {
@@ -411,50 +400,3 @@ impl Error {
 
 /// A result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What to do where a batch does not fit: the same step in smaller batches.
-fn no_room(
-    device: &str,
-    batch_size: &usize,
-    accumulate: &usize,
-    fits: &usize,
-    checkpointed: &bool,
-) -> String {
-    let fewer = (*fits).min(batch_size.saturating_sub(1));
-    let mut text = format!("{device}: a batch of {batch_size} images does not fit into its memory. ");
-    match fewer {
-        0 => text += "Not even one image would: choose a smaller network or smaller images",
-        _ => {
-            let batches = (batch_size * accumulate).div_ceil(fewer);
-            // As even as possible, so that the step has the same images.
-            let each = (batch_size * accumulate).div_ceil(batches);
-            text += &format!(
-                "About {fewer} should: --batch-size {each} --grad-accum {batches} takes the same step"
-            );
-        }
-    }
-    if !checkpointed {
-        text += ", or --checkpoint-activations takes less memory and a third more time";
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_that_does_not_fit_is_told_how_to() {
-        let error = |batch_size, fits, checkpointed| {
-            Error::OutOfMemory { device: "cuda:0".into(), batch_size, accumulate: 1, fits, checkpointed }
-                .to_string()
-        };
-        let text = error(512, 200, false);
-        assert!(text.contains("--batch-size 171 --grad-accum 3") && text.contains("--checkpoint"), "{text}");
-        assert!(
-            error(512, 600, true).contains("--batch-size 256 --grad-accum 2"),
-            "the estimate was too good"
-        );
-        assert!(error(1, 0, true).contains("smaller"));
-    }
-}

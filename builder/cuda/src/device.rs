@@ -144,8 +144,10 @@ use gpu::open;
 
 #[cfg(feature = "cuda")]
 mod gpu {
+    use std::collections::BTreeMap;
     use std::panic::catch_unwind;
     use std::ptr::from_mut;
+    use std::sync::{Mutex, PoisonError};
 
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
@@ -154,7 +156,17 @@ mod gpu {
     use super::Memory;
     use crate::error::{Error, Result};
 
+    /// One device a GPU, whoever asks: its tensors share a stream, and with it an order.
     pub(super) fn open(index: usize) -> Result<Device> {
+        static OPEN: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = open.get(&index) {
+            return Ok(device.clone());
+        }
+        Ok(open.entry(index).or_insert(first(index)?).clone())
+    }
+
+    fn first(index: usize) -> Result<Device> {
         let unusable = |reason: String| Error::Unusable { index, reason };
         let device = Device::new_cuda_with_stream(index).map_err(|error| unusable(error.to_string()))?;
         let cuda = device.as_cuda_device().map_err(|error| unusable(error.to_string()))?;
@@ -214,6 +226,7 @@ mod gpu {
 
     pub(super) fn memory(device: &CudaDevice) -> candle_core::Result<Memory> {
         use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+        device.cuda_stream().context().bind_to_thread().w()?;
         let (_, total) = result::mem_get_info().w()?;
         Ok(Memory {
             total,

@@ -14,6 +14,12 @@ pub enum Error {
         /// What was given.
         given: String,
     },
+    /// A precision's name is not understood.
+    #[error("--precision {given}: give f32, tf32, f16 or bf16")]
+    Precision {
+        /// What was given.
+        given: String,
+    },
     /// A GPU was asked for in a build that cannot use one.
     #[error(
         "cuda:{index} was asked for, but this build of Tallow computes on the CPU alone: build it with \

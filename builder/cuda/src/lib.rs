@@ -8,6 +8,7 @@
 mod error;
 mod launch;
 mod memory;
+mod precision;
 
 pub mod device;
 #[cfg(feature = "cuda")]
@@ -23,6 +24,7 @@ pub use launch::{Arg, Launch, Source, Variant};
 #[cfg(feature = "cuda")]
 pub use memory::copied;
 pub use memory::{empty, is_on_gpu, pointer, untracked, zeros};
+pub use precision::Precision;
 pub use upload::{Sent, Uploader};
 
 use candle_core::Device;

@@ -5,73 +5,15 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::batch_reduce::{BatchReduce, reduced_moments, reduced_sums};
+use super::channel_sums::{Combination, Sums};
 use super::cpu::{GRAIN, contiguous, dims4, lane_sum, storage, values, vectorised};
+use super::moments::{HostMoments, Moments};
 use super::{ActivationKernel, gpu};
 pub use gpu::{NormGradients, Then};
-
-/// Mean and biased variance of each channel over a batch and both spatial axes, where the batch is.
-#[derive(Clone, Debug)]
-pub struct Moments {
-    /// Mean of each channel, f32 `[C]`.
-    pub mean: Tensor,
-    /// Biased variance of each channel, f32 `[C]`: divided by the count.
-    pub var: Tensor,
-    /// Values of a channel: images × pixels.
-    pub count: usize,
-}
-
-impl Moments {
-    /// What the biased variance is multiplied by to be divided by count − 1, as it goes into the running average. A
-    /// single value has no variance and counts as 0, so that the average stays finite.
-    pub fn correction(&self) -> f64 {
-        let count = self.count as f64;
-        if self.count > 1 { count / (count - 1.0) } else { 0.0 }
-    }
-
-    /// The variance divided by count − 1.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn unbiased_var(&self) -> Result<Tensor> {
-        let unbiased = |v: &f32| (f64::from(*v) * self.correction()) as f32;
-        let values: Vec<f32> = self.var.to_vec1::<f32>()?.iter().map(unbiased).collect();
-        Tensor::from_vec(values, self.var.dims(), self.var.device())
-    }
-
-    /// Running moments moved towards these, PyTorch's way: `momentum` is the share of the new ones, and the variance is
-    /// the unbiased one. Given and returned are mean and variance.
-    ///
-    /// # Errors
-    /// Where the shapes differ.
-    pub fn track(&self, [mean, var]: [&Tensor; 2], momentum: f64) -> Result<[Tensor; 2]> {
-        if gpu::is_on_gpu(mean) {
-            return gpu::track([mean, var], [&self.mean, &self.var], momentum, self.correction());
-        }
-        let moved = |running: &Tensor, batch: &Tensor| (running * (1.0 - momentum))? + (batch * momentum)?;
-        Ok([moved(mean, &self.mean)?, moved(var, &self.unbiased_var()?)?])
-    }
-
-    fn host(&self) -> Result<HostMoments> {
-        Ok(HostMoments { mean: self.mean.to_vec1()?, var: self.var.to_vec1()?, count: self.count })
-    }
-}
-
-/// Moments as the CPU computes with them.
-pub(super) struct HostMoments {
-    pub mean: Vec<f32>,
-    pub var: Vec<f32>,
-    pub count: usize,
-}
-
-impl HostMoments {
-    fn inverse_std(&self, eps: f64) -> Vec<f64> {
-        self.var.iter().map(|&v| 1.0 / (f64::from(v) + eps).sqrt()).collect()
-    }
-}
 
 /// Batch normalisation: y = γ·(x − μ)/√(σ² + eps) + β, with the batch's own moments ([`Self::training`]) or with running
 /// ones ([`Self::inference`]).
@@ -309,7 +251,7 @@ impl CustomOp3 for BatchNormKernel {
     }
 }
 
-fn check_channels(expected: usize, actual: usize) -> Result<()> {
+pub(super) fn check_channels(expected: usize, actual: usize) -> Result<()> {
     if expected != actual {
         bail!("batch-norm: parameters for {expected} channels do not fit {actual} channels");
     }
@@ -317,7 +259,11 @@ fn check_channels(expected: usize, actual: usize) -> Result<()> {
 }
 
 /// Values of one channel, image by image.
-fn channel(x: &[f32], [_, channels, height, width]: [usize; 4], c: usize) -> impl Iterator<Item = &[f32]> {
+pub(super) fn channel(
+    x: &[f32],
+    [_, channels, height, width]: [usize; 4],
+    c: usize,
+) -> impl Iterator<Item = &[f32]> {
     let pixels = height * width;
     x.chunks(channels * pixels).map(move |image| &image[c * pixels..(c + 1) * pixels])
 }
@@ -369,112 +315,4 @@ fn affine(x: &[f32], [_, channels, height, width]: [usize; 4], parameters: &[[f3
             });
         });
     y
-}
-
-/// Sums over each channel that the gradients are made of.
-struct Sums {
-    /// Σ g.
-    plain: Vec<f64>,
-    /// Σ g·x̂, with x̂ = (x − μ)/σ.
-    normalised: Vec<f64>,
-    /// 1/σ.
-    inverse_std: Vec<f64>,
-}
-
-impl Sums {
-    fn of(x: &Tensor, grad: &Tensor, moments: &HostMoments, eps: f64) -> Result<Self> {
-        let mean = moments.mean.clone();
-        let sums = contiguous(x)?.apply_op2_no_bwd(&contiguous(grad)?, &GradientSums { mean })?;
-        let [plain, mut normalised]: [Vec<f64>; 2] =
-            sums.to_vec2::<f64>()?.try_into().expect("the kernel gives two rows");
-        let inverse_std = moments.inverse_std(eps);
-        normalised.iter_mut().zip(&inverse_std).for_each(|(sum, inv)| *sum *= inv);
-        Ok(Self { plain, normalised, inverse_std })
-    }
-
-    /// Gradients of γ and β, on the device of `x`.
-    fn tensors(&self, x: &Tensor) -> Result<[Tensor; 2]> {
-        let tensor = |sums: &[f64]| {
-            let values: Vec<f32> = sums.iter().map(|&v| v as f32).collect();
-            Tensor::from_vec(values, sums.len(), x.device())
-        };
-        Ok([tensor(&self.normalised)?, tensor(&self.plain)?])
-    }
-}
-
-/// `[2, C]` in f64: Σ g and Σ g·(x − μ).
-struct GradientSums {
-    mean: Vec<f32>,
-}
-
-impl CustomOp2 for GradientSums {
-    fn name(&self) -> &'static str {
-        "batch-norm-gradient-sums"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let dims = dims4(self.name(), layout)?;
-        check_channels(self.mean.len(), dims[1])?;
-        let (x, grad) = (values(self.name(), x, layout)?, values(self.name(), grad, grad_layout)?);
-        let sums: Vec<[f64; 2]> = (0..dims[1])
-            .into_par_iter()
-            .map(|c| {
-                let mean = self.mean[c];
-                vectorised(|| {
-                    let mut sums = [0f64; 2];
-                    for (x, g) in channel(x, dims, c).zip(channel(grad, dims, c)) {
-                        sums[0] += lane_sum(g, g, |g, _| g);
-                        sums[1] += lane_sum(x, g, |x, g| (x - mean) * g);
-                    }
-                    sums
-                })
-            })
-            .collect();
-        let flat = sums.iter().map(|s| s[0]).chain(sums.iter().map(|s| s[1])).collect();
-        Ok((CpuStorage::F64(flat), Shape::from((2, dims[1]))))
-    }
-}
-
-/// a·g + b·x + c, with coefficients for each channel.
-struct Combination {
-    coefficients: Vec<[f32; 3]>,
-}
-
-impl CustomOp2 for Combination {
-    fn name(&self) -> &'static str {
-        "batch-norm-input-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let [_, channels, height, width] = dims4(self.name(), layout)?;
-        check_channels(self.coefficients.len(), channels)?;
-        let (x, grad) = (values(self.name(), x, layout)?, values(self.name(), grad, grad_layout)?);
-        let pixels = height * width;
-        let mut dx = vec![0f32; x.len()];
-        dx.par_chunks_mut(pixels)
-            .with_min_len(GRAIN.div_ceil(pixels))
-            .zip(x.par_chunks(pixels).zip(grad.par_chunks(pixels)))
-            .enumerate()
-            .for_each(|(i, (dx, (x, g)))| {
-                let [a, b, c] = self.coefficients[i % channels];
-                vectorised(|| {
-                    for (dx, (x, g)) in dx.iter_mut().zip(x.iter().zip(g)) {
-                        *dx = a * g + b * x + c;
-                    }
-                });
-            });
-        Ok((storage(dx), layout.shape().clone()))
-    }
 }

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::batch_norm::HostMoments;
+use super::moments::HostMoments;
 
 /// Sums over processes. All of them call it for the same layers in the same order; it returns with the same bits to
 /// each.
@@ -20,6 +20,11 @@ pub trait BatchReduce: Send + Sync + Debug {
     /// # Errors
     /// Where another process cannot be reached.
     fn all_reduce(&self, values: &mut [f64]) -> Result<()>;
+
+    /// How many values of a channel all processes have, where this one has `own`; `None` where only the sums tell.
+    fn total_count(&self, _own: usize) -> Option<usize> {
+        None
+    }
 
     /// The sums over all processes of a vector of f64 on a GPU. Unless the processes can sum there, the host does it,
     /// which waits for the GPU.

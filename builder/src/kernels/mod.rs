@@ -1,4 +1,4 @@
-//! Kernels as candle `CustomOp`s, forward and backward: for the CPU in f32, and for GPUs ([`gpu`]) in f32, f16 and
+//! Kernels as candle `CustomOp`s, forward and backward: for the CPU in f32, and for GPUs (`gpu`) in f32, f16 and
 //! bf16. A kernel computes where its tensors are.
 //!
 //! candle's own convolution, pooling and batch-norm gradients are slow, incomplete or wrong; these hold for every
@@ -9,6 +9,7 @@ mod activation;
 mod batch_norm;
 mod batch_reduce;
 mod channel_scale;
+mod channel_sums;
 mod columns;
 mod conv2d;
 mod cpu;
@@ -19,22 +20,23 @@ mod gpu;
 mod im2col;
 mod linear;
 mod matrix;
+mod moments;
 mod plane;
 mod pool;
 mod softmax;
 
 pub use activation::ActivationKernel;
-pub use batch_norm::{BatchNormKernel, Moments, NormGradients, Normed, Then};
+pub use batch_norm::{BatchNormKernel, NormGradients, Normed, Then};
 pub use batch_reduce::BatchReduce;
 pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
 pub use dropout::dropout_mask;
 pub use global_avg_pool::GlobalAvgPool;
-#[cfg(feature = "cuda")]
 pub use gpu::allow_tf32;
 pub use linear::{
     add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply,
     scale_images,
 };
+pub use moments::Moments;
 pub use pool::{AvgPool2d, MaxPool2d};
 pub use softmax::{CrossEntropy, Loss, MixedLabels, softmax, softmax_backward};

@@ -7,18 +7,18 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use tallow_builder::Network;
 use tallow_conformance::{
-    Certifier, LayerOptions, LayerReport, Report, VerifyOptions, verify, verify_layers,
+    Certifier, LayerOptions, LayerReport, PrecisionReport, Report, VerifyOptions, verify, verify_layers,
 };
 use tallow_exporter::onnx::read_card;
 use tallow_input::ModelCard;
 use tallow_runtime::{EngineChoice, EngineKind};
 
 use crate::failure::usage;
-use crate::gpu;
 use crate::image_size::ImageSize;
 use crate::model::{Trained, onnx_file, open_trained, origin_of};
 use crate::output::{json, note, say};
 use crate::pretrained::{self, Said};
+use crate::{gpu, precision};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -39,6 +39,8 @@ pub struct Args {
     engine: Option<Vec<EngineChoice>>,
     #[command(flatten)]
     gpu: gpu::Args,
+    #[command(flatten)]
+    precision: precision::Args,
     /// Batches to run one after another, such as 1,3,8 [default: 1,3; 1 with --layers]
     #[arg(long, value_delimiter = ',')]
     batches: Option<Vec<usize>>,
@@ -78,6 +80,8 @@ struct Comparison<'a> {
     outputs: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<&'a LayerReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precisions: Option<&'a PrecisionReport>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -88,6 +92,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     args.gpu.check(&served)?;
     let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
     kept.check()?;
+    let sides = args.precision.sides()?;
     let file = onnx_file(&args.file)?;
     let mut options = VerifyOptions {
         seed: args.seed,
@@ -121,6 +126,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             say!("With --layers, verify finds the layer that differs.")?;
         }
     }
+    let precisions = precision::compare(&file, network.as_ref(), sides, &options)?;
+    if let Some(precisions) = precisions.as_ref().filter(|_| !args.json) {
+        say!("\n{precisions}")?;
+    }
     let layers = match args.layers {
         true => {
             // Where outputs differ, whether a layer rounds that much is the first question.
@@ -130,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         false => None,
     };
     if args.json {
-        json(&Comparison { outputs: &report, layers: layers.as_ref() })?;
+        json(&Comparison { outputs: &report, layers: layers.as_ref(), precisions: precisions.as_ref() })?;
     }
     let fault = layers.as_ref().and_then(LayerReport::fault);
     if let Some(fault) = fault.filter(|_| report.agrees) {
@@ -149,7 +158,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             say!("Certified: SHA-256 of {} without the certificate: {}", file.display(), certificate.sha256)?;
         }
     }
-    let sound = report.agrees && fault.is_none();
+    let sound = report.agrees && fault.is_none() && precisions.is_none_or(|precisions| precisions.agrees);
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -1,5 +1,7 @@
 //! How many images fit into a GPU's memory.
 
+use std::fmt;
+
 use tallow_builder::exec::Keep;
 use tallow_builder::{Graph, Network};
 
@@ -38,6 +40,46 @@ impl Need<'_> {
     }
 }
 
+/// A batch that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// The GPU.
+    pub device: String,
+    /// Images in a batch.
+    pub batch_size: usize,
+    /// Batches in a step.
+    pub accumulate: usize,
+    /// About how many images fit.
+    pub fits: usize,
+    /// Whether most activations are computed twice already.
+    pub checkpointed: bool,
+}
+
+impl fmt::Display for NoRoom {
+    /// What to do: the same step in smaller batches.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, batch_size, accumulate, fits, checkpointed } = self;
+        let fewer = (*fits).min(batch_size.saturating_sub(1));
+        write!(f, "{device}: a batch of {batch_size} images does not fit into its memory. ")?;
+        match fewer {
+            0 => f.write_str("Not even one image would: choose a smaller network or smaller images")?,
+            _ => {
+                // As even as possible, so that the step has the same images.
+                let batches = (batch_size * accumulate).div_ceil(fewer);
+                let each = (batch_size * accumulate).div_ceil(batches);
+                write!(
+                    f,
+                    "About {fewer} should: --batch-size {each} --grad-accum {batches} takes the same step"
+                )?;
+            }
+        }
+        if *checkpointed {
+            return Ok(());
+        }
+        f.write_str(", or --checkpoint-activations takes less memory and a third more time")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +98,19 @@ mod tests {
         assert!((500..2000).contains(&half), "{half}");
         assert_eq!(fit(Keep::Needed, Precision::F32, 1_000_000_000), 0);
         assert!(fit(Keep::Needed, Precision::F32, 2_500_000_000) < 8);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_told_how_to() {
+        let error = |batch_size, fits, checkpointed| {
+            NoRoom { device: "cuda:0".into(), batch_size, accumulate: 1, fits, checkpointed }.to_string()
+        };
+        let text = error(512, 200, false);
+        assert!(text.contains("--batch-size 171 --grad-accum 3") && text.contains("--checkpoint"), "{text}");
+        assert!(
+            error(512, 600, true).contains("--batch-size 256 --grad-accum 2"),
+            "the estimate was too good"
+        );
+        assert!(error(1, 0, true).contains("smaller"));
     }
 }

@@ -1,5 +1,5 @@
-//! Where a run computes and in which precision; what a step keeps on a GPU ([`OnDevice`]), and how many images fit
-//! there ([`memory`]). `input` brings batches there.
+//! Where a run computes and in which precision; what a step keeps on a GPU (`on_device`), and how many images fit
+//! there (`memory`). `input` brings batches there.
 
 mod config;
 mod input;
@@ -7,11 +7,13 @@ pub(crate) mod memory;
 mod on_device;
 
 use candle_core::{DType, Device, Tensor};
-use tallow_builder::kernels::cast;
+use tallow_builder::kernels::{allow_tf32, cast};
+pub use tallow_cuda::Precision;
 use tallow_cuda::emulator;
 
-pub use config::{ComputeConfig, Precision};
+pub use config::ComputeConfig;
 pub(crate) use input::{Input, Inputs};
+pub use memory::NoRoom;
 pub(crate) use on_device::{LOSS_SCALE, OnDevice, StepLoss};
 
 use crate::data::{Batch, Images};
@@ -40,17 +42,8 @@ impl Compute {
             let remedy = "needs a GPU: this run would compute on the CPU, where there is f32 alone";
             return Err(Error::Setting { name: "precision", value: config.precision.to_string(), remedy });
         }
-        compute.allow_tf32();
+        allow_tf32(config.precision == Precision::Tf32);
         Ok(compute)
-    }
-
-    fn allow_tf32(&self) {
-        #[cfg(feature = "cuda")]
-        if self.device.is_cuda() {
-            let allowed = self.precision == Precision::Tf32;
-            tallow_builder::kernels::allow_tf32(allowed);
-            candle_core::cuda_backend::set_gemm_reduced_precision_f32(allowed);
-        }
     }
 
     /// The device.

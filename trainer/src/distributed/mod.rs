@@ -38,6 +38,9 @@ pub(crate) struct DataParallel {
     gradients: Arc<dyn Communicator>,
     buckets: Buckets,
     sync_batch_norm: bool,
+    /// Sums of moments on GPUs: a communicator of their own, so that they do not wait behind gradients.
+    #[cfg(feature = "nccl")]
+    nccl: Option<Arc<tallow_distributed::NcclCommunicator>>,
     /// This process's part of the host's cores.
     cores: usize,
     /// Whether any process was asked to stop.
@@ -81,8 +84,24 @@ impl DataParallel {
         let (control, gradients) = next().zip(next()).expect("there are as many channels as were asked for");
         let sum = sums_of_gradients(device, &control, &gradients)?;
         let DistributedConfig { sync_batch_norm, .. } = config.distributed;
+        #[cfg(feature = "nccl")]
+        let nccl = match device {
+            Device::Cuda(device) if sync_batch_norm => {
+                Some(Arc::new(tallow_distributed::NcclCommunicator::new(device, &*control)?))
+            }
+            _ => None,
+        };
         let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
-        Ok(Some(Self { control, gradients, buckets, sync_batch_norm, cores: place.cores(), stop: false }))
+        Ok(Some(Self {
+            control,
+            gradients,
+            buckets,
+            sync_batch_norm,
+            #[cfg(feature = "nccl")]
+            nccl,
+            cores: place.cores(),
+            stop: false,
+        }))
     }
 
     /// Whether this process writes the run's files and shows its progress.
@@ -165,7 +184,13 @@ impl DataParallel {
     /// What sums batch normalisation's moments over the processes, where that is wanted.
     pub fn batch_reduce(&self, counts: Counts) -> Option<Arc<dyn BatchReduce>> {
         self.sync_batch_norm.then(|| -> Arc<dyn BatchReduce> {
-            Arc::new(Synchronised { communicator: self.control.clone(), takes_part: counts.own > 0 })
+            Arc::new(Synchronised {
+                communicator: self.control.clone(),
+                takes_part: counts.own > 0,
+                images: [counts.own, counts.total],
+                #[cfg(feature = "nccl")]
+                nccl: self.nccl.clone(),
+            })
         })
     }
 

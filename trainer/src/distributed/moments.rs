@@ -14,6 +14,11 @@ pub(super) struct Synchronised {
     pub communicator: Arc<dyn Communicator>,
     /// Whether this process has images; a stand-in's moments count as zeros.
     pub takes_part: bool,
+    /// Images of this process and of all; a stand-in counts as one here, to know its pixels.
+    pub images: [usize; 2],
+    /// Sums on the GPU.
+    #[cfg(feature = "nccl")]
+    pub nccl: Option<Arc<tallow_distributed::NcclCommunicator>>,
 }
 
 impl std::fmt::Debug for Synchronised {
@@ -28,6 +33,24 @@ impl BatchReduce for Synchronised {
             values.fill(0.0);
         }
         self.communicator.all_reduce_f64(values).map_err(candle_core::Error::wrap)
+    }
+
+    fn total_count(&self, own: usize) -> Option<usize> {
+        let [here, total] = self.images;
+        Some(own / here.max(1) * total)
+    }
+
+    #[cfg(feature = "nccl")]
+    fn all_reduce_on_device(&self, values: &Tensor) -> candle_core::Result<Tensor> {
+        let Some(nccl) = &self.nccl else {
+            let mut host: Vec<f64> = values.to_vec1()?;
+            self.all_reduce(&mut host)?;
+            return Tensor::from_vec(host, values.shape(), values.device());
+        };
+        // A copy, which is summed in place.
+        let sums = if self.takes_part { values.copy()? } else { values.zeros_like()? };
+        nccl.all_reduce(&sums).map_err(candle_core::Error::wrap)?;
+        Ok(sums)
     }
 }
 

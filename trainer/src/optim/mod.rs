@@ -23,7 +23,6 @@ pub use ema::{Decay, Ema};
 pub use gpu::{Control, LossScale};
 
 use crate::error::{Error, Result};
-use gpu::Moving;
 use rule::{combine2, combine3};
 
 /// An optimiser and its constants. Weight decay applies to weights alone, never to biases or batch normalisation.
@@ -252,40 +251,6 @@ impl Optimizer {
             weights.set(&parameter.name, moved);
         }
         Ok(())
-    }
-}
-
-impl Optimizer {
-    /// As [`Self::step`] on a GPU, with what `control` has decided there. Nothing waits for the GPU.
-    ///
-    /// # Errors
-    /// As [`Self::step`].
-    pub fn step_on_gpu(
-        &mut self,
-        weights: &mut Weights,
-        gradients: &Gradients,
-        rate: impl Fn(&str) -> f64,
-        control: &Control,
-    ) -> Result<()> {
-        self.steps += 1;
-        let Self { kind, parameters, steps, state } = self;
-        let mut moving = vec![];
-        for parameter in parameters.iter() {
-            let missed = missed(state, parameter)?;
-            let Some(gradient) = gradients.get(&parameter.name) else {
-                note_missed(*kind, state, parameter, missed)?;
-                continue;
-            };
-            moving.push(Moving {
-                name: &parameter.name,
-                gradient,
-                slots: kind.slots().iter().map(|(slot, _)| slot_name(parameter, slot)).collect(),
-                rate: rate(&parameter.name),
-                decay: if parameter.role.decays() { kind.weight_decay() } else { 0.0 },
-                steps: *steps - missed,
-            });
-        }
-        gpu::step(*kind, &moving, weights, state, control)
     }
 }
 

@@ -6,7 +6,7 @@ use tallow_cuda::device;
 
 use super::Trainer;
 use crate::compute::memory::Need;
-use crate::compute::{Compute, LOSS_SCALE, Precision};
+use crate::compute::{Compute, LOSS_SCALE, NoRoom, Precision};
 use crate::error::{Error, Result};
 use crate::metrics::Running;
 use crate::optim::State;
@@ -68,6 +68,12 @@ impl Trainer {
         Ok(parallel.sum_running(classes, &Running::of_sums(classes, [images as f64, sum, 0.0, 0.0]))?.loss())
     }
 
+    /// The most memory that tensors have taken on a GPU so far, for an epoch's line; nothing for a CPU.
+    pub(super) fn peak_memory(&self) -> String {
+        let memory = device::memory(self.compute.device()).ok().flatten();
+        memory.map_or(String::new(), |memory| format!("  peak {:.1} GB", memory.peak as f64 / 1e9))
+    }
+
     /// The optimiser's state for a checkpoint, the loss scale with it.
     pub(super) fn state_on_host(&self) -> Result<State> {
         let host = |(name, tensor): (&String, &candle_core::Tensor)| {
@@ -96,12 +102,12 @@ impl Trainer {
             precision: self.compute.precision(),
             copies: 1 + slots + usize::from(self.ema.is_some()),
         };
-        Error::OutOfMemory {
+        Error::OutOfMemory(NoRoom {
             device: device::describe(self.compute.device()),
             batch_size: self.config.batch_size,
             accumulate: self.config.accumulate,
             fits: need.images_within(total),
             checkpointed: self.config.compute.checkpoint_activations,
-        }
+        })
     }
 }

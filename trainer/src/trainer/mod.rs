@@ -259,7 +259,7 @@ impl Trainer {
             seconds: start.elapsed().as_secs_f64(),
         };
         self.log.append(row)?;
-        progress.message(&format!("{row}"));
+        progress.message(&format!("{row}{}", self.peak_memory()));
         self.position.best = Some(best);
         let best = best.epoch == row.epoch;
         if best {

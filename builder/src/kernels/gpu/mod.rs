@@ -32,8 +32,17 @@ pub(super) use pool::{avg_pool, avg_pool_gradient, max_pool, max_pool_gradient};
 pub(super) use reduce::{column_sums, sum_pixels};
 pub(super) use tallow_cuda::is_on_gpu;
 
-#[cfg(feature = "cuda")]
-pub use cudnn::allow_tf32;
+/// Lets products of f32 on a GPU round their factors to TF32's 11 bits, from now on, or not.
+pub fn allow_tf32(allowed: bool) {
+    #[cfg(feature = "cuda")]
+    {
+        cudnn::allow_tf32(allowed);
+        candle_core::cuda_backend::set_gemm_reduced_precision_f32(allowed);
+    }
+    // Elsewhere there are no such products.
+    #[cfg(not(feature = "cuda"))]
+    let _ = allowed;
+}
 
 /// Whether the kernels here are to compute with these tensors, the first of which decides where, and autograd, which
 /// cannot follow them, does not look on.

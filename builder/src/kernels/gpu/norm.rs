@@ -100,7 +100,7 @@ pub fn norm(x: &Tensor, affine: &Affine, then: Then<'_>) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Gradients of [`norm`].
+/// Gradients of a normalisation and what came behind it.
 pub struct NormGradients {
     /// Of x.
     pub x: Tensor,
@@ -112,7 +112,7 @@ pub struct NormGradients {
     pub residual: Option<Tensor>,
 }
 
-/// What [`norm_gradients`] needs of the forward pass.
+/// What `norm_gradients` needs of the forward pass.
 pub struct Normed<'a> {
     /// The input.
     pub x: &'a Tensor,
@@ -267,6 +267,7 @@ pub fn track(
 pub fn reduced_moments(reduce: &dyn BatchReduce, own: &Moments) -> Result<Moments> {
     let channels = own.mean.elem_count();
     let [mean, var] = [own.mean.to_dtype(DType::F64)?, own.var.to_dtype(DType::F64)?];
+    let known = reduce.total_count(own.count);
     let count = own.count as f64;
     let [sum, square] = [(&mean * count)?, ((var + mean.sqr()?)? * count)?];
     let own = Tensor::new(&[count], mean.device())?;
@@ -276,9 +277,12 @@ pub fn reduced_moments(reduce: &dyn BatchReduce, own: &Moments) -> Result<Moment
     let square = sums.narrow(0, channels, channels)?.broadcast_div(&total)?;
     // Rounding may leave a variance of nothing a little below 0.
     let var = (square - mean.sqr()?)?.maximum(0.0)?;
-    let count = total.to_vec1::<f64>()?[0];
-    if count < 1.0 {
+    let count = match known {
+        Some(count) => count,
+        None => total.to_vec1::<f64>()?[0] as usize,
+    };
+    if count == 0 {
         bail!("batch-norm: no process has an image in this batch")
     }
-    Ok(Moments { mean: mean.to_dtype(DType::F32)?, var: var.to_dtype(DType::F32)?, count: count as usize })
+    Ok(Moments { mean: mean.to_dtype(DType::F32)?, var: var.to_dtype(DType::F32)?, count })
 }

@@ -189,6 +189,10 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
+    if trainer.compute().is_gpu() {
+        let compute = trainer.compute();
+        note!("on {}, {}", tallow_cuda::device::describe(compute.device()), compute.precision());
+    }
     if trainer.processes() > 1 {
         note!(
             "{} processes train together: {} images in a batch{}",

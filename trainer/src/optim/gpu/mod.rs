@@ -5,7 +5,7 @@ use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
 use tallow_cuda::{Arg, Launch, Source, Variant, pointer, run};
 
-use super::{OptimizerKind, State};
+use super::{Optimizer, OptimizerKind, State, missed, note_missed, slot_name};
 use crate::error::Result;
 
 static SOURCE: Source = Source { name: "optimiser.cu", text: include_str!("optimiser.cu") };
@@ -179,21 +179,55 @@ impl LossScale {
     }
 }
 
+impl Optimizer {
+    /// As [`Self::step`] on a GPU, with what `control` has decided there. Nothing waits for the GPU.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_on_gpu(
+        &mut self,
+        weights: &mut Weights,
+        gradients: &Gradients,
+        rate: impl Fn(&str) -> f64,
+        control: &Control,
+    ) -> Result<()> {
+        self.steps += 1;
+        let Self { kind, parameters, steps, state } = self;
+        let mut moving = vec![];
+        for parameter in parameters.iter() {
+            let missed = missed(state, parameter)?;
+            let Some(gradient) = gradients.get(&parameter.name) else {
+                note_missed(*kind, state, parameter, missed)?;
+                continue;
+            };
+            moving.push(Moving {
+                name: &parameter.name,
+                gradient,
+                slots: kind.slots().iter().map(|(slot, _)| slot_name(parameter, slot)).collect(),
+                rate: rate(&parameter.name),
+                decay: if parameter.role.decays() { kind.weight_decay() } else { 0.0 },
+                steps: *steps - missed,
+            });
+        }
+        step(*kind, &moving, weights, state, control)
+    }
+}
+
 /// A parameter that is to move.
-pub(super) struct Moving<'a> {
-    pub name: &'a str,
-    pub gradient: &'a Tensor,
+struct Moving<'a> {
+    name: &'a str,
+    gradient: &'a Tensor,
     /// Names of its slots in the state.
-    pub slots: Vec<String>,
-    pub rate: f64,
+    slots: Vec<String>,
+    rate: f64,
     /// Weight decay, 0 for parameters that it spares.
-    pub decay: f64,
+    decay: f64,
     /// Steps it has been through, this one included.
-    pub steps: u64,
+    steps: u64,
 }
 
 /// Moves all of them.
-pub(super) fn step(
+fn step(
     kind: OptimizerKind,
     moving: &[Moving<'_>],
     weights: &mut Weights,

@@ -65,6 +65,12 @@ fn math(shape: &Shape) -> sys::cudnnMathType_t {
     }
 }
 
+/// Whether arithmetic may round f32 factors to fewer bits.
+fn rounds(math: sys::cudnnMathType_t) -> bool {
+    use sys::cudnnMathType_t::{CUDNN_TENSOR_OP_MATH, CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION};
+    matches!(math, CUDNN_TENSOR_OP_MATH | CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION)
+}
+
 impl Context {
     /// Measures the algorithms on the operands, whose result is written over, and takes the fastest one that gives the
     /// same bits every time; only where there is none, any.
@@ -77,9 +83,9 @@ impl Context {
     ) -> Result<Choice> {
         let allowed = math(&shape);
         let found = self.measure(shape.direction, allowed, descriptors, operands, device)?;
-        // Find tells of arithmetic that was not asked for, too.
-        let precise =
-            |c: &&Candidate| allowed != sys::cudnnMathType_t::CUDNN_FMA_MATH || c.choice.math == allowed;
+        // Find tries arithmetic that was not asked for, too. What it calls the default is asked for as it is allowed.
+        let is_fma = allowed == sys::cudnnMathType_t::CUDNN_FMA_MATH;
+        let precise = |c: &&Candidate| !(is_fma && rounds(c.choice.math));
         let mut usable = found.iter().filter(precise);
         let deterministic = usable.clone().find(|candidate| candidate.deterministic);
         let Some(best) = deterministic.or_else(|| usable.next()) else {
@@ -89,7 +95,7 @@ impl Context {
                  {window:?} and {groups} groups"
             );
         };
-        Ok(best.choice)
+        Ok(Choice { math: if is_fma { allowed } else { best.choice.math }, ..best.choice })
     }
 
     fn measure(

@@ -24,7 +24,7 @@ use descriptors::Descriptors;
 static TF32: AtomicBool = AtomicBool::new(false);
 
 /// Lets f32 convolutions round their inputs to TF32, or not.
-pub fn allow_tf32(allowed: bool) {
+pub(super) fn allow_tf32(allowed: bool) {
     TF32.store(allowed, Ordering::Relaxed);
 }
 
@@ -70,12 +70,13 @@ impl Context {
     /// This thread's context on a device.
     fn of(device: &Device) -> Result<Rc<Self>> {
         thread_local! {
-            static CONTEXTS: RefCell<HashMap<usize, Rc<Context>>> = RefCell::default();
+            static CONTEXTS: RefCell<HashMap<(usize, usize), Rc<Context>>> = RefCell::default();
         }
         let stream = device.as_cuda_device()?.cuda_stream();
-        let gpu = stream.context().ordinal();
+        // A handle is bound to the stream of its device.
+        let key = (stream.context().ordinal(), stream.cu_stream() as usize);
         CONTEXTS.with_borrow_mut(|contexts| {
-            if let Some(context) = contexts.get(&gpu) {
+            if let Some(context) = contexts.get(&key) {
                 return Ok(context.clone());
             }
             stream.context().bind_to_thread().map_err(Error::wrap)?;
@@ -84,7 +85,7 @@ impl Context {
             // SAFETY: the handle is new, and candle keeps the stream as long as the device lives.
             unsafe { result::set_stream(handle, stream.cu_stream().cast()) }
                 .map_err(failed("take a stream"))?;
-            Ok(contexts.entry(gpu).or_insert(Rc::new(context)).clone())
+            Ok(contexts.entry(key).or_insert(Rc::new(context)).clone())
         })
     }
 

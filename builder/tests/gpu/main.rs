@@ -3,16 +3,19 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod convolution;
+mod norm;
+mod pool;
+#[path = "../reference/mod.rs"]
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
-use reference::{Map, Reference};
+use reference::Map;
 use tallow_builder::Rng;
 use tallow_builder::graph::{Activation, Pads, Window};
 use tallow_builder::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, CrossEntropy, GlobalAvgPool,
-    MaxPool2d, MixedLabels, Normed, Then, add, linear, linear_bias_gradient, linear_input_gradient,
-    linear_weight_gradient, multiply, scale_images,
+    ActivationKernel, BatchNormKernel, ChannelScale, CrossEntropy, GlobalAvgPool, MaxPool2d, MixedLabels,
+    add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
 };
 use tallow_cuda::DeviceSpec;
 use tallow_cuda::emulator::emulated;
@@ -102,118 +105,6 @@ fn window(rng: &mut Rng, map: Map, pool: bool) -> Window {
     }
 }
 
-fn check_conv(
-    rng: &mut Rng,
-    device: &Device,
-    dtype: DType,
-    map: Map,
-    window: Window,
-    groups: usize,
-    filters: usize,
-) {
-    let case = format!("conv {dtype:?} {map:?} {window:?} groups {groups} filters {filters}");
-    let dims = [filters, map.channels / groups, window.kernel[0], window.kernel[1]];
-    let (x, w, b) = (
-        random(rng, map.len(), dtype),
-        random(rng, dims.iter().product(), dtype),
-        random(rng, filters, DType::F32),
-    );
-    let reference = Reference { map, window };
-    let [rows, columns] = reference.output();
-    let grad = random(rng, map.images * filters * rows * columns, dtype);
-    let expected = reference.conv(&x, &w, Some(&b), filters, groups, &grad);
-
-    let kernel = Conv2dKernel { window, groups };
-    let (xt, wt) = (tensor(&x, &map.dims(), dtype, device), tensor(&w, &dims, DType::F32, device));
-    let grad = tensor(&grad, &[map.images, filters, rows, columns], dtype, device);
-    let y = kernel.forward(&xt, &wt, Some(&parameter(&b, device))).unwrap();
-    assert_eq!(y.dtype(), dtype);
-    close("y", &case, &y, &expected.y, tolerance(dtype));
-    let dx = kernel.input_gradient(&wt, &grad, [map.height, map.width]).unwrap();
-    close("dx", &case, &dx, &expected.dx, tolerance(dtype));
-    let dw = kernel.weight_gradient(&xt, &grad).unwrap();
-    assert_eq!((dw.dtype(), dw.is_contiguous()), (DType::F32, true));
-    close("dw", &case, &dw, &expected.dw, tolerance(dtype));
-    close("db", &case, &kernel.bias_gradient(&grad).unwrap(), &expected.db, 1e-5);
-}
-
-#[test]
-fn convolution() {
-    everywhere(12, |device, dtype, rng| {
-        let groups = 1 + rng.below(3);
-        let (inputs, outputs) = (groups * (2 + rng.below(7)), groups * (1 + rng.below(8)));
-        let map = map(rng, inputs);
-        let window = window(rng, map, false);
-        check_conv(rng, device, dtype, map, window, groups, outputs);
-    });
-}
-
-#[test]
-fn depthwise_convolution() {
-    // Each window is compiled for itself: few windows, many shapes.
-    let windows = [
-        ([3, 3], [1, 1], [1, 1]),
-        ([3, 3], [2, 2], [1, 1]),
-        ([5, 5], [1, 1], [1, 1]),
-        ([2, 3], [3, 1], [1, 2]),
-    ];
-    everywhere(12, |device, dtype, rng| {
-        let (kernel, stride, dilation) = windows[rng.below(windows.len())];
-        let channels = channels(rng);
-        let (map, window) = loop {
-            let map = map(rng, channels);
-            let mut pad = |most: usize| rng.below(most);
-            let pads = Pads { top: pad(4), bottom: pad(4), left: pad(4), right: pad(4) };
-            let window = Window { kernel, stride, dilation, pads };
-            if window.output(map.height, map.width).is_some() {
-                break (map, window);
-            }
-        };
-        check_conv(rng, device, dtype, map, window, channels, channels);
-    });
-}
-
-#[test]
-fn pools() {
-    everywhere(16, |device, dtype, rng| {
-        let channels = channels(rng);
-        let map = map(rng, channels);
-        let window = window(rng, map, true);
-        let case = format!("pool {dtype:?} {map:?} {window:?}");
-        let reference = Reference { map, window };
-        let [rows, columns] = reference.output();
-        // Equal values, so that ties are met.
-        let x: Vec<f32> = (0..map.len()).map(|_| rng.below(7) as f32 - 3.0).collect();
-        let dims = [map.images, channels, rows, columns];
-        let grad = random(rng, dims.iter().product(), dtype);
-        let (xt, gt) = (tensor(&x, &map.dims(), dtype, device), tensor(&grad, &dims, dtype, device));
-
-        let expected = reference.max_pool(&x, &grad);
-        let y = MaxPool2d(window).forward(&xt).unwrap();
-        close("max", &case, &y, &expected.0, 0.0);
-        let dx = MaxPool2d(window).input_gradient(&xt, &y, &gt).unwrap();
-        close("dx of max", &case, &dx, &expected.1, tolerance(dtype));
-
-        let expected = reference.avg_pool(&x, &grad);
-        close("mean", &case, &AvgPool2d(window).forward(&xt).unwrap(), &expected.0, tolerance(dtype));
-        let dx = AvgPool2d(window).input_gradient(&gt, [map.height, map.width]).unwrap();
-        close("dx of mean", &case, &dx, &expected.1, tolerance(dtype));
-    });
-}
-
-#[test]
-fn a_pool_keeps_nan() {
-    everywhere(1, |device, dtype, _| {
-        let window = Window { kernel: [2; 2], stride: [2; 2], dilation: [1; 2], pads: Pads::default() };
-        let mut values = vec![1.0; 16 * 8];
-        values[8] = f32::NAN;
-        let x = tensor(&values, &[1, 8, 4, 4], dtype, device);
-        let y = MaxPool2d(window).forward(&x).unwrap();
-        let y: Vec<f32> = y.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(y.iter().filter(|v| v.is_nan()).count(), 1);
-    });
-}
-
 const ACTIVATIONS: [Activation; 8] = [
     Activation::Relu,
     Activation::Relu6,
@@ -275,118 +166,6 @@ fn activations() {
             let expected: Vec<f64> =
                 x.iter().zip(&grad).map(|(&v, &g)| f64::from(g) * activate(kind, f64::from(v)).1).collect();
             close("dx", &case, &dx, &expected, tolerance(dtype));
-        }
-    });
-}
-
-#[test]
-fn batch_norm_alone() {
-    everywhere(10, |device, dtype, rng| {
-        let channels = channels(rng);
-        let map = map(rng, channels);
-        let offset = rounded(&[3.0 * rng.normal() as f32], dtype)[0];
-        let x: Vec<f32> = random(rng, map.len(), dtype).iter().map(|v| v + offset).collect();
-        let x = rounded(&x, dtype);
-        let (scale, shift) = (random(rng, channels, DType::F32), random(rng, channels, DType::F32));
-        let grad = random(rng, map.len(), dtype);
-        let case = format!("batch norm {dtype:?} {map:?}");
-        let [xt, gt] = [&x, &grad].map(|values| tensor(values, &map.dims(), dtype, device));
-        let (st, bt) = (parameter(&scale, device), parameter(&shift, device));
-        // One value has no variance: what is computed there is the rounding of 0/√eps.
-        let alone = map.images * map.height * map.width == 1;
-
-        let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &grad);
-        let kernel = BatchNormKernel::training(1e-3);
-        let y = kernel.forward(&xt, &st, &bt).unwrap();
-        close("y", &case, &y, &expected.y, tolerance(dtype));
-        let moments = kernel.moments().unwrap();
-        close("mean", &case, &moments.mean, &expected.mean, 1e-5);
-        close("variance", &case, &moments.var, &expected.var, 1e-5);
-        if !alone {
-            let [dx, ds, db] = kernel.gradients(&xt, &st, &gt).unwrap();
-            close("dx", &case, &dx, &expected.dx, 2.0 * tolerance(dtype));
-            close("dγ", &case, &ds, &expected.dw, 2e-5);
-            close("dβ", &case, &db, &expected.db, 1e-5);
-        }
-
-        let mean = random(rng, channels, DType::F32);
-        let var: Vec<f32> = random(rng, channels, DType::F32).iter().map(|v| v * v + 0.1).collect();
-        let running = [parameter(&mean, device), parameter(&var, device)];
-        let moved = moments.track([&running[0], &running[1]], 0.1).unwrap();
-        let n = moments.count as f64;
-        let correction = if n > 1.0 { n / (n - 1.0) } else { 0.0 };
-        let moved_by = |old: &[f32], new: &[f64], factor: f64| -> Vec<f64> {
-            old.iter().zip(new).map(|(&o, n)| 0.9 * f64::from(o) + 0.1 * factor * n).collect()
-        };
-        close("running mean", &case, &moved[0], &moved_by(&mean, &expected.mean, 1.0), 1e-5);
-        close("running variance", &case, &moved[1], &moved_by(&var, &expected.var, correction), 1e-5);
-
-        let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, Some((&mean, &var)), &grad);
-        let kernel = BatchNormKernel::inference(1e-3, &running[0], &running[1]);
-        close(
-            "y at inference",
-            &case,
-            &kernel.forward(&xt, &st, &bt).unwrap(),
-            &expected.y,
-            tolerance(dtype),
-        );
-        let [dx, ds, db] = kernel.gradients(&xt, &st, &gt).unwrap();
-        close("dx at inference", &case, &dx, &expected.dx, tolerance(dtype));
-        close("dγ at inference", &case, &ds, &expected.dw, 2e-5);
-        close("dβ at inference", &case, &db, &expected.db, 1e-5);
-    });
-}
-
-/// The fused form against its parts in f64: the gradient that reaches the normalisation is the activation's.
-#[test]
-fn batch_norm_with_what_comes_behind() {
-    everywhere(2, |device, dtype, rng| {
-        for (number, activation) in ACTIVATIONS.into_iter().map(Some).chain([None]).enumerate() {
-            let channels = channels(rng);
-            let map = Map { images: 2, ..map(rng, channels) };
-            let case = format!("batch norm and {activation:?} {dtype:?} {map:?}");
-            let [x, grad] = [0, 0].map(|_| random(rng, map.len(), dtype));
-            let residual = (number % 2 == 0).then(|| random(rng, map.len(), dtype));
-            let (scale, shift) = (random(rng, channels, DType::F32), random(rng, channels, DType::F32));
-            let zeros = vec![0.0; map.len()];
-            let plain = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &zeros);
-            let z: Vec<f64> = plain
-                .y
-                .iter()
-                .enumerate()
-                .map(|(i, y)| y + residual.as_ref().map_or(0.0, |r| f64::from(r[i])))
-                .collect();
-            let at = |z: f64| activation.map_or((z, 1.0), |kind| activate(kind, z));
-            // Where the derivative jumps, rounding decides.
-            let jumps = |z: f64| [0.0, 6.0, 3.0, -3.0].iter().any(|edge| (z - edge).abs() < 1e-4);
-            let grad: Vec<f32> = grad.iter().zip(&z).map(|(&g, &z)| if jumps(z) { 0.0 } else { g }).collect();
-            let dz: Vec<f32> = grad.iter().zip(&z).map(|(&g, &z)| (f64::from(g) * at(z).1) as f32).collect();
-            let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &dz);
-
-            let [xt, gt] = [&x, &grad].map(|values| tensor(values, &map.dims(), dtype, device));
-            let (st, bt) = (parameter(&scale, device), parameter(&shift, device));
-            let residual = residual.map(|values| tensor(&values, &map.dims(), dtype, device));
-            let then = Then { residual: residual.as_ref(), activation };
-            let kernel = BatchNormKernel::training(1e-3);
-            let y = kernel.forward_then(&xt, &st, &bt, then).unwrap();
-            close("y", &case, &y, &z.iter().map(|&z| at(z).0).collect::<Vec<_>>(), tolerance(dtype));
-            let pass = Normed { x: &xt, y: &y, scale: &st, shift: &bt, then };
-            let found = kernel.gradients_then(&pass, &gt).unwrap();
-            // An output that is rounded to 0 or 6 or has a rounded derivative moves a gradient by its own size.
-            let loose = if dtype == DType::F32 { 4e-5 } else { 3.0 * tolerance(dtype) };
-            close("dx", &case, &found.x, &expected.dx, loose);
-            close("dγ", &case, &found.scale, &expected.dw, loose);
-            close("dβ", &case, &found.shift, &expected.db, loose);
-            assert_eq!(found.residual.is_some(), residual.is_some());
-            if let Some(found) = found.residual {
-                close(
-                    "d residual",
-                    &case,
-                    &found,
-                    &dz.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),
-                    loose,
-                );
-            }
         }
     });
 }

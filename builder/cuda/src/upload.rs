@@ -166,8 +166,8 @@ mod gpu {
 
     impl Drop for Slot {
         fn drop(&mut self) {
-            // A copy that nobody received may be under way. Nothing is left to do about a driver that fails here.
-            drop(self.copied.synchronize());
+            // A copy that nobody received may be under way. A failure shows in the next call.
+            self.copied.context().record_err(self.copied.synchronize());
         }
     }
 }

@@ -164,7 +164,7 @@ fn step(plan: &Plan, batch: &Batch) -> Result<GradientFlow, Box<dyn Error>> {
     let mut network = Network::new(graph, weights);
 
     let images =
-        Tensor::from_slice(&batch.images, (batch.len(), 3, batch.height, batch.width), &Device::Cpu)?;
+        Tensor::from_slice(&batch.floats(), (batch.len(), 3, batch.height, batch.width), &Device::Cpu)?;
     let tape = network.record(&images, &mut Rng::new(0))?;
     let activations = Activations::of_pass(network.graph(), &tape)?;
     let logits = tape.value(network.graph().output()).clone();

@@ -1,12 +1,13 @@
 //! A network's loss and accuracies on a data set, whatever runs it.
 
+use std::borrow::Borrow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
 use tallow_builder::Network;
 use tallow_input::{OutputKind, Views, mean_probabilities};
 
-use crate::compute::Compute;
+use crate::compute::{Compute, Input, Inputs};
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::metrics::csv::Validation;
@@ -41,15 +42,15 @@ pub fn evaluate(
     stop: &AtomicBool,
 ) -> Result<Option<Evaluation>> {
     let classes = network.graph().output_shape().elements();
-    let forward = |batch: &Batch| {
-        let images = compute.images(batch)?;
-        let logits = compute.to_host(&network.forward(&images)?)?;
+    let forward = |Input { batch, images }: &Input| {
+        let logits = compute.to_host(&network.forward(images)?)?;
         if logits.iter().all(|logit| logit.is_finite()) {
             return Ok(logits);
         }
-        Err(Error::NotFiniteOutput { batch: batch.index + 1, place: first_non_finite(network, &images)? })
+        Err(Error::NotFiniteOutput { batch: batch.index + 1, place: first_non_finite(network, images)? })
     };
-    evaluate_with(classes, forward, loader, progress, pass, stop)
+    let inputs = Inputs::new(compute, loader.epoch(0, 0)?)?;
+    evaluate_on(classes, forward, inputs, progress, pass, stop)
 }
 
 /// As [`evaluate`], with anything that turns a batch into logits (N · views, classes). Where images are looked at in
@@ -59,8 +60,20 @@ pub fn evaluate(
 /// Those of the loader and of `forward`; [`Error::NotFiniteOutput`].
 pub fn evaluate_with<E: From<crate::Error>>(
     classes: usize,
-    mut forward: impl FnMut(&Batch) -> Result<Vec<f32>, E>,
+    forward: impl FnMut(&Batch) -> Result<Vec<f32>, E>,
     loader: &Loader,
+    progress: &mut Progress,
+    pass: Pass,
+    stop: &AtomicBool,
+) -> Result<Option<Evaluation>, E> {
+    evaluate_on(classes, forward, loader.epoch(0, 0)?, progress, pass, stop)
+}
+
+/// As [`evaluate_with`], on batches in whatever form.
+fn evaluate_on<B: Borrow<Batch>, E: From<crate::Error>>(
+    classes: usize,
+    mut forward: impl FnMut(&B) -> Result<Vec<f32>, E>,
+    batches: impl Iterator<Item = Result<B>>,
     progress: &mut Progress,
     pass: Pass,
     stop: &AtomicBool,
@@ -69,13 +82,14 @@ pub fn evaluate_with<E: From<crate::Error>>(
     let mut confusion = ConfusionMatrix::new(classes);
     let mut precision_recall = PrecisionRecall::new(classes);
     progress.start(pass);
-    for batch in loader.epoch(0, 0)? {
+    for batch in batches {
         if stop.load(Ordering::Relaxed) {
             progress.finish();
             return Ok(None);
         }
         let batch = batch?;
         let mut logits = forward(&batch)?;
+        let batch: &Batch = batch.borrow();
         if batch.views != Views::One {
             let mean = mean_probabilities(&logits, OutputKind::Logits, classes, batch.views);
             // A probability that has vanished to 0 has no logarithm.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 use tallow_builder::Rng;
-use tallow_input::Preprocess;
-use tallow_trainer::augment::{Augment, ColorJitter, EvalTransform, TrainTransform};
-use tallow_trainer::data::{Batch, Loader, LoaderOptions, SplitOptions, Splits, folder};
+use tallow_input::{Preprocess, Views};
+use tallow_trainer::augment::{Augment, ColorJitter, EvalTransform, Mix, RandomErasing, TrainTransform};
+use tallow_trainer::data::{Batch, Images, Loader, LoaderOptions, SplitOptions, Splits, Transform, folder};
 
 /// A picture with texture, so that it compresses like a photo; its class shows in its mean colour.
 fn picture(class: usize, number: u64, side: u32) -> RgbImage {
@@ -66,7 +66,7 @@ fn training_batches_are_the_same_for_any_number_of_workers_and_keep_class_and_pi
     assert_eq!(batches.iter().map(Batch::len).collect::<Vec<_>>(), [5, 5, 5, 3]);
     for batch in &batches {
         assert_eq!((batch.height, batch.width), (24, 32));
-        for (image, &label) in batch.images.chunks(3 * 24 * 32).zip(&batch.labels) {
+        for (image, &label) in batch.floats().chunks(3 * 24 * 32).zip(&batch.labels) {
             let means: Vec<f32> = image.chunks(24 * 32).map(|plane| plane.iter().sum::<f32>()).collect();
             let brightest = (0..3).max_by(|&a, &b| means[a].total_cmp(&means[b])).unwrap();
             assert_eq!(brightest, 2 - label as usize, "blue, green, red are labels 0, 1, 2");
@@ -140,4 +140,46 @@ fn throughput() {
     let waited = batches.waited() - first;
     println!("first batch after {first:?}; {steps} steps of 100 ms waited {waited:?} in all");
     assert!(waited < Duration::from_millis(10 * steps), "starved: {waited:?}");
+}
+
+#[test]
+fn bytes_come_to_the_same_numbers_whatever_is_left_to_a_gpu() {
+    let root = tempfile::tempdir().unwrap();
+    write_folder(root.path(), 8, 64);
+    let data = open(root.path()).train;
+    let preprocess = Preprocess::imagenet(31, 24);
+    let batches = |transform: Arc<dyn Transform>, mix, bytes| {
+        let options = LoaderOptions { batch_size: 5, shuffle: true, seed: 3, ..Default::default() };
+        epoch(&Loader::new(data.clone(), transform, options).unwrap().mixing(mix).as_bytes(bytes))
+    };
+    let check = |transform: Arc<dyn Transform>, mix: Option<Mix>| -> Vec<Images> {
+        let (floats, bytes) = (batches(transform.clone(), mix, false), batches(transform, mix, true));
+        for (floats, bytes) in floats.iter().zip(&bytes) {
+            assert!(matches!(floats.images, Images::Floats(_)));
+            assert_eq!(floats.floats(), bytes.floats());
+            assert_eq!((&floats.labels, &floats.mixed), (&bytes.labels, &bytes.mixed));
+        }
+        bytes.into_iter().map(|batch| batch.images).collect()
+    };
+    let training = |augment| Arc::new(TrainTransform::new(augment, preprocess).unwrap());
+    let mirrored = |images: &[Images]| -> usize {
+        let of = |images: &Images| match images {
+            Images::Bytes(bytes) => bytes.mirrored.iter().filter(|&&flag| flag != 0).count(),
+            Images::Floats(_) => panic!("no bytes"),
+        };
+        images.iter().map(of).sum()
+    };
+    let cutmix = Mix { cutmix: 1.0, ..Mix::default() };
+    let mixup = Mix { mixup: 1.0, ..Mix::default() };
+    for mix in [None, Some(cutmix), Some(mixup)] {
+        let found = check(training(Augment::cifar()), mix);
+        assert!((1..18).contains(&mirrored(&found)), "some of 18 are mirrored on the device");
+        let blended = |images: &Images| matches!(images, Images::Bytes(bytes) if bytes.share.is_some());
+        assert_eq!(found.iter().all(blended), mix == Some(mixup));
+    }
+    assert_eq!(mirrored(&check(training(everything()), None)), 0, "colours come after the flip");
+    let erasing = Augment { random_erasing: Some(RandomErasing::default()), ..Augment::imagenet() };
+    assert!(check(training(erasing), None).iter().all(|images| matches!(images, Images::Floats(_))));
+    let views = EvalTransform::with_views(preprocess, Views::TenCrop).unwrap();
+    assert_eq!(mirrored(&check(Arc::new(views), None)), 0);
 }

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use tallow_builder::weights::read_safetensors;
 use tallow_cuda::DeviceSpec;
 use tallow_cuda::emulator::emulated;
+use tallow_trainer::augment::{Augment, Mix};
 use tallow_trainer::compute::{ComputeConfig, Precision};
 use tallow_trainer::config::InputConfig;
 use tallow_trainer::network::NetworkConfig;
@@ -115,6 +116,20 @@ fn a_gpu_takes_the_cpus_course_in_every_precision() {
         if precision == Precision::F32 {
             assert_eq!(gpu.top1, cpu.top1);
         }
+    }
+}
+
+#[test]
+fn what_a_gpu_does_to_images_takes_the_cpus_course() {
+    // Left to itself, a run mirrors no digits.
+    let augment = Some(Augment { pad_and_crop: Some(2), ..Augment::cifar() });
+    for mix in [None, Some(Mix { mixup: 0.4, cutmix: 1.0, ..Mix::default() })] {
+        let config = || Config { augment, mix, ..config(compute(Precision::F32)) };
+        let (cpu, gpu) = (train(config()), emulated(|| train(config())));
+        assert!((gpu.loss - cpu.loss).abs() < 1e-5 * cpu.loss, "{} {}", gpu.loss, cpu.loss);
+        assert_eq!(gpu.top1, cpu.top1);
+        let found = difference(&gpu.weights, &cpu.weights, &cpu.start);
+        assert!(found < 1e-3, "weights differ by {found:.1e}");
     }
 }
 

@@ -14,6 +14,7 @@ pub mod device;
 #[cfg(feature = "cuda")]
 mod driver;
 pub mod emulator;
+mod upload;
 
 pub use device::DeviceSpec;
 #[cfg(feature = "cuda")]
@@ -24,6 +25,7 @@ pub use launch::{Arg, Launch, Source, Variant};
 pub use memory::copied;
 pub use memory::{empty, is_on_gpu, pointer, untracked, zeros};
 pub use precision::Precision;
+pub use upload::{Sent, Uploader};
 
 use candle_core::Device;
 

@@ -105,7 +105,8 @@ fn prepared_outside(classifier: &Classifier) -> Preprocess {
 /// The engine's logits; the logarithm stands in for them where a model ends in softmax.
 fn logits(classifier: &Classifier, batch: &Batch) -> Result<Vec<f32>> {
     let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
-    let images = ArrayView4::from_shape(shape, &batch.images)?;
+    let floats = batch.floats();
+    let images = ArrayView4::from_shape(shape, &floats)?;
     let scores = match classifier.network().info().element {
         Element::Float => classifier.scores(images)?,
         Element::Byte => {

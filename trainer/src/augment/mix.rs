@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
 
-use crate::data::Batch;
+use crate::data::{Batch, Images};
 use crate::error::{Error, Result};
 
 /// How the images of a batch are mixed. An α of 0 leaves a method out.
@@ -122,17 +122,23 @@ impl Draw {
             Self::Mixup(share) => share,
             Self::CutMix(cut) => cut.share(height, width),
         };
-        let n = batch.len();
         let len = 3 * height * width;
-        for i in 0..n / 2 {
-            let (front, back) = batch.images.split_at_mut((n - 1 - i) * len);
-            let (one, other) = (&mut front[i * len..(i + 1) * len], &mut back[..len]);
-            match self {
-                Self::CutMix(cut) => swap(one, other, cut, height, width),
-                _ => blend(one, other, share),
+        match (self, &mut batch.images) {
+            (Self::CutMix(cut), Images::Floats(images)) => {
+                partners(images, len, |one, other| swap(one, other, cut, height, width));
             }
+            (Self::CutMix(cut), Images::Bytes(images)) => {
+                let mut mirrored = images.mirrored.iter().zip(images.mirrored.iter().rev());
+                partners(&mut images.pixels, len, |one, other| {
+                    let mirrored =
+                        mirrored.next().map_or([false; 2], |(&one, &other)| [one != 0, other != 0]);
+                    swap_pixels(one, other, mirrored, cut, width);
+                });
+            }
+            (_, Images::Floats(images)) => blend_partners(images, len, share),
+            // Bytes are too coarse for it: left to whoever normalises them.
+            (_, Images::Bytes(images)) => images.share = Some(share),
         }
-        // An odd batch's middle image is its own partner and stays as it is.
         let others: Vec<u32> = batch.labels.iter().rev().copied().collect();
         let (labels, others, share) = if share < 0.5 {
             (others, std::mem::take(&mut batch.labels), 1.0 - share)
@@ -142,6 +148,21 @@ impl Draw {
         batch.labels = labels;
         batch.mixed = Some(Mixed { others, share });
     }
+}
+
+/// Does something to the first and last image of a batch, to the second and the last but one, and so on. An odd batch's
+/// middle image is its own partner and stays as it is.
+fn partners<T>(images: &mut [T], len: usize, mut mix: impl FnMut(&mut [T], &mut [T])) {
+    let n = images.len() / len.max(1);
+    for i in 0..n / 2 {
+        let (front, back) = images.split_at_mut((n - 1 - i) * len);
+        mix(&mut front[i * len..(i + 1) * len], &mut back[..len]);
+    }
+}
+
+/// Mixup of images of `len` numbers, each of which keeps this share.
+pub(crate) fn blend_partners(images: &mut [f32], len: usize, share: f64) {
+    partners(images, len, |one, other| blend(one, other, share));
 }
 
 fn blend(one: &mut [f32], other: &mut [f32], share: f64) {
@@ -157,6 +178,17 @@ fn swap(one: &mut [f32], other: &mut [f32], cut: Cut, height: usize, width: usiz
             let start = (plane * height + row) * width;
             let pixels = start + cut.columns.0..start + cut.columns.1;
             one[pixels.clone()].swap_with_slice(&mut other[pixels]);
+        }
+    }
+}
+
+/// As [`swap`], of interleaved pixels that may have to be mirrored to be what is seen.
+fn swap_pixels(one: &mut [u8], other: &mut [u8], mirrored: [bool; 2], cut: Cut, width: usize) {
+    for row in cut.rows.0..cut.rows.1 {
+        for column in cut.columns.0..cut.columns.1 {
+            let [a, b] = mirrored
+                .map(|mirrored| 3 * (row * width + if mirrored { width - 1 - column } else { column }));
+            one[a..a + 3].swap_with_slice(&mut other[b..b + 3]);
         }
     }
 }

@@ -21,13 +21,14 @@ use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
 use tallow_input::{Interpolation, Normalizer, Preprocess, Views, resized_crop};
 
-use crate::data::Transform;
+use crate::data::{Scale, Transform};
 use crate::error::{Error, Result};
 
 pub use affine::AffineFilter;
 pub use color::ColorJitter;
 pub use crop::RandomResizedCrop;
 pub use erasing::{Fill, RandomErasing};
+pub(crate) use mix::blend_partners;
 pub use mix::{Mix, Mixed};
 pub use policy::{AutoAugment, Policy, RandAugment};
 
@@ -121,6 +122,20 @@ impl Augment {
     /// # Errors
     /// [`Error::Image`] if the image cannot be resized to that.
     pub fn pixels(&self, image: &RgbImage, preprocess: &Preprocess, rng: &mut Rng) -> Result<RgbImage> {
+        let (mut image, mirrored) = self.unmirrored(image, preprocess, rng)?;
+        if mirrored {
+            imageops::flip_horizontal_in_place(&mut image);
+        }
+        Ok(image)
+    }
+
+    /// As [`Self::pixels`], but whether the image is to be mirrored is only told where nothing comes after that.
+    fn unmirrored(
+        &self,
+        image: &RgbImage,
+        preprocess: &Preprocess,
+        rng: &mut Rng,
+    ) -> Result<(RgbImage, bool)> {
         let interpolation = self.interpolation.unwrap_or(preprocess.interpolation);
         let preprocess = Preprocess { interpolation, ..*preprocess };
         let resized = match &self.random_resized_crop {
@@ -134,7 +149,11 @@ impl Augment {
         if let Some(pad) = self.pad_and_crop {
             image = crop::pad_and_crop(&image, pad, rng);
         }
-        if self.horizontal_flip > 0.0 && rng.chance(self.horizontal_flip) {
+        let mirrored = self.horizontal_flip > 0.0 && rng.chance(self.horizontal_flip);
+        if self.rand_augment.is_none() && self.auto_augment.is_none() && self.color_jitter.is_none() {
+            return Ok((image, mirrored));
+        }
+        if mirrored {
             imageops::flip_horizontal_in_place(&mut image);
         }
         if let Some(policy) = &self.rand_augment {
@@ -146,7 +165,7 @@ impl Augment {
         if let Some(jitter) = &self.color_jitter {
             jitter.apply(&mut image, rng);
         }
-        Ok(image)
+        Ok((image, false))
     }
 }
 
@@ -156,6 +175,10 @@ const MOST_REPEATS: u32 = 1000;
 /// An image that cannot be brought to the network's input; the loader adds where it comes from.
 fn unusable(error: tallow_input::InputError) -> Error {
     Error::Unusable { reason: error.to_string() }
+}
+
+fn scale(preprocess: &Preprocess) -> Scale {
+    Scale { mean: preprocess.mean, std: preprocess.std }
 }
 
 /// What training sees: augmentation, then normalisation.
@@ -190,6 +213,17 @@ impl Transform for TrainTransform {
             erasing.apply(out, height, width, rng);
         }
         Ok(())
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        // What is erased is filled with normalised numbers.
+        self.augment.random_erasing.is_none().then(|| scale(&self.preprocess))
+    }
+
+    fn apply_bytes(&self, image: RgbImage, rng: &mut Rng, out: &mut [u8]) -> Result<bool> {
+        let (image, mirrored) = self.augment.unmirrored(&image, &self.preprocess, rng)?;
+        out.copy_from_slice(image.as_raw());
+        Ok(mirrored)
     }
 }
 
@@ -234,5 +268,17 @@ impl Transform for EvalTransform {
             self.normalizer.fill_chw(view, out).map_err(unusable)?;
         }
         Ok(())
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(scale(&self.preprocess))
+    }
+
+    fn apply_bytes(&self, image: RgbImage, _: &mut Rng, out: &mut [u8]) -> Result<bool> {
+        let views = self.preprocess.views(&image, self.views).map_err(unusable)?;
+        for (view, out) in views.iter().zip(out.chunks_exact_mut(self.preprocess.len())) {
+            out.copy_from_slice(view.as_raw());
+        }
+        Ok(false)
     }
 }

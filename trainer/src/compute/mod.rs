@@ -1,7 +1,8 @@
 //! Where a run computes and in which precision; what a step keeps on a GPU (`on_device`), and how many images fit
-//! there (`memory`).
+//! there (`memory`). `input` brings batches there.
 
 mod config;
+mod input;
 pub(crate) mod memory;
 mod on_device;
 
@@ -11,10 +12,11 @@ pub use tallow_cuda::Precision;
 use tallow_cuda::emulator;
 
 pub use config::ComputeConfig;
+pub(crate) use input::{Input, Inputs};
 pub use memory::NoRoom;
 pub(crate) use on_device::{LOSS_SCALE, OnDevice, StepLoss};
 
-use crate::data::Batch;
+use crate::data::{Batch, Images};
 use crate::error::{Error, Result};
 
 /// A device, and the type of the numbers that are computed with there. Parameters are f32 in any case.
@@ -69,8 +71,13 @@ impl Compute {
     /// # Errors
     /// Where the device has no room.
     pub fn images(&self, batch: &Batch) -> Result<Tensor> {
+        if let Images::Bytes(bytes) = &batch.images
+            && self.is_gpu()
+        {
+            return input::at_once(self, bytes, batch);
+        }
         let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
-        let images = Tensor::from_slice(&batch.images, shape, &self.device)?;
+        let images = Tensor::from_slice(&batch.floats(), shape, &self.device)?;
         Ok(if self.is_gpu() { cast(&images, self.dtype())? } else { images })
     }
 

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 
 pub use fingerprint::Fingerprint;
 pub use fold::Fold;
-pub use loader::{Batch, Epoch, Loader, LoaderOptions, Share, Skipped, Transform};
+pub use loader::{Batch, Bytes, Epoch, Images, Loader, LoaderOptions, Scale, Share, Skipped, Transform};
 pub use split::{SplitOptions, Subset, stratified_split};
 pub use tfrecord::{Known, RecordOptions};
 pub use title::title;

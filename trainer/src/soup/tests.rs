@@ -88,7 +88,8 @@ fn recalibrated_moments_are_the_mean_of_the_batches_moments() {
     let batches: Vec<_> = loader.epoch(0, 0).unwrap().map(Result::unwrap).collect();
     for batch in &batches {
         for channel in 0..3 {
-            let of_channel = batch.images.chunks(64).skip(channel).step_by(3).flatten();
+            let images = batch.floats();
+            let of_channel = images.chunks(64).skip(channel).step_by(3).flatten();
             let pixels: Vec<f64> = of_channel.map(|v| f64::from(*v)).collect();
             let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
             let squares = pixels.iter().map(|v| (v - mean).powi(2)).sum::<f64>();

@@ -228,8 +228,8 @@ impl Recorder {
         let due = self.config.tensorboard.pictures_due(epoch, self.config.epochs);
         let Some(files) = self.files.as_mut().filter(|_| due) else { return Ok(()) };
         let size = 3 * batch.height * batch.width;
-        let shown: Vec<(RgbImage, &str)> = batch
-            .images
+        let images = batch.floats();
+        let shown: Vec<(RgbImage, &str)> = images
             .chunks_exact(size)
             .zip(&batch.labels)
             .take(SAMPLES)

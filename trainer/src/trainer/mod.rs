@@ -185,17 +185,17 @@ impl Trainer {
         self.recorder.begin_epoch();
         let mut first = batch == 0;
         let mut group: Option<Group> = None;
-        for batch in self.batches(epoch, batch)? {
-            let batch = batch?;
-            let counts = self.count(&batch, stop)?;
-            if let Some(whole) = group.take_if(|group| self.begins_another(group, &batch)) {
+        for input in self.inputs(epoch, batch)? {
+            let input = input?;
+            let counts = self.count(&input.batch, stop)?;
+            if let Some(whole) = group.take_if(|group| self.begins_another(group, &input.batch)) {
                 self.update(whole, std::mem::take(&mut first), progress)?;
             }
-            let index = batch.index;
+            let index = input.batch.index;
             // Nobody has a usable image where nothing is counted: the step is what came before.
             let learned = match counts.total {
                 0 => group.take(),
-                _ => Some(self.learn(batch, counts, group.take())?),
+                _ => Some(self.learn(input, counts, group.take())?),
             };
             self.position.batch = index + 1;
             self.position.seconds = seconds + start.elapsed().as_secs_f64();

@@ -8,6 +8,7 @@ use tallow_builder::Rng;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
 
 use super::{STEP_STREAM, Trainer};
+use crate::compute::{Input, Inputs};
 use crate::data::{Batch, Skipped};
 use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
 use crate::error::{Error, Result};
@@ -38,15 +39,12 @@ impl Trainer {
         Ok(Self { parallel, ..self })
     }
 
-    /// The rest of an epoch's batches, or of this process's share of each.
-    pub(super) fn batches(
-        &self,
-        epoch: u64,
-        first: usize,
-    ) -> Result<Box<dyn Iterator<Item = Result<Batch>>>> {
+    /// The rest of an epoch's batches, or of this process's share of each, where they are computed with.
+    pub(super) fn inputs(&self, epoch: u64, first: usize) -> Result<Box<dyn Iterator<Item = Result<Input>>>> {
+        let compute = &self.compute;
         Ok(match &self.parallel {
-            Some(_) => Box::new(Lockstep::new(&self.train, epoch, first)?),
-            None => Box::new(self.train.epoch(epoch, first)?),
+            Some(_) => Box::new(Inputs::new(compute, Lockstep::new(&self.train, epoch, first)?)?),
+            None => Box::new(Inputs::new(compute, self.train.epoch(epoch, first)?)?),
         })
     }
 

@@ -71,7 +71,7 @@ impl NewRun {
         let tuning = Tuning::new(&config.fine_tune, &graph)?;
         let compute = Compute::open(&config.compute, place.map_or(0, |place| place.local_rank))?;
         let parallel = DataParallel::connect(place, &config, &data, compute.device())?;
-        let loaders = loaders(&config, &preprocess, &data, parallel.as_ref())?;
+        let loaders = loaders(&config, &preprocess, &data, &compute, parallel.as_ref())?;
         Ok(Self { config, preprocess, data, graph, tuning, loaders, compute, parallel })
     }
 
@@ -196,6 +196,7 @@ pub(super) fn loaders(
     config: &Config,
     preprocess: &Preprocess,
     data: &Splits,
+    compute: &Compute,
     parallel: Option<&DataParallel>,
 ) -> Result<[Loader; 2]> {
     let batch_size = config.global_batch_size();
@@ -214,8 +215,12 @@ pub(super) fn loaders(
     let train = LoaderOptions { shuffle: true, drop_last, repeats, ..validation };
     let augmented = TrainTransform::new(augment, *preprocess)?;
     Ok([
-        Loader::new(data.train.clone(), Arc::new(augmented), train)?.mixing(config.mix).sharing(share),
+        Loader::new(data.train.clone(), Arc::new(augmented), train)?
+            .mixing(config.mix)
+            .sharing(share)
+            .as_bytes(compute.is_gpu()),
         Loader::new(data.validation.clone(), Arc::new(EvalTransform::new(*preprocess)?), validation)?
-            .sharing(share),
+            .sharing(share)
+            .as_bytes(compute.is_gpu()),
     ])
 }

@@ -122,7 +122,7 @@ impl Found {
         let leads = parallel.is_none_or(DataParallel::leads);
         let config = if leads { config } else { unreported(config) };
         let preprocess = config.preprocess()?;
-        let loaders = loaders(&config, &preprocess, &data, parallel)?;
+        let loaders = loaders(&config, &preprocess, &data, &compute, parallel)?;
         let Checkpoint { weights, ema, optimizer: mut state, position } =
             Checkpoint::read(&from, &graph, compute.device())?;
         let scale = state.remove(LOSS_SCALE);

@@ -7,7 +7,7 @@ use tallow_builder::kernels::{CrossEntropy, MixedLabels};
 
 use super::Trainer;
 use super::inspection::Inspection;
-use crate::compute::{OnDevice, StepLoss};
+use crate::compute::{Input, OnDevice, StepLoss};
 use crate::data::Batch;
 use crate::diagnose::Activations;
 use crate::distributed::Counts;
@@ -49,14 +49,16 @@ impl Trainer {
     }
 
     /// Forward, loss and backward of a batch, together with those of its step before it.
-    pub(super) fn learn(&mut self, batch: Batch, counts: Counts, group: Option<Group>) -> Result<Group> {
+    pub(super) fn learn(&mut self, input: Input, counts: Counts, group: Option<Group>) -> Result<Group> {
+        let Input { batch, images } = input;
         let mut rng = self.step_rng(batch.index);
         let stand_in = batch.is_empty().then(|| batch.stand_in());
-        let input = stand_in.as_ref().unwrap_or(&batch);
+        let targets = stand_in.as_ref().unwrap_or(&batch).targets();
 
-        let tape = self.forward(&self.compute.images(input)?, &mut rng, counts)?;
+        let tape = self.forward(&images, &mut rng, counts)?;
+        drop(images);
         let logits = tape.value(self.network.graph().output()).clone();
-        let (loss, gradient) = self.loss(&logits, input.targets(), stand_in.is_some())?;
+        let (loss, gradient) = self.loss(&logits, targets, stand_in.is_some())?;
         if let StepLoss::Known(loss) = loss
             && !loss.is_finite()
         {

@@ -10,7 +10,7 @@ use super::super::mix::{Cut, Draw};
 use super::super::operation::Operation;
 use super::super::*;
 use super::{HEIGHT, WIDTH, source};
-use crate::data::Batch;
+use crate::data::{Batch, Images};
 
 fn fixture(list: &str) -> Vec<Value> {
     let text = include_str!("../fixtures/policies.json");
@@ -158,7 +158,7 @@ fn batch(labels: Vec<u32>, height: usize, width: usize) -> Batch {
     let n = labels.len();
     Batch {
         index: 0,
-        images: (0..(n * 3 * height * width) as u64).map(image).collect(),
+        images: Images::Floats((0..(n * 3 * height * width) as u64).map(image).collect()),
         views: tallow_input::Views::One,
         labels,
         mixed: None,
@@ -179,7 +179,7 @@ fn mixup_and_cutmix_equal_timm_to_the_bit_and_so_do_their_targets() {
             None => Draw::Mixup(share),
         };
         draw.apply(&mut batch);
-        let bits = sum_of(batch.images.iter().map(|v| u64::from(v.to_bits())));
+        let bits = sum_of(batch.floats().iter().map(|v| u64::from(v.to_bits())));
         assert_eq!(bits, case["bits"].as_str().unwrap(), "{case}");
         assert!(batch.targets().share >= 0.5, "labels are the dominant ones");
 
@@ -240,10 +240,10 @@ fn a_batch_is_mixed_as_often_and_by_what_is_asked() {
         let (mut mixed, mut cut) = (0, 0);
         for i in 0..2000 {
             let mut batch = batch(vec![0, 1], 4, 4);
-            let before = batch.images.clone();
+            let before = batch.floats().into_owned();
             mix.apply(&mut batch, &mut Rng::stream(3, &[i]));
             mixed += usize::from(batch.mixed.is_some());
-            cut += usize::from(batch.mixed.is_some() && batch.images.iter().all(|v| before.contains(v)));
+            cut += usize::from(batch.mixed.is_some() && batch.floats().iter().all(|v| before.contains(v)));
         }
         (mixed, cut)
     };

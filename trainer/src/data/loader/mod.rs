@@ -1,7 +1,10 @@
 //! Batches from a data set, prepared ahead on operating system threads of the loader's own (rayon's pool belongs to
 //! the kernels). Stateless: batch b of epoch e depends on the seed, e and b alone, not on workers or timing, so a
-//! resumed run sees what an uninterrupted one would have. `queue` holds the hand-over between threads.
+//! resumed run sees what an uninterrupted one would have. `queue` holds the hand-over between threads, `images` what is
+//! done to images now and what is left to a GPU.
 
+mod batch;
+mod images;
 mod queue;
 mod share;
 #[cfg(test)]
@@ -15,12 +18,13 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tallow_builder::Rng;
-use tallow_builder::kernels::MixedLabels;
 use tallow_input::Views;
 
 use super::{Dataset, stream};
-use crate::augment::{Mix, Mixed};
+use crate::augment::Mix;
 use crate::error::{Error, Result};
+pub use batch::Batch;
+pub use images::{Bytes, Images, Scale};
 use queue::{Plan, Queue};
 pub use share::Share;
 
@@ -39,6 +43,20 @@ pub trait Transform: Send + Sync {
     /// # Errors
     /// If the image cannot be used; the loader then treats it like one that cannot be decoded.
     fn apply(&self, image: RgbImage, rng: &mut Rng, out: &mut [f32]) -> Result<()>;
+
+    /// How 8-bit pixels are to be normalised, if the transform can leave that to others.
+    fn scale(&self) -> Option<Scale> {
+        None
+    }
+
+    /// As [`Self::apply`], but the views as (views, height, width, 3), 8-bit RGB; true if they are still to be mirrored.
+    /// Called only where there is a [`Self::scale`], with which the same numbers come out in the end.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    fn apply_bytes(&self, _: RgbImage, _: &mut Rng, _: &mut [u8]) -> Result<bool> {
+        Err(Error::Unusable { reason: "only its normalised form can be had".into() })
+    }
 }
 
 /// How the loader works.
@@ -79,65 +97,6 @@ impl Default for LoaderOptions {
     }
 }
 
-/// One step's input.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// The batch's place in the epoch, from 0. To resume after it, start at `index + 1`.
-    pub index: usize,
-    /// (N · views, 3, height, width), normalised; the views of a sample one after another.
-    pub images: Vec<f32>,
-    /// How each sample is looked at.
-    pub views: Views,
-    /// N labels; of mixed images the dominant ones.
-    pub labels: Vec<u32>,
-    /// What the images were mixed with, if they were.
-    pub mixed: Option<Mixed>,
-    /// N sample indices in the data set.
-    pub indices: Vec<usize>,
-    /// Height of the images.
-    pub height: usize,
-    /// Width of the images.
-    pub width: usize,
-}
-
-impl Batch {
-    /// Number of samples, N. Smaller than the batch size if images had to be left out, and in a last batch.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// What a loss compares with.
-    pub fn targets(&self) -> MixedLabels<'_> {
-        let first = &self.labels;
-        match &self.mixed {
-            Some(Mixed { others, share }) => MixedLabels { first, second: others, share: *share },
-            None => MixedLabels { first, second: first, share: 1.0 },
-        }
-    }
-
-    /// True if every sample had to be left out, or belongs to other processes. The loader never hands such a batch out.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// A batch without images of (height, width).
-    pub(crate) fn empty(index: usize, (height, width): (usize, usize)) -> Self {
-        let (images, labels, indices, views) = (vec![], vec![], vec![], Views::One);
-        Self { index, images, views, labels, mixed: None, indices, height, width }
-    }
-
-    /// A batch of one black image, for a process that has none and goes through the network with the others.
-    pub(crate) fn stand_in(&self) -> Self {
-        let images = vec![0.0; 3 * self.height * self.width];
-        Self {
-            images,
-            labels: vec![0],
-            indices: vec![0],
-            ..Self::empty(self.index, (self.height, self.width))
-        }
-    }
-}
-
 /// An image that was left out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
@@ -157,6 +116,7 @@ pub struct Loader {
     options: LoaderOptions,
     mix: Option<Mix>,
     share: Share,
+    bytes: bool,
     skipped: SkippedList,
 }
 
@@ -194,6 +154,7 @@ impl Loader {
             options,
             mix: None,
             share: Share::default(),
+            bytes: false,
             skipped: SkippedList::default(),
         })
     }
@@ -206,6 +167,12 @@ impl Loader {
     /// Prepares this process's share of each batch alone.
     pub fn sharing(self, share: Share) -> Self {
         Self { share, ..self }
+    }
+
+    /// Whether images come as [`Images::Bytes`] where the transform can give them so. What they are in the end is the
+    /// same.
+    pub fn as_bytes(self, bytes: bool) -> Self {
+        Self { bytes, ..self }
     }
 
     /// The data set.
@@ -288,6 +255,7 @@ impl Loader {
             options: LoaderOptions { workers, ..self.options },
             mix: self.mix,
             share: self.share,
+            bytes: self.transform.scale().filter(|_| self.bytes),
             skipped: self.skipped.clone(),
         };
         let queue = Arc::new(Queue::new(plan, first_batch));

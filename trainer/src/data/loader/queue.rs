@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tallow_builder::Rng;
 
-use super::{Batch, LoaderOptions, Share, Skipped, SkippedList, Transform, lock};
+use super::{Batch, Images, LoaderOptions, Scale, Share, Skipped, SkippedList, Transform, lock};
 use crate::augment::Mix;
 use crate::data::{Dataset, Sample, stream};
 use crate::error::{Error, Result};
@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub options: LoaderOptions,
     pub mix: Option<Mix>,
     pub share: Share,
+    /// How bytes are to be normalised, where images are to be bytes.
+    pub bytes: Option<Scale>,
     pub skipped: SkippedList,
 }
 
@@ -40,14 +42,19 @@ impl Plan {
         self.order[place / self.options.repeats]
     }
 
-    /// Floats in one sample.
+    /// Numbers in one sample.
     fn sample_len(&self) -> usize {
         let (height, width) = self.transform.output_size();
         self.transform.views().count() * 3 * height * width
     }
 
-    /// Loads and transforms the sample at `place` into `out`; gives its label.
-    fn prepare(&self, place: usize, out: &mut [f32]) -> Result<u32> {
+    /// Room for so many samples.
+    fn room(&self, samples: usize) -> Images {
+        Images::room(samples, self.sample_len(), self.bytes)
+    }
+
+    /// Loads and transforms the sample at `place` into `out`, room for one; gives its label.
+    fn prepare(&self, place: usize, out: &mut Images) -> Result<u32> {
         let sample = self.sample(place);
         let mut key = vec![stream::AUGMENT, self.epoch, sample as u64];
         // The first time is as where nothing is repeated.
@@ -55,7 +62,14 @@ impl Plan {
         key.extend((repeat > 0).then_some(repeat as u64));
         let mut rng = Rng::stream(self.options.seed, &key);
         let Sample { image, label } = self.dataset.load(sample)?;
-        self.transform.apply(image, &mut rng, out).map_err(|error| match error {
+        let transformed = match out {
+            Images::Floats(out) => self.transform.apply(image, &mut rng, out),
+            Images::Bytes(out) => {
+                let mirrored = self.transform.apply_bytes(image, &mut rng, &mut out.pixels);
+                mirrored.map(|mirrored| out.mirrored.fill(mirrored.into()))
+            }
+        };
+        transformed.map_err(|error| match error {
             Error::Unusable { reason } => Error::Image { origin: self.dataset.origin(sample), reason },
             other => other,
         })?;
@@ -65,7 +79,7 @@ impl Plan {
 
 /// A batch while its samples come in, in any order.
 struct Filling {
-    images: Vec<f32>,
+    images: Images,
     /// The labels of the samples that are usable.
     labels: Vec<Option<u32>>,
     missing: usize,
@@ -74,14 +88,9 @@ struct Filling {
 }
 
 impl Filling {
-    /// Nothing yet of so many samples of so many floats.
-    fn of(samples: usize, len: usize) -> Self {
-        Self {
-            images: vec![0.0; samples * len],
-            labels: vec![None; samples],
-            missing: samples,
-            failure: None,
-        }
+    /// Nothing yet of so many samples.
+    fn of(samples: usize, images: Images) -> Self {
+        Self { images, labels: vec![None; samples], missing: samples, failure: None }
     }
 }
 
@@ -142,7 +151,7 @@ impl Queue {
 
     /// Prepares samples until there are none left or the epoch is stopped.
     fn prepare_samples(&self) {
-        let mut scratch = vec![0.0; self.plan.sample_len()];
+        let mut scratch = self.plan.room(1);
         while let Some(claim) = self.claim() {
             let place = self.plan.places(claim.batch).start + claim.position;
             let sample = self.plan.sample(place);
@@ -167,13 +176,14 @@ impl Queue {
                 let samples = self.plan.places(batch).len();
                 if samples == 0 {
                     // All of this batch is for other processes.
-                    state.window.push_back(Slot::Done(self.close(batch, &mut Filling::of(0, 0))));
+                    let mut nothing = Filling::of(0, self.plan.room(0));
+                    state.window.push_back(Slot::Done(self.close(batch, &mut nothing)));
                     state.next = (batch + 1, 0);
                     self.ready.notify_one();
                     continue;
                 }
                 if position == 0 {
-                    let filling = Filling::of(samples, self.plan.sample_len());
+                    let filling = Filling::of(samples, self.plan.room(samples));
                     state.window.push_back(Slot::Filling(Arc::new(Mutex::new(filling))));
                 }
                 state.next = if position + 1 < samples { (batch, position + 1) } else { (batch + 1, 0) };
@@ -187,12 +197,11 @@ impl Queue {
     }
 
     /// Puts a prepared sample into its batch, and closes the batch if it was the last.
-    fn hand_in(&self, claim: &Claim, sample: usize, outcome: Result<u32>, pixels: &[f32]) {
+    fn hand_in(&self, claim: &Claim, sample: usize, outcome: Result<u32>, image: &Images) {
         let mut filling = lock(&claim.filling);
         match outcome {
             Ok(label) => {
-                let start = claim.position * pixels.len();
-                filling.images[start..start + pixels.len()].copy_from_slice(pixels);
+                filling.images.put(claim.position, image);
                 filling.labels[claim.position] = Some(label);
             }
             Err(error) => self.note_failure(&mut filling, claim.position, sample, error),
@@ -228,17 +237,16 @@ impl Queue {
         if let Some((_, error)) = filling.failure.take() {
             return Err(error);
         }
-        let len = self.plan.sample_len();
-        let mut images = std::mem::take(&mut filling.images);
-        let (mut labels, mut indices) = (Vec::new(), Vec::new());
+        let mut images = std::mem::replace(&mut filling.images, self.plan.room(0));
+        let (mut kept, mut labels, mut indices) = (Vec::new(), Vec::new(), Vec::new());
         for (position, place) in self.plan.places(batch).enumerate() {
             if let Some(label) = filling.labels[position] {
-                images.copy_within(position * len..(position + 1) * len, labels.len() * len);
+                kept.push(position);
                 labels.push(label);
                 indices.push(self.plan.sample(place));
             }
         }
-        images.truncate(labels.len() * len);
+        images.keep(&kept, self.plan.sample_len());
         let (height, width) = self.plan.transform.output_size();
         let views = self.plan.transform.views();
         let mut done = Batch { index: batch, images, views, labels, mixed: None, indices, height, width };

@@ -93,8 +93,8 @@ fn an_epoch_holds_every_sample_once_with_its_own_label_and_pixels() {
     for batch in &batches {
         for (n, &index) in batch.indices.iter().enumerate() {
             assert_eq!(batch.labels[n], index as u32 % 3);
-            assert_eq!(batch.images[3 * n], index as f32);
-            assert_eq!(batch.images[3 * n + 2], batch.images[3 * n] + batch.images[3 * n + 1]);
+            assert_eq!(batch.floats()[3 * n], index as f32);
+            assert_eq!(batch.floats()[3 * n + 2], batch.floats()[3 * n] + batch.floats()[3 * n + 1]);
         }
     }
     assert_ne!(seen, (0..50).collect::<Vec<_>>(), "shuffled");
@@ -124,8 +124,9 @@ fn repeated_samples_come_in_a_row_and_each_time_with_another_generator() {
     let indices: Vec<usize> = three.iter().flat_map(|batch| batch.indices.clone()).collect();
     let expected: Vec<usize> = once[0].indices.iter().flat_map(|&index| [index; 3]).collect();
     assert_eq!(indices, expected);
-    let drawn: Vec<f32> = three.iter().flat_map(|batch| batch.images.chunks(3).map(|p| p[1])).collect();
-    for (of_one, first) in drawn.chunks(3).zip(once[0].images.chunks(3)) {
+    let drawn: Vec<f32> =
+        three.iter().flat_map(|batch| batch.floats().into_owned()).skip(1).step_by(3).collect();
+    for (of_one, first) in drawn.chunks(3).zip(once[0].floats().chunks(3)) {
         assert_eq!(of_one[0], first[1], "the first time is as where nothing is repeated");
         assert!(of_one[0] != of_one[1] && of_one[1] != of_one[2] && of_one[0] != of_one[2]);
     }
@@ -173,10 +174,10 @@ fn broken_images_are_left_out_and_remembered_once() {
         let batches = batches(&loader, epoch, 0);
         assert_eq!(batches.iter().map(|b| b.index).collect::<Vec<_>>(), [0, 1, 3, 4, 5, 6, 7]);
         assert_eq!(batches[0].indices, [0, 1, 2]);
-        assert_eq!(batches[0].images.len(), 9);
+        assert_eq!(batches[0].floats().len(), 9);
         assert_eq!(batches[6].indices, [28]);
         for batch in &batches {
-            let levels: Vec<usize> = batch.images.chunks(3).map(|p| p[0] as usize).collect();
+            let levels: Vec<usize> = batch.floats().chunks(3).map(|p| p[0] as usize).collect();
             assert_eq!(levels, batch.indices);
         }
     }

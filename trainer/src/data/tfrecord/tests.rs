@@ -108,7 +108,7 @@ fn a_resumed_epoch_goes_on_where_it_stopped_whatever_the_number_of_workers() {
         loader.epoch(epoch, first).unwrap().map(Result::unwrap).collect()
     };
     let whole = batches(loader(open(), 1, true), 4, 0);
-    let levels: Vec<f32> = whole.iter().flat_map(|batch| batch.images.iter().step_by(3).copied()).collect();
+    let levels: Vec<f32> = whole.iter().flat_map(|batch| batch.floats().into_owned()).step_by(3).collect();
     let mut sorted = levels.clone();
     sorted.sort_by(f32::total_cmp);
     assert_eq!(sorted, (0..40).map(|i| i as f32).collect::<Vec<_>>());

@@ -11,8 +11,8 @@ use tallow_tensorflow::{Error, Result};
 use super::purge::event_files;
 use crate::config::Config;
 
-/// Settings that do not change what a network learns.
-const IDLE: [&str; 5] = ["tensorboard", "diagnose", "workers", "checkpoint_minutes", "strict"];
+/// Settings that do not change what a network learns, or by rounding alone.
+const IDLE: [&str; 6] = ["tensorboard", "diagnose", "workers", "checkpoint_minutes", "strict", "compute"];
 
 /// Every setting by its place in the file, such as `optimizer.momentum`.
 fn of(config: &Config) -> BTreeMap<String, Value> {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceSpec {
-    /// The first GPU that can be used, else the CPU.
+    /// A GPU where there is one, for each process of a host its own; else the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -278,7 +278,7 @@ mod tests {
         assert!(matches!(DeviceSpec::Cpu.open(0), Ok(Device::Cpu)));
         let error = DeviceSpec::Cuda(4711).open(0).unwrap_err().to_string();
         assert!(error.contains("cuda:4711") && error.contains("--device cpu"), "{error}");
-        // Whatever is there, auto finds something.
-        assert!(DeviceSpec::Auto.open(4711).is_ok());
+        // Whatever is there, auto finds something: a GPU for any process, or the CPU.
+        assert_eq!(DeviceSpec::Auto.open(4711).unwrap().is_cpu(), count() == 0);
     }
 }

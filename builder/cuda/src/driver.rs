@@ -1,7 +1,7 @@
 //! The CUDA driver: kernels compiled once a process, launched on candle's stream.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -14,8 +14,8 @@ use half::{bf16, f16};
 
 use crate::launch::{Arg, Launch, Source, Variant};
 
-/// Which source for which variant on which GPU.
-type ModuleKey = (usize, &'static str, u8, &'static str, [u16; 6]);
+/// By GPU, source and variant.
+type Modules = Mutex<HashMap<(usize, &'static str, Variant), Arc<CudaModule>>>;
 
 /// Which kernel of which module on which GPU.
 #[derive(PartialEq, Eq, Hash)]
@@ -47,11 +47,10 @@ pub(crate) fn run(device: &CudaDevice, launch: &Launch) -> Result<()> {
 }
 
 fn function(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
-    static FUNCTIONS: OnceLock<Mutex<HashMap<Key, CudaFunction>>> = OnceLock::new();
-    let functions = FUNCTIONS.get_or_init(Mutex::default);
+    static FUNCTIONS: LazyLock<Mutex<HashMap<Key, CudaFunction>>> = LazyLock::new(Mutex::default);
     let DeviceLocation::Cuda { gpu_id } = device.location() else { unreachable!("a CUDA device") };
     let key = Key { gpu: gpu_id, source: launch.source.name, variant: launch.variant, kernel: launch.kernel };
-    let mut functions = functions.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(function) = functions.get(&key) {
         return Ok(function.clone());
     }
@@ -76,15 +75,9 @@ fn load(device: &CudaDevice, launch: &Launch) -> Result<CudaFunction> {
     let Launch { source, variant, kernel, .. } = launch;
     let stream = device.cuda_stream();
     // The kernels of a source are compiled together.
-    static MODULES: Mutex<BTreeMap<ModuleKey, Arc<CudaModule>>> = Mutex::new(BTreeMap::new());
+    static MODULES: LazyLock<Modules> = LazyLock::new(Modules::default);
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (
-        stream.context().ordinal(),
-        source.name,
-        variant.vector,
-        variant.element_name()?,
-        variant.parameters,
-    );
+    let key = (stream.context().ordinal(), source.name, *variant);
     let module = match modules.get(&key) {
         Some(module) => module.clone(),
         None => {

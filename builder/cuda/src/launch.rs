@@ -1,6 +1,8 @@
 //! What is to be launched.
 
-use candle_core::DType;
+use candle_core::{DType, Result, Tensor};
+
+use crate::memory::pointer;
 
 /// A file of kernels.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Variant {
     ///
     /// # Errors
     /// For types that no kernel computes with.
-    pub(crate) fn element_name(&self) -> candle_core::Result<&'static str> {
+    pub(crate) fn element_name(&self) -> Result<&'static str> {
         match self.element {
             DType::F32 => Ok("float"),
             DType::F16 => Ok("f16"),
@@ -42,7 +44,7 @@ impl Variant {
     }
 
     /// The whole text to compile.
-    pub(crate) fn text(&self, source: &Source) -> candle_core::Result<String> {
+    pub(crate) fn text(&self, source: &Source) -> Result<String> {
         let mut text = format!("#define VECTOR {}\n", self.vector);
         for (i, value) in self.parameters.iter().enumerate() {
             text += &format!("#define P{i} {value}\n");
@@ -110,7 +112,7 @@ pub struct Launch {
 }
 
 /// Threads of a block where nothing else is said; `BLOCK` of the prelude.
-pub(crate) const BLOCK: u32 = 256;
+pub const BLOCK: u32 = 256;
 
 impl Launch {
     /// A launch whose threads deal `work` items out among themselves, each taking several where there are many.
@@ -123,6 +125,14 @@ impl Launch {
     /// A launch of so many blocks along each axis.
     pub fn blocks(source: &'static Source, variant: Variant, kernel: &'static str, grid: [u32; 3]) -> Self {
         Self { source, variant, kernel, grid, threads: BLOCK, arguments: Vec::new() }
+    }
+
+    /// Appends the addresses of tensors.
+    ///
+    /// # Errors
+    /// As [`pointer`].
+    pub fn tensors<'a>(self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
+        tensors.into_iter().try_fold(self, |launch, tensor| Ok(launch.arg(pointer(tensor)?)))
     }
 
     /// Appends an argument.

@@ -20,10 +20,10 @@ pub use device::DeviceSpec;
 #[cfg(feature = "cuda")]
 pub use driver::compile;
 pub use error::{Error, Result};
-pub use launch::{Arg, Launch, Source, Variant};
+pub use launch::{Arg, BLOCK, Launch, Source, Variant};
 #[cfg(feature = "cuda")]
 pub use memory::copied;
-pub use memory::{empty, is_on_gpu, pointer, untracked, zeros};
+pub use memory::{empty, is_on_gpu, pointer};
 pub use precision::Precision;
 pub use upload::{Sent, Uploader};
 

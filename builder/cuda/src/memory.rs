@@ -1,6 +1,7 @@
 //! Tensors as kernels see them: an address, and room for results.
 
 use candle_core::backend::BackendStorage;
+#[cfg(feature = "cuda")]
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 
@@ -58,16 +59,8 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<T
             let storage = crate::driver::empty(device, shape.elem_count(), dtype)?;
             Ok(untracked(Storage::Cuda(storage), shape))
         }
-        _ => zeros(shape, dtype, device),
+        _ => Tensor::zeros(shape.into(), dtype, device),
     }
-}
-
-/// A tensor of zeros.
-///
-/// # Errors
-/// Where the device has no room.
-pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
-    Tensor::zeros(shape.into(), dtype, device)
 }
 
 /// A tensor of its own with what a storage holds.
@@ -82,6 +75,7 @@ pub fn copied(storage: &candle_core::CudaStorage, layout: &candle_core::Layout) 
 }
 
 /// A contiguous tensor of a storage that autograd does not follow.
-pub fn untracked(storage: Storage, shape: Shape) -> Tensor {
+#[cfg(feature = "cuda")]
+fn untracked(storage: Storage, shape: Shape) -> Tensor {
     Tensor::from_storage(storage, shape, BackpropOp::none(), false)
 }

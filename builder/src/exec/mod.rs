@@ -21,7 +21,7 @@ use crate::kernels::BatchReduce;
 use crate::rng::Rng;
 use crate::weights::Weights;
 use apply::{Mode, Saved, run};
-use plan::Plan;
+use plan::{Plan, Step};
 
 /// A graph together with its weights.
 #[derive(Clone, Debug)]
@@ -85,12 +85,7 @@ impl Network {
         let mut tape = Tape::new(&self.graph, plan.clone());
         for (number, step) in plan.steps.iter().enumerate() {
             let id = step.output();
-            let mut inputs = tape.inputs(step, &self.graph);
-            if inputs.is_empty() {
-                inputs.push(images);
-            }
-            let (value, _) = run(&self.graph, step, &inputs, &self.weights, &mut inference)
-                .map_err(at(&self.graph.node(id).name))?;
+            let (value, _) = self.compute(step, &tape, images, &mut inference)?;
             watch(id, &value);
             tape.push(id, value, Saved::Nothing);
             // A value that nobody takes, and one that this step was the last to take.
@@ -98,6 +93,22 @@ impl Network {
             done.filter(|input| last[input.index()] <= number).for_each(|input| tape.forget(input));
         }
         Ok(tape.value(self.graph.output()).clone())
+    }
+
+    /// A step's output, from those before it; the first layer takes the images.
+    fn compute(
+        &self,
+        step: &Step,
+        tape: &Tape,
+        images: &Tensor,
+        mode: &mut Mode<'_>,
+    ) -> Result<(Tensor, Saved)> {
+        let mut inputs = tape.inputs(step, &self.graph);
+        if inputs.is_empty() {
+            inputs.push(images);
+        }
+        let layer = &self.graph.node(step.parameters_of()).name;
+        run(&self.graph, step, &inputs, &self.weights, mode).map_err(at(layer))
     }
 
     /// A training pass: batch normalisation uses the batch's moments, dropout and stochastic depth draw from `rng`.
@@ -155,19 +166,13 @@ impl Network {
         let mut start = 0;
         for &end in &plan.parts {
             for step in &plan.steps[start..end] {
-                let id = step.output();
-                let mut inputs = tape.inputs(step, &self.graph);
-                if inputs.is_empty() {
-                    inputs.push(images);
-                }
-                let (value, saved) = run(&self.graph, step, &inputs, &self.weights, mode)
-                    .map_err(at(&self.graph.node(step.parameters_of()).name))?;
-                tape.push(id, value, saved);
+                let (value, saved) = self.compute(step, &tape, images, mode)?;
+                tape.push(step.output(), value, saved);
             }
             if end < plan.steps.len() {
                 // What no later part takes is computed once more on the way back, all but the images.
                 let computed = |id: &NodeId| self.graph.node(*id).op != Op::Input;
-                let inner = plan.steps[start..end].iter().map(plan::Step::output).filter(computed);
+                let inner = plan.steps[start..end].iter().map(Step::output).filter(computed);
                 inner.filter(|id| last[id.index()] < end).for_each(|id| tape.forget(id));
             }
             start = end;

@@ -278,7 +278,7 @@ fn cross_entropy() {
         let found_mean = losses.iter().map(|&v| f64::from(v)).sum::<f64>() / rows as f64;
         assert!((found_mean - mean).abs() / mean < 2e-6, "{case}: {found_mean} is not {mean}");
 
-        let totals = tallow_cuda::zeros(4, DType::F64, device).unwrap();
+        let totals = Tensor::zeros(4, DType::F64, device).unwrap();
         found.tally(&totals).unwrap();
         found.tally(&totals).unwrap();
         let totals = totals.to_vec1::<f64>().unwrap();

@@ -261,7 +261,7 @@ fn all_parameters_at_once_move_as_one_by_one() {
 fn the_device_decides_what_the_host_would() {
     let (graph, weights, gradients) = several();
     let norm = global_norm(&gradients).unwrap();
-    let skipped = tallow_cuda::zeros(1, candle_core::DType::F64, &Device::Cpu).unwrap();
+    let skipped = Tensor::zeros(1, candle_core::DType::F64, &Device::Cpu).unwrap();
     let start = weights.get("conv.weight").flatten_all().unwrap().to_vec1::<f32>().unwrap();
     emulated(|| {
         let control = Control::of(&gradients, Some(1.0), None, &skipped).unwrap();

@@ -14,7 +14,6 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __restrict__
 #define __shared__ static thread_local
 #define __launch_bounds__(...)
 
@@ -44,8 +43,6 @@ static inline unsigned short float_to_half(float value) {
     std::memcpy(&bits, &half, 2);
     return bits;
 }
-static inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
-using std::isfinite;
 template <typename A> static inline A min(A a, A b) { return a < b ? a : b; }
 template <typename A> static inline A max(A a, A b) { return a > b ? a : b; }
 

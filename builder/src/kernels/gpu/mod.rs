@@ -19,7 +19,7 @@ mod pool;
 mod reduce;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
-use tallow_cuda::{Launch, Source, Variant, pointer};
+use tallow_cuda::{BLOCK, Launch, Source, Variant, pointer};
 
 pub(super) use activation::{activation, activation_gradient};
 pub(super) use conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
@@ -155,8 +155,6 @@ struct Split {
 
 /// Blocks at most along the rows: partial sums are added up in a second launch.
 const SPLITS: usize = 256;
-/// Threads of a block, `BLOCK` in the sources.
-const BLOCK: usize = 256;
 
 impl Split {
     fn new(rows: usize, channels: usize, variant: Variant) -> Self {
@@ -164,7 +162,7 @@ impl Split {
         let lanes = packs.next_power_of_two().min(32);
         let across = packs.div_ceil(lanes);
         // At least eight rows a thread, and no more blocks than keep any GPU busy.
-        let down = rows.div_ceil(BLOCK / lanes * 8).clamp(1, (1024 / across).clamp(1, SPLITS));
+        let down = rows.div_ceil(BLOCK as usize / lanes * 8).clamp(1, (1024 / across).clamp(1, SPLITS));
         Self { lanes: lanes as i32, grid: [across as u32, down as u32, 1] }
     }
 

@@ -196,10 +196,7 @@ pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradient
         .arg(pointer(grad)?)
         .arg(pointer(&affine.factor)?)
         .arg(pointer(&affine.offset)?);
-    let launch = coefficients
-        .iter()
-        .try_fold(launch, |launch, c| Ok::<_, candle_core::Error>(launch.arg(pointer(c)?)))?;
-    run(x.device(), &launch.arg(pointer(&dx)?))?;
+    run(x.device(), &launch.tensors(&coefficients)?.arg(pointer(&dx)?))?;
     // Without an activation, the residual's gradient is the output's.
     let residual = residual.map(|_| dz.clone().unwrap_or_else(|| grad.clone()));
     let [scale, shift] = parameters;
@@ -230,10 +227,7 @@ impl Coefficients {
             .arg(pointer(var)?)
             .arg(pointer(scale)?);
         let results = found.parameters.iter().chain(&found.dx);
-        let launch = results
-            .map(pointer)
-            .try_fold(launch, |launch, to| Ok::<_, candle_core::Error>(launch.arg(to?)))?;
-        run(device, &launch)?;
+        run(device, &launch.tensors(results)?)?;
         Ok(found)
     }
 }
@@ -256,10 +250,7 @@ pub fn track(
         .arg(channels as i32)
         .arg(momentum as f32)
         .arg(correction as f32);
-    let tensors = batch.into_iter().chain(running).chain(&moved);
-    let launch =
-        tensors.map(pointer).try_fold(launch, |launch, p| Ok::<_, candle_core::Error>(launch.arg(p?)))?;
-    run(device, &launch)?;
+    run(device, &launch.tensors(batch.into_iter().chain(running).chain(&moved))?)?;
     Ok(moved)
 }
 

@@ -118,7 +118,7 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
-    /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that this build can use [default: auto]
+    /// Where to compute: cpu, cuda:N, or auto, which takes a GPU where this build finds one [default: auto]
     #[arg(help_heading = COMPUTE, long, value_name = "DEVICE")]
     device: Option<DeviceSpec>,
     /// Of products and activations: f32; on a GPU also tf32, bf16 or f16. Parameters, sums and the optimiser are f32 in

@@ -118,7 +118,7 @@ impl Control {
             entries.push(Entry { addresses, count: tensor.elem_count(), ..Entry::default() });
         }
         let table = Table::new(&entries, device)?;
-        let partial = tallow_cuda::zeros(table.chunks.max(1), DType::F64, device)?;
+        let partial = Tensor::zeros(table.chunks.max(1), DType::F64, device)?;
         table.run("square_sums", [pointer(&partial)?.into()])?;
         let values = tallow_cuda::empty(3, DType::F32, device)?;
         let launch = Launch::blocks(&SOURCE, Variant::new(DType::F32, 1), "decide", [1, 1, 1])

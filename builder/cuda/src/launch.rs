@@ -130,7 +130,7 @@ impl Launch {
     /// Appends the addresses of tensors.
     ///
     /// # Errors
-    /// As [`pointer`].
+    /// As [`pointer()`].
     pub fn tensors<'a>(self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
         tensors.into_iter().try_fold(self, |launch, tensor| Ok(launch.arg(pointer(tensor)?)))
     }

@@ -11,13 +11,22 @@ pub struct Rng {
     state: [u64; 4],
 }
 
+/// The step of SplitMix64's state: 2^64 over the golden ratio.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One step of SplitMix64 (Steele et al., 2014), which xoshiro's authors recommend for seeding.
 fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    *state = state.wrapping_add(GOLDEN);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// The bits at a place of SplitMix64's sequence for `seed`: random access, for what a GPU draws for each element. The
+/// kernels' `random_bits` gives the same.
+pub(crate) fn random_bits(seed: u64, place: u64) -> u64 {
+    split_mix(&mut seed.wrapping_add(place.wrapping_mul(GOLDEN)))
 }
 
 impl Rng {
@@ -123,6 +132,13 @@ impl Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The first numbers of Vigna's splitmix64.c for seed 1234567.
+    #[test]
+    fn random_bits_are_split_mix_64s() {
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!([0, 1, 2].map(|place| random_bits(1_234_567, place)), expected);
+    }
 
     #[test]
     fn moments_of_uniform_and_normal_are_right() {

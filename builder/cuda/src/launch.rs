@@ -50,6 +50,7 @@ impl Variant {
             text += &format!("#define P{i} {value}\n");
         }
         text += include_str!("prelude.cu");
+        text += include_str!("table.cu");
         // After the prelude, which declares the types.
         text += &format!("\ntypedef {} T;\n", self.element_name()?);
         text += source.text;

@@ -9,6 +9,7 @@ mod error;
 mod launch;
 mod memory;
 mod precision;
+mod table;
 
 pub mod device;
 #[cfg(feature = "cuda")]
@@ -25,6 +26,7 @@ pub use launch::{Arg, BLOCK, Launch, Source, Variant};
 pub use memory::copied;
 pub use memory::{empty, is_on_gpu, pointer};
 pub use precision::Precision;
+pub use table::{Row, Table};
 pub use upload::{Sent, Uploader};
 
 use candle_core::Device;

@@ -8,9 +8,9 @@ use super::Network;
 use super::plan::{NormStep, Step};
 use crate::graph::{BatchNorm, Conv2d, Graph, Node, Op};
 use crate::kernels::{
-    ActivationKernel, AvgPool2d, BatchNormKernel, BatchReduce, ChannelScale, Conv2dKernel, GlobalAvgPool,
-    MaxPool2d, Moments, Normed, Then, add, dropout_mask, linear, linear_bias_gradient, linear_input_gradient,
-    linear_weight_gradient, multiply, scale_images, softmax, softmax_backward,
+    ActivationKernel, AvgPool2d, BatchNormKernel, BatchReduce, ChannelScale, Conv2dKernel, Dropout,
+    DropoutUnit, GlobalAvgPool, MaxPool2d, Moments, Normed, Then, add, linear, linear_bias_gradient,
+    linear_input_gradient, linear_weight_gradient, softmax, softmax_backward,
 };
 use crate::rng::Rng;
 use crate::weights::Weights;
@@ -31,8 +31,8 @@ pub(super) enum Saved {
     #[default]
     Nothing,
     BatchNorm(BatchNormKernel),
-    /// The factors of dropout, or of stochastic depth for each image and channel.
-    Mask(Tensor),
+    /// What dropout or stochastic depth has drawn.
+    Dropout(Dropout),
 }
 
 /// The moments that one batch normalisation saw in a training pass.
@@ -92,19 +92,14 @@ pub(super) fn apply(
         Op::Add => add(x, inputs[1])?,
         Op::Mul => ChannelScale.forward(x, inputs[1])?,
         Op::Flatten => x.flatten_from(1)?,
-        Op::Dropout { p } => match &mut mode.rng {
+        Op::Dropout { p } | Op::StochasticDepth { p } => match &mut mode.rng {
             Some(rng) if *p > 0.0 => {
-                let mask = dropout_mask(x.shape(), *p, rng, x.device())?;
-                return Ok((multiply(x, &mask)?, Saved::Mask(mask)));
-            }
-            _ => x.clone(),
-        },
-        Op::StochasticDepth { p } => match &mut mode.rng {
-            Some(rng) if *p > 0.0 => {
-                let mut per_image = vec![1; x.rank()];
-                per_image[0] = x.dim(0)?;
-                let mask = dropout_mask(per_image, *p, rng, x.device())?;
-                return Ok((scale_images(x, &mask)?, Saved::Mask(mask)));
+                let unit = match node.op {
+                    Op::Dropout { .. } => DropoutUnit::Element,
+                    _ => DropoutUnit::Image,
+                };
+                let dropout = Dropout::draw(unit, *p, rng);
+                return Ok((dropout.forward(x)?, Saved::Dropout(dropout)));
             }
             _ => x.clone(),
         },
@@ -155,10 +150,7 @@ pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &
             };
             kernel.forward_then(inputs[0], scale, shift, then)
         }
-        (Step::Layer(id), Saved::Mask(mask)) => match graph.node(*id).op {
-            Op::StochasticDepth { .. } => scale_images(inputs[0], mask),
-            _ => multiply(inputs[0], mask),
-        },
+        (_, Saved::Dropout(dropout)) => dropout.forward(inputs[0]),
         _ => {
             Ok(run(graph, step, inputs, weights, &mut Mode { rng: None, frozen: &|_| true, reduce: None })?.0)
         }
@@ -260,8 +252,7 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
         (Op::AvgPool(pool), _) => AvgPool2d(pool.window()).input_gradient(grad, size()?)?,
         (Op::GlobalAvgPool, _) => GlobalAvgPool.input_gradient(grad, size()?)?,
         (Op::Flatten, _) => grad.reshape(x.shape())?,
-        (Op::Dropout { .. }, Saved::Mask(mask)) => multiply(grad, mask)?,
-        (Op::StochasticDepth { .. }, Saved::Mask(mask)) => scale_images(grad, mask)?,
+        (_, Saved::Dropout(dropout)) => dropout.forward(grad)?,
         (Op::Dropout { .. } | Op::StochasticDepth { .. }, _) => grad.clone(),
         (Op::Softmax, _) => softmax_backward(output, grad)?,
     };

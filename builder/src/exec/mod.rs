@@ -17,7 +17,7 @@ pub use tape::{Gradients, Tape};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
-use crate::kernels::BatchReduce;
+use crate::kernels::{BatchReduce, RunningMoments};
 use crate::rng::Rng;
 use crate::weights::Weights;
 use apply::{Mode, Saved, run};
@@ -191,14 +191,17 @@ impl Network {
     /// # Errors
     /// Where the device has no room.
     pub fn track(&mut self, statistics: &[BatchStatistics]) -> Result<()> {
-        for BatchStatistics { layer, momentum, moments } in statistics {
-            let names = ["running_mean", "running_var"].map(|suffix| format!("{layer}.{suffix}"));
-            let running = [self.weights.get(&names[0]), self.weights.get(&names[1])];
-            let moved = moments.track(running, *momentum)?;
-            names.iter().zip(moved).for_each(|(name, moved)| self.weights.set(name, moved));
-            let name = format!("{layer}.num_batches_tracked");
-            let seen = (self.weights.get(&name) + 1.0)?;
-            self.weights.set(&name, seen);
+        let names = |layer: &str| {
+            ["running_mean", "running_var", "num_batches_tracked"].map(|name| format!("{layer}.{name}"))
+        };
+        let layers = statistics.iter().map(|BatchStatistics { layer, momentum, moments }| {
+            let [mean, var, batches] = names(layer).map(|name| self.weights.get(&name).clone());
+            (RunningMoments { mean, var, batches }, moments, *momentum)
+        });
+        let moved = RunningMoments::moved(&layers.collect::<Vec<_>>())?;
+        for (statistics, RunningMoments { mean, var, batches }) in statistics.iter().zip(moved) {
+            let moved = names(&statistics.layer).into_iter().zip([mean, var, batches]);
+            moved.for_each(|(name, tensor)| self.weights.set(&name, tensor));
         }
         Ok(())
     }

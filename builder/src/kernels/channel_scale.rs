@@ -1,4 +1,4 @@
-//! Product of a feature map with one factor a channel (squeeze-and-excitation) or an image (stochastic depth).
+//! Product of a feature map with one factor an image and channel (squeeze-and-excitation).
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;

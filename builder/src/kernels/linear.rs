@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{ChannelScale, gpu};
+use super::gpu;
 
 /// y = x·Wᵀ + b for x `[N, F]`, W `[K, F]` and an optional b `[K]`, in the type of x.
 ///
@@ -64,26 +64,4 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
 /// Where the shapes differ.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if gpu::is_on_gpu(a) { gpu::add(a, b) } else { a + b }
-}
-
-/// x times factors of the same shape, f32: a mask of dropout.
-///
-/// # Errors
-/// Where the shapes differ.
-pub fn multiply(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
-    if gpu::is_on_gpu(x) { gpu::multiply(x, factors) } else { x * factors }
-}
-
-/// x times one f32 factor an image, `[N, 1, …]`: stochastic depth.
-///
-/// # Errors
-/// Where there is not one factor an image.
-pub fn scale_images(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
-    if gpu::is_on_gpu(x) {
-        return gpu::image_scale(x, factors);
-    }
-    match *x.dims() {
-        [n, c, _, _] => ChannelScale.forward(x, &factors.expand((n, c, 1, 1))?),
-        _ => x.broadcast_mul(factors),
-    }
 }

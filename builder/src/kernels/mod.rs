@@ -30,13 +30,10 @@ pub use batch_norm::{BatchNormKernel, NormGradients, Normed, Then};
 pub use batch_reduce::BatchReduce;
 pub use channel_scale::ChannelScale;
 pub use conv2d::Conv2dKernel;
-pub use dropout::dropout_mask;
+pub use dropout::{Dropout, DropoutUnit};
 pub use global_avg_pool::GlobalAvgPool;
 pub use gpu::allow_tf32;
-pub use linear::{
-    add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply,
-    scale_images,
-};
-pub use moments::Moments;
+pub use linear::{add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient};
+pub use moments::{Moments, RunningMoments};
 pub use pool::{AvgPool2d, MaxPool2d};
 pub use softmax::{CrossEntropy, Loss, MixedLabels, softmax, softmax_backward};

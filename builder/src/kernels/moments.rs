@@ -33,21 +33,41 @@ impl Moments {
         Tensor::from_vec(values, self.var.dims(), self.var.device())
     }
 
-    /// Running moments moved towards these, PyTorch's way: `momentum` is the share of the new ones, and the variance is
-    /// the unbiased one. Given and returned are mean and variance.
+    pub(super) fn host(&self) -> Result<HostMoments> {
+        Ok(HostMoments { mean: self.mean.to_vec1()?, var: self.var.to_vec1()?, count: self.count })
+    }
+}
+
+/// The running averages of a batch normalisation.
+#[derive(Clone, Debug)]
+pub struct RunningMoments {
+    /// f32 `[C]`.
+    pub mean: Tensor,
+    /// f32 `[C]`, of variances divided by count − 1.
+    pub var: Tensor,
+    /// Batches that have gone into them: i64 `[]`.
+    pub batches: Tensor,
+}
+
+impl RunningMoments {
+    /// Those of some layers after a batch, PyTorch's way: each with the batch's moments and their share, the layer's
+    /// momentum.
     ///
     /// # Errors
     /// Where the shapes differ.
-    pub fn track(&self, [mean, var]: [&Tensor; 2], momentum: f64) -> Result<[Tensor; 2]> {
-        if gpu::is_on_gpu(mean) {
-            return gpu::track([mean, var], [&self.mean, &self.var], momentum, self.correction());
+    pub fn moved(layers: &[(Self, &Moments, f64)]) -> Result<Vec<Self>> {
+        if layers.first().is_some_and(|(running, ..)| gpu::is_on_gpu(&running.mean)) {
+            return gpu::track(layers);
         }
-        let moved = |running: &Tensor, batch: &Tensor| (running * (1.0 - momentum))? + (batch * momentum)?;
-        Ok([moved(mean, &self.mean)?, moved(var, &self.unbiased_var()?)?])
-    }
-
-    pub(super) fn host(&self) -> Result<HostMoments> {
-        Ok(HostMoments { mean: self.mean.to_vec1()?, var: self.var.to_vec1()?, count: self.count })
+        let moved = |(running, batch, momentum): &(Self, &Moments, f64)| {
+            let moved = |old: &Tensor, new: &Tensor| (old * (1.0 - momentum))? + (new * *momentum)?;
+            Ok(Self {
+                mean: moved(&running.mean, &batch.mean)?,
+                var: moved(&running.var, &batch.unbiased_var()?)?,
+                batches: (&running.batches + 1.0)?,
+            })
+        };
+        layers.iter().map(moved).collect()
     }
 }
 

@@ -14,11 +14,11 @@ use reference::Map;
 use tallow_builder::Rng;
 use tallow_builder::graph::{Activation, Pads, Window};
 use tallow_builder::kernels::{
-    ActivationKernel, BatchNormKernel, ChannelScale, CrossEntropy, GlobalAvgPool, MaxPool2d, MixedLabels,
-    add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient, multiply, scale_images,
+    ActivationKernel, BatchNormKernel, ChannelScale, CrossEntropy, Dropout, DropoutUnit, GlobalAvgPool,
+    MaxPool2d, MixedLabels, add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient,
 };
 use tallow_cuda::DeviceSpec;
-use tallow_cuda::emulator::emulated;
+use tallow_cuda::emulator::{emulated, suspended};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -184,13 +184,6 @@ fn products_and_sums() {
         let [a64, b64]: [Vec<f64>; 2] = [&a, &b].map(|v| v.iter().map(|&v| f64::from(v)).collect());
 
         close("sum", &case, &add(&at, &bt).unwrap(), &each(&|i| a64[i] + b64[i]), tolerance(dtype));
-        let mask = tensor(&b, &map.dims(), DType::F32, device);
-        close("masked", &case, &multiply(&at, &mask).unwrap(), &each(&|i| a64[i] * b64[i]), tolerance(dtype));
-        let factors = random(rng, map.images, DType::F32);
-        let per_image = tensor(&factors, &[map.images, 1, 1, 1], DType::F32, device);
-        let expected = each(&|i| a64[i] * f64::from(factors[i / (pixels * channels)]));
-        close("image scale", &case, &scale_images(&at, &per_image).unwrap(), &expected, tolerance(dtype));
-
         let scale = random(rng, map.images * channels, dtype);
         let scale_tensor = tensor(&scale, &[map.images, channels, 1, 1], dtype, device);
         let expected = each(&|i| a64[i] * f64::from(scale[i / pixels]));
@@ -209,6 +202,28 @@ fn products_and_sums() {
         let expected = each(&|i| f64::from(scale[i / pixels]) / pixels as f64);
         let spread = GlobalAvgPool.input_gradient(&scale_tensor, [map.height, map.width]).unwrap();
         close("dx of global pool", &case, &spread, &expected, tolerance(dtype));
+    });
+}
+
+/// A GPU drops what the CPU drops, on maps and on vectors, and as much of the gradient.
+#[test]
+fn dropout() {
+    everywhere(6, |device, dtype, rng| {
+        let channels = channels(rng);
+        let map = map(rng, channels);
+        for dims in [map.dims().to_vec(), vec![map.images, map.len() / map.images]] {
+            for unit in [DropoutUnit::Element, DropoutUnit::Image] {
+                let dropout = Dropout::draw(unit, 0.3, rng);
+                let x = random(rng, map.len(), dtype);
+                let on_host = Tensor::from_slice(&x, &*dims, &Device::Cpu).unwrap();
+                let expected = suspended(|| dropout.forward(&on_host)).unwrap();
+                let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+                let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
+                let case = format!("{dropout:?} {dtype:?} {dims:?}");
+                let y = dropout.forward(&tensor(&x, &dims, dtype, device)).unwrap();
+                close("dropout", &case, &y, &expected, tolerance(dtype));
+            }
+        }
     });
 }
 

@@ -1,7 +1,7 @@
 //! Batch normalisation, alone and with what comes behind it.
 
-use candle_core::DType;
-use tallow_builder::kernels::{BatchNormKernel, Normed, Then};
+use candle_core::{DType, Tensor};
+use tallow_builder::kernels::{BatchNormKernel, Normed, RunningMoments, Then};
 
 use super::reference::{self, Map};
 use super::{
@@ -41,14 +41,21 @@ fn batch_norm_alone() {
         let mean = random(rng, channels, DType::F32);
         let var: Vec<f32> = random(rng, channels, DType::F32).iter().map(|v| v * v + 0.1).collect();
         let running = [parameter(&mean, device), parameter(&var, device)];
-        let moved = moments.track([&running[0], &running[1]], 0.1).unwrap();
+        let before = || RunningMoments {
+            mean: running[0].clone(),
+            var: running[1].clone(),
+            batches: Tensor::new(41i64, device).unwrap(),
+        };
+        let layers = [(before(), moments, 0.5), (before(), moments, 0.1)];
+        let moved = RunningMoments::moved(&layers).unwrap().pop().unwrap();
+        assert_eq!(moved.batches.to_scalar::<i64>().unwrap(), 42);
         let n = moments.count as f64;
         let correction = if n > 1.0 { n / (n - 1.0) } else { 0.0 };
         let moved_by = |old: &[f32], new: &[f64], factor: f64| -> Vec<f64> {
             old.iter().zip(new).map(|(&o, n)| 0.9 * f64::from(o) + 0.1 * factor * n).collect()
         };
-        close("running mean", &case, &moved[0], &moved_by(&mean, &expected.mean, 1.0), 1e-5);
-        close("running variance", &case, &moved[1], &moved_by(&var, &expected.var, correction), 1e-5);
+        close("running mean", &case, &moved.mean, &moved_by(&mean, &expected.mean, 1.0), 1e-5);
+        close("running variance", &case, &moved.var, &moved_by(&var, &expected.var, correction), 1e-5);
 
         let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, Some((&mean, &var)), &grad);
         let kernel = BatchNormKernel::inference(1e-3, &running[0], &running[1]);

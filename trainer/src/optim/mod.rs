@@ -168,6 +168,8 @@ pub struct Optimizer {
     parameters: Vec<Parameter>,
     steps: u64,
     state: State,
+    /// On a GPU, from AdamW's first step there.
+    taken: Option<gpu::Taken>,
 }
 
 impl Optimizer {
@@ -186,7 +188,7 @@ impl Optimizer {
                 state.insert(slot_name(parameter, slot), tensor);
             }
         }
-        Ok(Self { kind, parameters, steps: 0, state })
+        Ok(Self { kind, parameters, steps: 0, state, taken: None })
     }
 
     /// Steps taken so far.
@@ -194,9 +196,22 @@ impl Optimizer {
         self.steps
     }
 
-    /// Everything that a checkpoint must hold besides [`Self::steps`].
+    /// The tensors that belong to the parameters.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Everything that a checkpoint must hold besides [`Self::steps`], on the host.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn state_on_host(&self) -> Result<State> {
+        let host = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&Device::Cpu)?));
+        let mut state = self.state.iter().map(host).collect::<Result<State>>()?;
+        if let Some(taken) = &self.taken {
+            taken.note(&self.parameters, &mut state, self.steps)?;
+        }
+        Ok(state)
     }
 
     /// Continues from a checkpoint's state.
@@ -218,6 +233,7 @@ impl Optimizer {
         };
         self.state = state.into_iter().map(host).collect::<Result<_>>()?;
         self.steps = steps;
+        self.taken = None;
         Ok(())
     }
 
@@ -240,7 +256,9 @@ impl Optimizer {
         for parameter in &self.parameters {
             let missed = missed(&self.state, parameter)?;
             let Some(gradient) = gradients.get(&parameter.name) else {
-                note_missed(self.kind, &mut self.state, parameter, missed)?;
+                if let OptimizerKind::AdamW { .. } = self.kind {
+                    set_missed(&mut self.state, parameter, missed + 1)?;
+                }
                 continue;
             };
             let value = weights.get(&parameter.name);
@@ -254,14 +272,14 @@ impl Optimizer {
     }
 }
 
-/// The slot of the steps that a parameter was frozen in, which only such parameters have, and only where it matters:
+/// The slot of the steps that a parameter was not moved in, which only such parameters have, and only where it matters:
 /// AdamW corrects its averages by the number of steps they are over, and those of a parameter that was frozen at first
 /// begin with its own first step, as PyTorch's do.
 const MISSED: &str = "missed";
 
-fn note_missed(kind: OptimizerKind, state: &mut State, parameter: &Parameter, missed: u64) -> Result<()> {
-    if let OptimizerKind::AdamW { .. } = kind {
-        state.insert(slot_name(parameter, MISSED), Tensor::new(missed as i64 + 1, &Device::Cpu)?);
+fn set_missed(state: &mut State, parameter: &Parameter, missed: u64) -> Result<()> {
+    if missed > 0 {
+        state.insert(slot_name(parameter, MISSED), Tensor::new(missed as i64, &Device::Cpu)?);
     }
     Ok(())
 }

@@ -184,7 +184,7 @@ fn a_parameter_that_was_frozen_at_first_steps_as_if_it_began_then() {
         }
         assert_eq!(weights.get("fc.weight").to_string(), start.get("fc.weight").to_string());
         if restore {
-            let (state, steps) = (optimizer.state().clone(), optimizer.steps());
+            let (state, steps) = (optimizer.state_on_host().unwrap(), optimizer.steps());
             optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
             optimizer.restore(state, steps).unwrap();
         }
@@ -196,6 +196,41 @@ fn a_parameter_that_was_frozen_at_first_steps_as_if_it_began_then() {
     let expected = run(0, false);
     assert_eq!(run(7, false), expected);
     assert_eq!(run(7, true), expected);
+    for (frozen, restore) in [(0, false), (7, false), (7, true)] {
+        for (found, expected) in emulated(|| run(frozen, restore)).concat().iter().zip(expected.concat()) {
+            assert!((found - expected).abs() < 1e-6, "on a GPU, after {frozen} frozen steps");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_the_device_skipped_was_never_taken() {
+    let (graph, start, gradients) = several();
+    let broken: Gradients = gradients.iter().map(|(n, g)| (n.clone(), (g * f64::NAN).unwrap())).collect();
+    let run = |batches: &[&Gradients], stop_after: usize| {
+        emulated(|| {
+            let skipped = Tensor::zeros(1, candle_core::DType::F64, &Device::Cpu).unwrap();
+            let mut weights = start.clone();
+            let mut optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+            for (i, gradients) in batches.iter().enumerate() {
+                if i == stop_after {
+                    let (state, steps) = (optimizer.state_on_host().unwrap(), optimizer.steps());
+                    optimizer = Optimizer::new(crate::recipe::ADAMW, &graph, &weights).unwrap();
+                    optimizer.restore(state, steps).unwrap();
+                }
+                let control = Control::of(gradients, None, None, &skipped).unwrap();
+                optimizer.step_on_gpu(&mut weights, gradients, |_| 0.01, &control).unwrap();
+            }
+            let value = |name: &str| weights.get(name).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            (value("conv.weight"), value("bn.bias"), optimizer.steps())
+        })
+    };
+    let expected = run(&[&gradients; 3], 9);
+    for stop_after in [9, 1, 2, 3] {
+        let found = run(&[&gradients, &broken, &gradients, &broken, &gradients], stop_after);
+        assert_eq!((&found.0, &found.1), (&expected.0, &expected.1), "resumed after {stop_after}");
+        assert_eq!(found.2, 5);
+    }
 }
 
 /// Five tensors, one of them longer than a chunk and one without a gradient.
@@ -238,7 +273,7 @@ fn all_parameters_at_once_move_as_one_by_one() {
                 optimizer.step(&mut weights, &gradients, rate, 0.7).unwrap();
                 ema.update(&weights, step, |name| name != "fc.weight").unwrap();
             }
-            (weights, ema.weights().clone(), optimizer.state().clone())
+            (weights, ema.weights().clone(), optimizer.state_on_host().unwrap())
         };
         let (one_by_one, at_once) = (run(), emulated(run));
         for ((name, a), (_, b)) in

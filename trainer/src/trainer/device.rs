@@ -76,10 +76,7 @@ impl Trainer {
 
     /// The optimiser's state for a checkpoint, the loss scale with it.
     pub(super) fn state_on_host(&self) -> Result<State> {
-        let host = |(name, tensor): (&String, &candle_core::Tensor)| {
-            Ok((name.clone(), tensor.to_device(&Device::Cpu)?))
-        };
-        let mut state: State = self.optimizer.state().iter().map(host).collect::<Result<_>>()?;
+        let mut state = self.optimizer.state_on_host()?;
         if let Some(scale) = self.on_device.as_ref().and_then(|on_device| on_device.scale()) {
             state.insert(LOSS_SCALE.into(), scale.state().to_device(&Device::Cpu)?);
         }

@@ -115,8 +115,9 @@ fn exported(text: &str) -> String {
     let kernels = text.split("\nKERNEL ").skip(1).filter_map(|kernel| kernel.split_once('('));
     kernels
         .map(|(name, body)| {
-            let barriers =
-                ["__syncthreads", "block_", "sum_over_rows"].iter().any(|call| body.contains(call));
+            let barriers = ["__syncthreads", "block_", "sum_over_rows", "row_of_block"]
+                .iter()
+                .any(|call| body.contains(call));
             format!(
                 "extern \"C\" void emulate_{name}(void **arguments, const unsigned *grid, unsigned threads) \
                  {{ emulate({name}, arguments, grid, threads, {barriers}); }}\n"

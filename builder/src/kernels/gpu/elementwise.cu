@@ -30,13 +30,26 @@ KERNEL add(i64 packs, const T *a, const T *b, T *sum) {
     }
 }
 
-// Dropout: the mask holds the factors.
-KERNEL multiply(i64 packs, const T *x, const float *mask, T *y) {
+// The bits at a place of SplitMix64's sequence, as `rng.rs` has them.
+__device__ inline u64 random_bits(u64 seed, u64 place) {
+    u64 z = seed + (place + 1) * 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+// Elements, or whole images, times 0 where their bits are below the threshold, else times the factor. Elements count in
+// the order of [images, channels, pixels], which is the CPU's.
+KERNEL dropout(i64 packs, int pixels, int channels, int by_image, u64 seed, u32 threshold, float factor, const T *x, T *y) {
+    u32 row = channels / VECTOR;
     FOR_EACH(i, packs) {
-        float v[VECTOR], factor[VECTOR];
+        u32 image = (u32)i / (row * pixels), pixel = (u32)i / row % pixels, channel = (u32)i % row * VECTOR;
+        float v[VECTOR];
         read(x + i * VECTOR, v);
-        read(mask + i * VECTOR, factor);
-        for (int k = 0; k < VECTOR; k++) v[k] *= factor[k];
+        for (int k = 0; k < VECTOR; k++) {
+            u64 place = by_image ? image : ((u64)image * channels + channel + k) * pixels + pixel;
+            v[k] *= (u32)(random_bits(seed, place) >> 32) < threshold ? 0.0f : factor;
+        }
         write(y + i * VECTOR, v);
     }
 }
@@ -78,17 +91,6 @@ KERNEL channel_scale(i64 packs, int pixels, int channels, const T *x, const T *s
         read(x + i * VECTOR, v);
         read(scale + ((i64)image * row + pack) * VECTOR, factor);
         for (int k = 0; k < VECTOR; k++) v[k] *= factor[k];
-        write(y + i * VECTOR, v);
-    }
-}
-
-// A factor for each image (stochastic depth).
-KERNEL image_scale(i64 packs, int packs_per_image, const T *x, const float *scale, T *y) {
-    FOR_EACH(i, packs) {
-        float factor = scale[(u32)i / (u32)packs_per_image];
-        float v[VECTOR];
-        read(x + i * VECTOR, v);
-        for (int k = 0; k < VECTOR; k++) v[k] *= factor;
         write(y + i * VECTOR, v);
     }
 }

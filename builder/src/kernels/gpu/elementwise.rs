@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 use tallow_cuda::{Source, pointer, run};
 
+use super::super::dropout::{Dropout, DropoutUnit};
 use super::{Map, check_vector, count, dense, empty_like, over, packs, same_shape};
 
 pub(super) static SOURCE: Source = Source {
@@ -21,16 +22,24 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
-/// x times a mask of f32 factors of the same shape.
-pub fn multiply(x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-    if x.dims() != mask.dims() || mask.dtype() != DType::F32 {
-        bail!("multiply: a mask {:?} {:?} does not fit {:?}", mask.dtype(), mask.dims(), x.dims());
-    }
-    let [x, mask] = [dense(x)?, dense(mask)?];
+/// x `[N, …]` after dropout.
+pub fn dropout(x: &Tensor, dropout: &Dropout) -> Result<Tensor> {
+    let x = dense(x)?;
     let y = empty_like(&x, x.dtype())?;
-    let variant = packs(x.elem_count(), &[&x, &mask]);
-    let launch = over(&SOURCE, variant, "multiply", x.elem_count()).arg(count(variant, x.elem_count()));
-    run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&mask)?).arg(pointer(&y)?))?;
+    let (pixels, channels) = match *x.dims() {
+        [_, channels, height, width] => (height * width, channels),
+        _ => (1, x.elem_count() / x.dim(0)?.max(1)),
+    };
+    let variant = packs(channels, &[&x]);
+    let launch = over(&SOURCE, variant, "dropout", x.elem_count())
+        .arg(count(variant, x.elem_count()))
+        .arg(pixels as i32)
+        .arg(channels as i32)
+        .arg(i32::from(dropout.unit == DropoutUnit::Image))
+        .arg(dropout.seed.cast_signed())
+        .arg(dropout.threshold().cast_signed())
+        .arg(dropout.factor());
+    run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&y)?))?;
     Ok(y)
 }
 
@@ -74,21 +83,6 @@ pub fn channel_scale(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
         .arg(count(variant, map.elements()))
         .arg(map.pixels() as i32)
         .arg(map.channels as i32);
-    run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&scale)?).arg(pointer(&y)?))?;
-    Ok(y)
-}
-
-/// x times one f32 factor an image.
-pub fn image_scale(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    let (images, scale) = (x.dim(0)?, scale.flatten_all()?);
-    check_vector("image-scale", &scale, images)?;
-    let x = dense(x)?;
-    let y = empty_like(&x, x.dtype())?;
-    let each = x.elem_count() / images.max(1);
-    let variant = packs(each, &[&x]);
-    let launch = over(&SOURCE, variant, "image_scale", x.elem_count())
-        .arg(count(variant, x.elem_count()))
-        .arg(count(variant, each) as i32);
     run(x.device(), &launch.arg(pointer(&x)?).arg(pointer(&scale)?).arg(pointer(&y)?))?;
     Ok(y)
 }

@@ -23,7 +23,7 @@ use tallow_cuda::{BLOCK, Launch, Source, Variant, pointer};
 
 pub(super) use activation::{activation, activation_gradient};
 pub(super) use conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
-pub(super) use elementwise::{add, add_bias, cast, channel_scale, image_scale, multiply, spread};
+pub(super) use elementwise::{add, add_bias, cast, channel_scale, dropout, spread};
 pub use loss::Loss;
 pub(super) use loss::{cross_entropy, tally};
 pub use norm::{NormGradients, Then};

@@ -184,11 +184,18 @@ KERNEL input_gradient(int kind, float slope, i64 packs, int channels, const T *x
     }
 }
 
-// running = (1 - momentum) * running + momentum * batch, into new vectors; the variance is the unbiased one.
-KERNEL track(int channels, float momentum, float correction, const float *mean, const float *var,
-             const float *running_mean, const float *running_var, float *new_mean, float *new_var) {
-    FOR_EACH(c, channels) {
+// running = (1 - momentum) * running + momentum * batch for all layers at once (`table.cu`), into new vectors; the
+// variance is the unbiased one. A row's tensors: the batch's mean and variance, the running ones, the new ones, then the
+// counts of batches, old and new. Its numbers: momentum, and what makes the variance unbiased.
+KERNEL track(const Row *rows, int count) {
+    const Row row = row_of_block(rows, count);
+    const float *mean = (const float *)row.tensors[0], *var = (const float *)row.tensors[1];
+    const float *running_mean = (const float *)row.tensors[2], *running_var = (const float *)row.tensors[3];
+    float *new_mean = (float *)row.tensors[4], *new_var = (float *)row.tensors[5];
+    const float momentum = row.numbers[0], correction = row.numbers[1];
+    FOR_CHUNK(c, row) {
         new_mean[c] = running_mean[c] * (1.0f - momentum) + mean[c] * momentum;
         new_var[c] = running_var[c] * (1.0f - momentum) + var[c] * correction * momentum;
+        if (c == 0) *(i64 *)row.tensors[7] = *(const i64 *)row.tensors[6] + 1;
     }
 }

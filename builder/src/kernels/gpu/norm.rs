@@ -1,13 +1,13 @@
 //! Launches of `norm.cu`: batch normalisation with what comes behind it.
 
 use candle_core::{DType, Result, Tensor, bail};
-use tallow_cuda::{Launch, Source, Variant, pointer, run};
+use tallow_cuda::{Launch, Row, Source, Table, Variant, pointer, run};
 
 use super::activation::code;
 use super::reduce::finish_sums;
 use super::{Map, Split, check_vector, count, dense, empty_like, optional, over, packs, same_shape, vector};
 use crate::graph::Activation;
-use crate::kernels::{BatchReduce, Moments};
+use crate::kernels::{BatchReduce, Moments, RunningMoments};
 
 pub(super) static SOURCE: Source =
     Source { name: "norm.cu", text: concat!(include_str!("activation.cu"), include_str!("norm.cu")) };
@@ -232,26 +232,41 @@ impl Coefficients {
     }
 }
 
-/// Running moments moved towards a batch's: `momentum` is the share of the new ones, `correction` makes the variance
-/// unbiased.
-pub fn track(
-    running: [&Tensor; 2],
-    batch: [&Tensor; 2],
-    momentum: f64,
-    correction: f64,
-) -> Result<[Tensor; 2]> {
-    let channels = running[0].elem_count();
-    for tensor in running.into_iter().chain(batch) {
-        check_vector("batch-norm", tensor, channels)?;
+/// Running moments of all layers moved towards a batch's, each with the share of the new ones.
+pub fn track(layers: &[(RunningMoments, &Moments, f64)]) -> Result<Vec<RunningMoments>> {
+    let Some((first, ..)) = layers.first() else { return Ok(vec![]) };
+    let device = first.mean.device();
+    let (mut rows, mut results) = (vec![], vec![]);
+    for (running, batch, momentum) in layers {
+        let channels = running.mean.elem_count();
+        for tensor in [&running.mean, &running.var, &batch.mean, &batch.var] {
+            check_vector("batch-norm", tensor, channels)?;
+        }
+        let moved = RunningMoments {
+            mean: vector(channels, device)?,
+            var: vector(channels, device)?,
+            batches: tallow_cuda::empty((), DType::I64, device)?,
+        };
+        let mut tensors = [0; 8];
+        let numbers = [*momentum as f32, batch.correction() as f32];
+        let addresses = [
+            &batch.mean,
+            &batch.var,
+            &running.mean,
+            &running.var,
+            &moved.mean,
+            &moved.var,
+            &running.batches,
+            &moved.batches,
+        ];
+        for (address, tensor) in tensors.iter_mut().zip(addresses) {
+            *address = pointer(tensor)?;
+        }
+        rows.push(Row { tensors, elements: channels, numbers, slot: 0 });
+        results.push(moved);
     }
-    let device = running[0].device();
-    let moved = [vector(channels, device)?, vector(channels, device)?];
-    let launch = Launch::over(&SOURCE, Variant::new(DType::F32, 1), "track", channels)
-        .arg(channels as i32)
-        .arg(momentum as f32)
-        .arg(correction as f32);
-    run(device, &launch.tensors(batch.into_iter().chain(running).chain(&moved))?)?;
-    Ok(moved)
+    Table::new(&rows, device)?.run(&SOURCE, "track", [])?;
+    Ok(results)
 }
 
 /// The moments of all processes' batches together, from those of this one's: as on the CPU, by sums of x and x² in f64.

@@ -3,69 +3,18 @@
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::Weights;
 use tallow_builder::exec::Gradients;
-use tallow_cuda::{Arg, Launch, Source, Variant, pointer, run};
+use tallow_builder::graph::Parameter;
+use tallow_cuda::{Arg, Launch, Row, Source, Table, Variant, pointer, run};
 
-use super::{Optimizer, OptimizerKind, State, missed, note_missed, slot_name};
+use super::{MISSED, Optimizer, OptimizerKind, State, missed, set_missed, slot_name};
 use crate::error::Result;
 
 static SOURCE: Source = Source { name: "optimiser.cu", text: include_str!("optimiser.cu") };
 
-/// Elements of a chunk, `CHUNK` in the source.
-const CHUNK: usize = 16_384;
 /// Steps without an overflow after which the loss scale doubles (PyTorch's default).
 const GROWTH_INTERVAL: i32 = 2000;
 /// The first loss scale (PyTorch's default).
 const FIRST_SCALE: f32 = 65_536.0;
-
-/// What a step needs of one tensor: `Entry` in the source.
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    /// weight, gradient, first, second, new weight, new first, new second.
-    addresses: [u64; 7],
-    count: usize,
-    /// Rate, decay, factor of the mean, factor of the square.
-    numbers: [f32; 4],
-}
-
-/// A table on the device, and how it is dealt out.
-struct Table {
-    bytes: Tensor,
-    chunks_at: u64,
-    chunks: usize,
-}
-
-impl Table {
-    fn new(entries: &[Entry], device: &Device) -> Result<Self> {
-        let mut bytes = Vec::with_capacity(entries.len() * 96);
-        for entry in entries {
-            entry.addresses.iter().for_each(|address| bytes.extend(address.to_le_bytes()));
-            bytes.extend((entry.count as u64).to_le_bytes());
-            entry.numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
-        }
-        let (offset, mut chunks) = (bytes.len(), 0);
-        for (i, entry) in entries.iter().enumerate() {
-            for number in 0..entry.count.div_ceil(CHUNK) {
-                bytes.extend((i as u32).to_le_bytes());
-                bytes.extend((number as u32).to_le_bytes());
-                chunks += 1;
-            }
-        }
-        let length = bytes.len();
-        let bytes = Tensor::from_vec(bytes, length, device)?;
-        let chunks_at = pointer(&bytes)? + offset as u64;
-        Ok(Self { bytes, chunks_at, chunks })
-    }
-
-    fn run(&self, kernel: &'static str, arguments: impl IntoIterator<Item = Arg>) -> Result<()> {
-        if self.chunks == 0 {
-            return Ok(());
-        }
-        let variant = Variant::new(DType::F32, 1);
-        let launch = Launch::blocks(&SOURCE, variant, kernel, [self.chunks as u32, 1, 1]);
-        let launch = launch.arg(pointer(&self.bytes)?).arg(self.chunks_at);
-        Ok(run(self.bytes.device(), &arguments.into_iter().fold(launch, Launch::arg))?)
-    }
-}
 
 /// Room for a new tensor like an old one.
 fn like(tensor: &Tensor) -> Result<Tensor> {
@@ -75,14 +24,14 @@ fn like(tensor: &Tensor) -> Result<Tensor> {
 /// a + share·(b − a) for every pair.
 pub(super) fn lerp(pairs: &[(Tensor, Tensor)], share: f32) -> Result<Vec<Tensor>> {
     let Some((first, _)) = pairs.first() else { return Ok(vec![]) };
-    let (mut entries, mut results) = (vec![], vec![]);
+    let (mut rows, mut results) = (vec![], vec![]);
     for (a, b) in pairs {
         let result = like(a)?;
-        let addresses = [pointer(a)?, pointer(b)?, 0, 0, pointer(&result)?, 0, 0];
-        entries.push(Entry { addresses, count: a.elem_count(), ..Entry::default() });
+        let tensors = [pointer(a)?, pointer(b)?, 0, 0, pointer(&result)?, 0, 0, 0];
+        rows.push(Row { tensors, elements: a.elem_count(), ..Row::default() });
         results.push(result);
     }
-    Table::new(&entries, first.device())?.run("lerp", [share.into()])?;
+    Table::new(&rows, first.device())?.run(&SOURCE, "lerp", [share.into()])?;
     Ok(results)
 }
 
@@ -112,17 +61,17 @@ impl Control {
         let device = skipped.device();
         // Copies where a gradient does not lie together; they live until the launch.
         let tensors = gradients.values().map(Tensor::contiguous).collect::<candle_core::Result<Vec<_>>>()?;
-        let mut entries = vec![];
+        let mut rows = vec![];
         for tensor in &tensors {
-            let addresses = [0, pointer(tensor)?, 0, 0, 0, 0, 0];
-            entries.push(Entry { addresses, count: tensor.elem_count(), ..Entry::default() });
+            let tensors = [0, pointer(tensor)?, 0, 0, 0, 0, 0, 0];
+            rows.push(Row { tensors, elements: tensor.elem_count(), ..Row::default() });
         }
-        let table = Table::new(&entries, device)?;
-        let partial = Tensor::zeros(table.chunks.max(1), DType::F64, device)?;
-        table.run("square_sums", [pointer(&partial)?.into()])?;
+        let table = Table::new(&rows, device)?;
+        let partial = tallow_cuda::empty(table.blocks().max(1), DType::F64, device)?;
+        table.run(&SOURCE, "square_sums", [pointer(&partial)?.into()])?;
         let values = tallow_cuda::empty(3, DType::F32, device)?;
         let launch = Launch::blocks(&SOURCE, Variant::new(DType::F32, 1), "decide", [1, 1, 1])
-            .arg(table.chunks as i32)
+            .arg(table.blocks() as i32)
             .arg(limit.unwrap_or(0.0) as f32)
             .arg(pointer(&partial)?)
             .arg(scale.map_or(Ok(0), |scale| pointer(&scale.state))?)
@@ -192,24 +141,51 @@ impl Optimizer {
         control: &Control,
     ) -> Result<()> {
         self.steps += 1;
-        let Self { kind, parameters, steps, state } = self;
+        let Self { kind, parameters, steps, state, taken } = self;
+        if let (OptimizerKind::AdamW { .. }, None) = (*kind, &taken) {
+            *taken = Some(Taken::of(parameters, state, *steps - 1, control.values.device())?);
+        }
         let mut moving = vec![];
-        for parameter in parameters.iter() {
-            let missed = missed(state, parameter)?;
-            let Some(gradient) = gradients.get(&parameter.name) else {
-                note_missed(*kind, state, parameter, missed)?;
-                continue;
-            };
+        for (slot, parameter) in parameters.iter().enumerate() {
+            let Some(gradient) = gradients.get(&parameter.name) else { continue };
             moving.push(Moving {
                 name: &parameter.name,
                 gradient,
                 slots: kind.slots().iter().map(|(slot, _)| slot_name(parameter, slot)).collect(),
                 rate: rate(&parameter.name),
                 decay: if parameter.role.decays() { kind.weight_decay() } else { 0.0 },
-                steps: *steps - missed,
+                number: slot as u32,
             });
         }
-        step(*kind, &moving, weights, state, control)
+        step(*kind, &moving, weights, state, (control, taken.as_ref()))
+    }
+}
+
+/// How many steps every parameter has been through, on the device, because it alone knows which were skipped: those
+/// that AdamW corrects its averages by.
+pub(super) struct Taken {
+    /// i64, in the order of the parameters.
+    counts: Tensor,
+}
+
+impl Taken {
+    /// After `steps` steps of which some were missed. From here on, this counts, not the state.
+    fn of(parameters: &[Parameter], state: &mut State, steps: u64, device: &Device) -> Result<Self> {
+        let mut counts = Vec::with_capacity(parameters.len());
+        for parameter in parameters {
+            counts.push((steps - missed(state, parameter)?) as i64);
+            state.remove(&slot_name(parameter, MISSED));
+        }
+        let length = counts.len();
+        Ok(Self { counts: Tensor::from_vec(counts, length, device)? })
+    }
+
+    /// As a checkpoint holds them, after `steps` steps: what was missed. Waits for the device.
+    pub(super) fn note(&self, parameters: &[Parameter], state: &mut State, steps: u64) -> Result<()> {
+        for (parameter, taken) in parameters.iter().zip(self.counts.to_vec1::<i64>()?) {
+            set_missed(state, parameter, steps - taken as u64)?;
+        }
+        Ok(())
     }
 }
 
@@ -222,8 +198,8 @@ struct Moving<'a> {
     rate: f64,
     /// Weight decay, 0 for parameters that it spares.
     decay: f64,
-    /// Steps it has been through, this one included.
-    steps: u64,
+    /// Its place among all parameters.
+    number: u32,
 }
 
 /// Moves all of them.
@@ -232,9 +208,9 @@ fn step(
     moving: &[Moving<'_>],
     weights: &mut Weights,
     state: &mut State,
-    control: &Control,
+    (control, taken): (&Control, Option<&Taken>),
 ) -> Result<()> {
-    let mut entries = vec![];
+    let mut rows = vec![];
     // What the launch reads must live until then, and what it writes replaces the old afterwards.
     let (mut read, mut new_weights, mut new_slots) = (vec![], vec![], vec![]);
     for parameter in moving {
@@ -250,52 +226,45 @@ fn step(
             ))
             .into());
         }
-        let mut addresses = [pointer(&weight)?, pointer(&gradient)?, 0, 0, 0, 0, 0];
+        let mut tensors = [pointer(&weight)?, pointer(&gradient)?, 0, 0, 0, 0, 0, 0];
         let new = like(&weight)?;
-        addresses[4] = pointer(&new)?;
+        tensors[4] = pointer(&new)?;
         for (i, slot) in parameter.slots.iter().enumerate() {
             let (old, new) = (state[slot].contiguous()?, like(&weight)?);
-            (addresses[2 + i], addresses[5 + i]) = (pointer(&old)?, pointer(&new)?);
+            (tensors[2 + i], tensors[5 + i]) = (pointer(&old)?, pointer(&new)?);
             read.push(old);
             new_slots.push((slot.clone(), new));
         }
-        let numbers = numbers(kind, parameter);
-        entries.push(Entry { addresses, count: weight.elem_count(), numbers });
+        let (rate, decay) = (parameter.rate, parameter.decay);
+        let decay = if taken.is_some() { 1.0 - rate * decay } else { decay };
+        let numbers = [rate as f32, decay as f32];
+        rows.push(Row { tensors, elements: weight.elem_count(), numbers, slot: parameter.number });
         new_weights.push((parameter.name, new));
         read.extend([weight, gradient]);
     }
-    let table = Table::new(&entries, control.values.device())?;
+    let table = Table::new(&rows, control.values.device())?;
     let control = pointer(&control.values)?;
     match kind {
         OptimizerKind::Sgd { momentum, nesterov, .. } => {
-            table.run("sgd", [control.into(), (momentum as f32).into(), i32::from(nesterov).into()])?;
+            let constants = [(momentum as f32).into(), i32::from(nesterov).into()];
+            table.run(&SOURCE, "sgd", [control.into()].into_iter().chain(constants))?;
         }
         OptimizerKind::RmsProp { decay, momentum, eps, .. } => {
             let constants = [1.0 - decay, momentum, eps].map(|v| Arg::from(v as f32));
-            table.run("rmsprop", [control.into()].into_iter().chain(constants))?;
+            table.run(&SOURCE, "rmsprop", [control.into()].into_iter().chain(constants))?;
         }
         OptimizerKind::AdamW { beta1, beta2, eps, .. } => {
-            let constants = [1.0 - beta1, 1.0 - beta2, eps].map(|v| Arg::from(v as f32));
-            table.run("adamw", [control.into()].into_iter().chain(constants))?;
+            let Some(taken) = taken else { unreachable!("AdamW counts steps") };
+            let taken = Arg::from(pointer(&taken.counts)?);
+            let constants = [1.0 - beta1, 1.0 - beta2, beta1.ln(), beta2.ln(), eps];
+            let constants = constants.map(|v| Arg::from(v as f32));
+            table.run(&SOURCE, "adamw", [control.into()].into_iter().chain(constants).chain([taken]))?;
+            table.run_once(&SOURCE, "count_steps", [control.into(), taken])?;
         }
     }
     new_weights.into_iter().for_each(|(name, new)| weights.set(name, new));
     state.extend(new_slots);
     Ok(())
-}
-
-/// What `Entry` holds besides addresses.
-fn numbers(kind: OptimizerKind, parameter: &Moving<'_>) -> [f32; 4] {
-    let (rate, decay) = (parameter.rate, parameter.decay);
-    let numbers = match kind {
-        OptimizerKind::AdamW { beta1, beta2, .. } => {
-            let steps = parameter.steps as f64;
-            let corrections = [1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps)];
-            [rate, 1.0 - rate * decay, rate / corrections[0], 1.0 / corrections[1]]
-        }
-        _ => [rate, decay, 0.0, 0.0],
-    };
-    numbers.map(|v| v as f32)
 }
 
 /// NVRTC needs no GPU: that the source compiles is tested wherever its library is.

@@ -1,83 +1,100 @@
-// All parameters in one launch: a block takes a chunk of one tensor. What a step needs of each is in a table. Results
-// go to new memory, so that whoever still holds an old tensor sees it unchanged.
+// All parameters in one launch (`table.cu`). Results go to new memory, so that whoever still holds an old tensor sees it
+// unchanged.
 
-struct Entry {
+// What a step needs of a parameter.
+struct Parameter {
     const float *weight, *gradient, *first, *second;
     float *new_weight, *new_first, *new_second;
-    i64 count;
-    float rate, decay, mean_factor, square_factor;
-};
-struct Chunk {
-    u32 entry, number;
-};
-#define CHUNK 16384
+    // The rate of the step, and weight decay in the optimiser's form.
+    float rate, decay;
 
-// The elements of this block's chunk.
-#define FOR_CHUNK(i)                                                                                                   \
-    const Chunk chunk = chunks[blockIdx.x];                                                                            \
-    const Entry e = entries[chunk.entry];                                                                              \
-    const i64 end = min((i64)(chunk.number + 1) * CHUNK, e.count);                                                     \
-    for (i64 i = (i64)chunk.number * CHUNK + threadIdx.x; i < end; i += BLOCK)
+    __device__ Parameter(const Row &row)
+        : weight(floats(row, 0)), gradient(floats(row, 1)), first(floats(row, 2)), second(floats(row, 3)),
+          new_weight(floats(row, 4)), new_first(floats(row, 5)), new_second(floats(row, 6)), rate(row.numbers[0]),
+          decay(row.numbers[1]) {}
+
+    __device__ static float *floats(const Row &row, int place) { return (float *)row.tensors[place]; }
+};
 
 // Shares such as 1 - beta come as they are: made from a float beta they would lose half their digits.
 // Steps are told by `control`: [factor on all gradients, whether to leave everything as it is, norm].
 
-KERNEL sgd(const Entry *entries, const Chunk *chunks, const float *control, float momentum, int nesterov) {
+KERNEL sgd(const Row *rows, int count, const float *control, float momentum, int nesterov) {
     const float factor = control[0];
     const bool skip = control[1] != 0.0f;
-    FOR_CHUNK(i) {
-        float w = e.weight[i], g = factor * e.gradient[i] + e.decay * w, v = g;
+    const Row row = row_of_block(rows, count);
+    const Parameter p(row);
+    FOR_CHUNK(i, row) {
+        float w = p.weight[i], g = factor * p.gradient[i] + p.decay * w, v = g;
         if (momentum != 0.0f) {
-            float old = e.first[i];
+            float old = p.first[i];
             v = momentum * old + g;
-            e.new_first[i] = skip ? old : v;
+            p.new_first[i] = skip ? old : v;
         }
         float step = nesterov ? g + momentum * v : v;
-        e.new_weight[i] = skip ? w : w - e.rate * step;
+        p.new_weight[i] = skip ? w : w - p.rate * step;
     }
 }
 
-KERNEL rmsprop(const Entry *entries, const Chunk *chunks, const float *control, float share, float momentum, float eps) {
+KERNEL rmsprop(const Row *rows, int count, const float *control, float share, float momentum, float eps) {
     const float factor = control[0];
     const bool skip = control[1] != 0.0f;
-    FOR_CHUNK(i) {
-        float w = e.weight[i], square = e.first[i], velocity = e.second[i];
-        float g = factor * e.gradient[i] + e.decay * w;
+    const Row row = row_of_block(rows, count);
+    const Parameter p(row);
+    FOR_CHUNK(i, row) {
+        float w = p.weight[i], square = p.first[i], velocity = p.second[i];
+        float g = factor * p.gradient[i] + p.decay * w;
         float new_square = square + share * (g * g - square);
-        float new_velocity = momentum * velocity + e.rate * g / sqrtf(new_square + eps);
-        e.new_first[i] = skip ? square : new_square;
-        e.new_second[i] = skip ? velocity : new_velocity;
-        e.new_weight[i] = skip ? w : w - new_velocity;
+        float new_velocity = momentum * velocity + p.rate * g / sqrtf(new_square + eps);
+        p.new_first[i] = skip ? square : new_square;
+        p.new_second[i] = skip ? velocity : new_velocity;
+        p.new_weight[i] = skip ? w : w - new_velocity;
     }
 }
 
-// `decay` is what is kept of a weight, 1 - rate * decay; mean_factor is rate / (1 - beta1^t), square_factor 1 / (1 - beta2^t).
-KERNEL adamw(const Entry *entries, const Chunk *chunks, const float *control, float share1, float share2, float eps) {
+// `decay` is what is kept of a weight, 1 - rate * decay. Averages are corrected by 1 - beta^t, where t counts this step
+// and those that were `taken` before it; the logarithms of both betas keep the digits that such a difference loses.
+KERNEL adamw(const Row *rows, int count, const float *control, float share1, float share2, float log1, float log2,
+             float eps, const i64 *taken) {
     const float factor = control[0];
     const bool skip = control[1] != 0.0f;
-    FOR_CHUNK(i) {
-        float w = e.weight[i], mean = e.first[i], square = e.second[i], g = factor * e.gradient[i];
+    const Row row = row_of_block(rows, count);
+    const Parameter p(row);
+    const double t = (double)(taken[row.slot] + 1);
+    const float mean_factor = (float)(p.rate / -expm1(t * log1)), square_factor = (float)(1.0 / -expm1(t * log2));
+    FOR_CHUNK(i, row) {
+        float w = p.weight[i], mean = p.first[i], square = p.second[i], g = factor * p.gradient[i];
         float new_mean = mean + share1 * (g - mean);
         float new_square = square + share2 * (g * g - square);
-        float step = e.mean_factor * new_mean / (sqrtf(new_square * e.square_factor) + eps);
-        e.new_first[i] = skip ? mean : new_mean;
-        e.new_second[i] = skip ? square : new_square;
-        e.new_weight[i] = skip ? w : e.decay * w - step;
+        float step = mean_factor * new_mean / (sqrtf(new_square * square_factor) + eps);
+        p.new_first[i] = skip ? mean : new_mean;
+        p.new_second[i] = skip ? square : new_square;
+        p.new_weight[i] = skip ? w : p.decay * w - step;
     }
+}
+
+// One more step is taken of every parameter in the table, if it was not skipped. One block.
+KERNEL count_steps(const Row *rows, int count, const float *control, i64 *taken) {
+    if (control[1] != 0.0f) return;
+    for (int i = threadIdx.x; i < count; i += BLOCK) taken[rows[i].slot]++;
 }
 
 // new_weight = weight + share * (gradient - weight): averages of weights, and of the gradients of several batches.
-KERNEL lerp(const Entry *entries, const Chunk *chunks, float share) {
-    FOR_CHUNK(i) {
-        float w = e.weight[i];
-        e.new_weight[i] = w + share * (e.gradient[i] - w);
+KERNEL lerp(const Row *rows, int count, float share) {
+    const Row row = row_of_block(rows, count);
+    const Parameter p(row);
+    FOR_CHUNK(i, row) {
+        float w = p.weight[i];
+        p.new_weight[i] = w + share * (p.gradient[i] - w);
     }
 }
 
 // partial[chunk] = sum of squares of the gradients.
-KERNEL square_sums(const Entry *entries, const Chunk *chunks, double *partial) {
+KERNEL square_sums(const Row *rows, int count, double *partial) {
     float sum = 0.0f;
-    FOR_CHUNK(i) sum += e.gradient[i] * e.gradient[i];
+    const Row row = row_of_block(rows, count);
+    const Parameter p(row);
+    FOR_CHUNK(i, row) sum += p.gradient[i] * p.gradient[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::Network;
-use super::plan::{NormStep, Step};
-use crate::graph::{BatchNorm, Conv2d, Graph, Node, Op};
+use super::plan::{NormStep, Squeeze, Step};
+use crate::graph::{Activation, BatchNorm, Conv2d, Graph, Node, Op};
 use crate::kernels::{
     ActivationKernel, AvgPool2d, BatchNormKernel, BatchReduce, ChannelScale, Conv2dKernel, Dropout,
-    DropoutUnit, GlobalAvgPool, MaxPool2d, Moments, Normed, Then, add, linear, linear_bias_gradient,
-    linear_input_gradient, linear_weight_gradient, softmax, softmax_backward,
+    DropoutUnit, GatedNorm, GlobalAvgPool, MaxPool2d, Moments, NormGradients, Normed, Then, add, linear,
+    linear_bias_gradient, linear_input_gradient, linear_weight_gradient, softmax, softmax_backward,
 };
 use crate::rng::Rng;
 use crate::weights::Weights;
@@ -31,8 +31,26 @@ pub(super) enum Saved {
     #[default]
     Nothing,
     BatchNorm(BatchNormKernel),
+    /// Of a squeeze, together with the gradient of what was excited and the gate, once they are known.
+    Squeeze(BatchNormKernel, Option<(Tensor, Tensor)>),
     /// What dropout or stochastic depth has drawn.
     Dropout(Dropout),
+}
+
+impl Saved {
+    /// Notes what a squeeze needs on the way back.
+    pub fn excite(&mut self, grad: &Tensor, gate: Option<&Tensor>) {
+        if let (Self::Squeeze(_, excited), Some(gate)) = (self, gate) {
+            *excited = Some((grad.clone(), gate.clone()));
+        }
+    }
+
+    fn kernel(&self) -> Option<&BatchNormKernel> {
+        match self {
+            Self::BatchNorm(kernel) | Self::Squeeze(kernel, _) => Some(kernel),
+            _ => None,
+        }
+    }
 }
 
 /// The moments that one batch normalisation saw in a training pass.
@@ -48,7 +66,7 @@ pub struct BatchStatistics {
 
 impl BatchStatistics {
     pub(super) fn of(node: &Node, saved: &Saved) -> Option<Self> {
-        let (Op::BatchNorm(bn), Saved::BatchNorm(kernel)) = (&node.op, saved) else { return None };
+        let (Op::BatchNorm(bn), Some(kernel)) = (&node.op, saved.kernel()) else { return None };
         let moments = kernel.moments().filter(|_| kernel.is_training())?.clone();
         Some(Self { layer: node.name.clone(), momentum: bn.momentum, moments })
     }
@@ -117,53 +135,95 @@ pub(super) fn batch_norm(node: &Node, bn: &BatchNorm, weights: &Weights, mode: &
     BatchNormKernel::inference(bn.eps, mean, var)
 }
 
-/// A step's output.
+/// A step's output; an excitation needs what its `squeeze` has saved.
 pub(super) fn run(
     graph: &Graph,
     step: &Step,
     inputs: &[&Tensor],
     weights: &Weights,
     mode: &mut Mode<'_>,
+    squeeze: Option<&Saved>,
 ) -> Result<(Tensor, Saved)> {
-    let step = match step {
-        Step::Layer(id) => return apply(graph.node(*id), inputs, weights, mode),
-        Step::Norm(step) => step,
+    let kernel = |step: &NormStep, mode: &Mode<'_>| {
+        let node = graph.node(step.batch_norm);
+        let Op::BatchNorm(bn) = &node.op else { unreachable!("a step of a batch normalisation") };
+        batch_norm(node, bn, weights, mode)
     };
-    let node = graph.node(step.batch_norm);
-    let Op::BatchNorm(bn) = &node.op else { unreachable!("a step of a batch normalisation") };
-    let kernel = batch_norm(node, bn, weights, mode);
-    let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
-    let y = kernel.forward_then(inputs[0], scale, shift, then(graph, step, inputs))?;
-    Ok((y, Saved::BatchNorm(kernel)))
+    match step {
+        Step::Layer(id) => apply(graph.node(*id), inputs, weights, mode),
+        Step::Norm(step) => {
+            let kernel = kernel(step, mode);
+            let [scale, shift] = scale_and_shift(graph, step, weights);
+            let y = kernel.forward_then(inputs[0], scale, shift, then(graph, step, inputs))?;
+            Ok((y, Saved::BatchNorm(kernel)))
+        }
+        Step::Squeeze(Squeeze { norm, .. }) => {
+            let kernel = kernel(norm, mode);
+            let y = gated(graph, norm, inputs[0], weights, &kernel).squeeze()?;
+            Ok((y, Saved::Squeeze(kernel, None)))
+        }
+        Step::Excite(step) => {
+            let Some(kernel) = squeeze.and_then(Saved::kernel) else {
+                unreachable!("the squeeze came before")
+            };
+            let y = gated(graph, &step.norm, inputs[0], weights, kernel).excite(inputs[1])?;
+            Ok((y, Saved::Nothing))
+        }
+    }
+}
+
+/// γ and β of a step's normalisation.
+fn scale_and_shift<'a>(graph: &Graph, step: &NormStep, weights: &'a Weights) -> [&'a Tensor; 2] {
+    ["weight", "bias"].map(|name| parameter(weights, graph.node(step.batch_norm), name))
+}
+
+/// A normalised and activated map that is gated.
+fn gated<'a>(
+    graph: &Graph,
+    step: &NormStep,
+    x: &'a Tensor,
+    weights: &'a Weights,
+    kernel: &'a BatchNormKernel,
+) -> GatedNorm<'a> {
+    let [scale, shift] = scale_and_shift(graph, step, weights);
+    let Some(activation) = activation(graph, step) else { unreachable!("what is gated was activated") };
+    GatedNorm { kernel, activation, x, scale, shift }
 }
 
 /// A step's output once more, from what it saved the first time: the same moments and masks.
 pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &Saved) -> Result<Tensor> {
     let (graph, weights) = (network.graph(), network.weights());
     match (step, saved) {
-        (_, Saved::BatchNorm(kernel)) => {
+        (Step::Squeeze(step), Saved::Squeeze(kernel, _)) => {
+            gated(graph, &step.norm, inputs[0], weights, kernel).squeeze()
+        }
+        (Step::Layer(_) | Step::Norm(_), Saved::BatchNorm(kernel)) => {
             let node = graph.node(step.parameters_of());
             let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
             let then = match step {
-                Step::Layer(_) => Then::default(),
                 Step::Norm(step) => then(graph, step, inputs),
+                _ => Then::default(),
             };
             kernel.forward_then(inputs[0], scale, shift, then)
         }
         (_, Saved::Dropout(dropout)) => dropout.forward(inputs[0]),
         _ => {
-            Ok(run(graph, step, inputs, weights, &mut Mode { rng: None, frozen: &|_| true, reduce: None })?.0)
+            let mode = &mut Mode { rng: None, frozen: &|_| true, reduce: None };
+            Ok(run(graph, step, inputs, weights, mode, Some(saved))?.0)
         }
     }
 }
 
 /// What comes behind a normalisation; a residual is its second input.
 fn then<'a>(graph: &Graph, step: &NormStep, inputs: &[&'a Tensor]) -> Then<'a> {
-    let activation = step.activation.map(|id| match graph.node(id).op {
+    Then { residual: step.residual.map(|_| inputs[1]), activation: activation(graph, step) }
+}
+
+fn activation(graph: &Graph, step: &NormStep) -> Option<Activation> {
+    step.activation.map(|id| match graph.node(id).op {
         Op::Activation(activation) => activation,
         _ => unreachable!("a step's activation"),
-    });
-    Then { residual: step.residual.map(|_| inputs[1]), activation }
+    })
 }
 
 /// What [`gradients`] needs of the forward pass.
@@ -190,21 +250,40 @@ pub(super) struct LayerGradients {
     pub parameters: Vec<(&'static str, Tensor)>,
 }
 
+impl LayerGradients {
+    fn of_norm(found: NormGradients) -> Self {
+        Self {
+            inputs: std::iter::once(found.x).chain(found.residual).map(Some).collect(),
+            parameters: vec![("weight", found.scale), ("bias", found.shift)],
+        }
+    }
+}
+
 /// The gradients of a layer's inputs and parameters, given the gradient of its output.
 pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) -> Result<LayerGradients> {
     let Recorded { graph, step, inputs, output, saved, weights } = *recorded;
     let x = inputs[0];
     let node = graph.node(step.parameters_of());
-    if let Saved::BatchNorm(kernel) = saved {
-        let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
-        let then = match step {
-            Step::Layer(_) => Then::default(),
-            Step::Norm(step) => then(graph, step, inputs),
-        };
-        let found = kernel.gradients_then(&Normed { x, y: output, scale, shift, then }, grad)?;
-        let inputs = std::iter::once(found.x).chain(found.residual).map(Some).collect();
-        let parameters = vec![("weight", found.scale), ("bias", found.shift)];
-        return Ok(LayerGradients { inputs, parameters });
+    match (step, saved) {
+        (Step::Excite(step), Saved::Squeeze(kernel, _)) => {
+            // That of the map is the squeeze's to find.
+            let gate = gated(graph, &step.norm, x, weights, kernel).gate_gradient(grad)?;
+            return Ok(LayerGradients { inputs: vec![None, Some(gate)], parameters: vec![] });
+        }
+        (Step::Squeeze(step), Saved::Squeeze(kernel, Some((excited, gate)))) => {
+            let norm = gated(graph, &step.norm, x, weights, kernel);
+            return Ok(LayerGradients::of_norm(norm.gradients(gate, excited, grad)?));
+        }
+        (_, Saved::BatchNorm(kernel)) => {
+            let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
+            let then = match step {
+                Step::Norm(step) => then(graph, step, inputs),
+                _ => Then::default(),
+            };
+            let found = kernel.gradients_then(&Normed { x, y: output, scale, shift, then }, grad)?;
+            return Ok(LayerGradients::of_norm(found));
+        }
+        _ => {}
     }
     let size = || x.dims4().map(|(_, _, height, width)| [height, width]);
     let dx = match (&node.op, saved) {

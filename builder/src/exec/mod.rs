@@ -3,6 +3,7 @@
 //! [`Network::forward`] is inference; [`Network::record`] is a training pass whose [`Tape`] gives the gradients.
 
 mod apply;
+mod fuse;
 mod plan;
 mod tape;
 
@@ -61,7 +62,7 @@ impl Network {
             return self.forward_watched(images, |_, _| {});
         }
         // There, each pass over the memory that is saved is time.
-        self.forward_steps(images, Plan::new(&self.graph, Keep::Needed), |_, _| {})
+        self.forward_steps(images, Plan::new(&self.graph, Keep::Needed, true), |_, _| {})
     }
 
     /// As [`Self::forward`], and shows `watch` the output of every layer, in order. A tensor is dropped once the last
@@ -70,7 +71,7 @@ impl Network {
     /// # Errors
     /// As [`Self::forward`].
     pub fn forward_watched(&self, images: &Tensor, watch: impl FnMut(NodeId, &Tensor)) -> Result<Tensor> {
-        self.forward_steps(images, Plan::new(&self.graph, Keep::Everything), watch)
+        self.forward_steps(images, Plan::new(&self.graph, Keep::Everything, false), watch)
     }
 
     fn forward_steps(
@@ -85,9 +86,9 @@ impl Network {
         let mut tape = Tape::new(&self.graph, plan.clone());
         for (number, step) in plan.steps.iter().enumerate() {
             let id = step.output();
-            let (value, _) = self.compute(step, &tape, images, &mut inference)?;
+            let (value, saved) = self.compute(step, &tape, images, &mut inference)?;
             watch(id, &value);
-            tape.push(id, value, Saved::Nothing);
+            tape.push(id, value, saved);
             // A value that nobody takes, and one that this step was the last to take.
             let done = step.inputs(&self.graph).into_iter().chain([id]);
             done.filter(|input| last[input.index()] <= number).for_each(|input| tape.forget(input));
@@ -108,7 +109,8 @@ impl Network {
             inputs.push(images);
         }
         let layer = &self.graph.node(step.parameters_of()).name;
-        run(&self.graph, step, &inputs, &self.weights, mode).map_err(at(layer))
+        let squeeze = step.squeeze().map(|number| tape.saved_by(number));
+        run(&self.graph, step, &inputs, &self.weights, mode, squeeze).map_err(at(layer))
     }
 
     /// A training pass: batch normalisation uses the batch's moments, dropout and stochastic depth draw from `rng`.
@@ -160,7 +162,7 @@ impl Network {
 
     fn record_in(&self, images: &Tensor, mode: &mut Mode<'_>, keep: Keep) -> Result<Tape> {
         self.check(images)?;
-        let plan = Plan::new(&self.graph, keep);
+        let plan = Plan::new(&self.graph, keep, is_on_gpu(images));
         let last = plan.last_uses(&self.graph);
         let mut tape = Tape::new(&self.graph, plan.clone());
         let mut start = 0;
@@ -180,9 +182,9 @@ impl Network {
         Ok(tape)
     }
 
-    /// Bytes that a training pass holds on to for each image, where elements have so many bytes.
+    /// Bytes that a training pass on a GPU holds on to for each image, where elements have so many bytes.
     pub fn training_bytes(graph: &Graph, keep: Keep, element: usize) -> usize {
-        Plan::new(graph, keep).bytes(graph, element)
+        Plan::new(graph, keep, true).bytes(graph, element)
     }
 
     /// Moves the running moments of every batch normalisation towards those of a training pass, PyTorch's way: the

@@ -1,6 +1,7 @@
 //! In which steps a graph is executed, and which values a training pass keeps for its way back.
 
-use crate::graph::{Graph, NodeId, Op};
+use super::fuse::fused;
+use crate::graph::{Graph, NodeId};
 
 /// What a training pass keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,10 @@ pub(super) enum Step {
     Layer(NodeId),
     /// A batch normalisation with what comes behind it.
     Norm(NormStep),
+    /// A batch normalisation with the activation behind it, of which only the mean over pixels is written.
+    Squeeze(Squeeze),
+    /// The product of that activation with a gate.
+    Excite(Excite),
 }
 
 /// activation(batch_norm(x) + residual).
@@ -38,12 +43,32 @@ pub(super) struct NormStep {
     pub last: NodeId,
 }
 
+/// global_avg_pool(activation(batch_norm(x))), the beginning of a squeeze-and-excitation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Squeeze {
+    /// With an activation and no residual.
+    pub norm: NormStep,
+    pub pool: NodeId,
+}
+
+/// activation(batch_norm(x)) · gate, its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Excite {
+    pub norm: NormStep,
+    pub gate: NodeId,
+    pub product: NodeId,
+    /// The number of its [`Squeeze`] among all steps.
+    pub squeeze: usize,
+}
+
 impl Step {
     /// The layer whose output the step gives.
     pub(super) fn output(&self) -> NodeId {
         match self {
             Self::Layer(id) => *id,
             Self::Norm(step) => step.last,
+            Self::Squeeze(step) => step.pool,
+            Self::Excite(step) => step.product,
         }
     }
 
@@ -52,6 +77,8 @@ impl Step {
         match self {
             Self::Layer(id) => graph.node(*id).inputs.clone(),
             Self::Norm(step) => std::iter::once(step.input).chain(step.residual).collect(),
+            Self::Squeeze(step) => vec![step.norm.input],
+            Self::Excite(step) => vec![step.norm.input, step.gate],
         }
     }
 
@@ -60,6 +87,16 @@ impl Step {
         match self {
             Self::Layer(id) => *id,
             Self::Norm(step) => step.batch_norm,
+            Self::Squeeze(step) => step.norm.batch_norm,
+            Self::Excite(step) => step.product,
+        }
+    }
+
+    /// The step whose batch normalisation it uses, where that is another's.
+    pub(super) fn squeeze(&self) -> Option<usize> {
+        match self {
+            Self::Excite(step) => Some(step.squeeze),
+            _ => None,
         }
     }
 }
@@ -73,10 +110,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(graph: &Graph, keep: Keep) -> Self {
+    /// For a GPU, or for the CPU, which computes what is fused in parts all the same and gains nothing where values would
+    /// have to be computed again.
+    pub(super) fn new(graph: &Graph, keep: Keep, on_gpu: bool) -> Self {
         let steps = match keep {
             Keep::Everything => graph.iter().map(|(id, _)| Step::Layer(id)).collect(),
-            Keep::Needed | Keep::Checkpoints => fused(graph),
+            Keep::Needed | Keep::Checkpoints => fused(graph, on_gpu),
         };
         let parts = match keep {
             Keep::Checkpoints => parts(graph, &steps),
@@ -115,51 +154,6 @@ impl Plan {
     }
 }
 
-/// Every batch normalisation together with the sum and the activation behind it, where nobody else takes what is in
-/// between.
-fn fused(graph: &Graph) -> Vec<Step> {
-    let only_taker = only_takers(graph);
-    // For each layer, the step that computes it besides others.
-    let mut within: Vec<Option<NormStep>> = vec![None; graph.nodes().len()];
-    for (id, node) in graph.iter().filter(|(_, node)| matches!(node.op, Op::BatchNorm(_))) {
-        let mut step =
-            NormStep { batch_norm: id, input: node.inputs[0], residual: None, activation: None, last: id };
-        let mut members = vec![id];
-        if let Some(sum) = only_taker[id.index()].filter(|&next| graph.node(next).op == Op::Add) {
-            let other = graph.node(sum).inputs.iter().copied().find(|&input| input != id);
-            // Of two normalisations that are added, the later one takes the sum: then the other is there.
-            if let Some(residual) = other.filter(|other| other.index() < id.index()) {
-                (step.residual, step.last) = (Some(residual), sum);
-                members.push(sum);
-            }
-        }
-        let activation = only_taker[step.last.index()];
-        if let Some(next) = activation.filter(|&next| matches!(graph.node(next).op, Op::Activation(_))) {
-            (step.activation, step.last) = (Some(next), next);
-            members.push(next);
-        }
-        members.iter().for_each(|member| within[member.index()] = Some(step));
-    }
-    let step = |(id, within): (NodeId, &Option<NormStep>)| match within {
-        Some(step) => (step.last == id).then_some(Step::Norm(*step)),
-        None => Some(Step::Layer(id)),
-    };
-    graph.iter().map(|(id, _)| id).zip(&within).filter_map(step).collect()
-}
-
-/// For each layer the one that takes its output, where there is exactly one and it is not the network's output.
-fn only_takers(graph: &Graph) -> Vec<Option<NodeId>> {
-    let consumers = graph.consumers();
-    let mut takers = vec![None; consumers.len()];
-    for (id, node) in graph.iter() {
-        for input in node.inputs.iter().filter(|input| consumers[input.index()] == 1) {
-            takers[input.index()] = Some(id);
-        }
-    }
-    takers[graph.output().index()] = None;
-    takers
-}
-
 /// Parts of about equal memory that end where only one value is alive, such as between blocks: √n of n such places.
 fn parts(graph: &Graph, steps: &[Step]) -> Vec<usize> {
     let whole = Plan { steps: steps.to_vec(), parts: vec![steps.len()] };
@@ -193,13 +187,13 @@ fn parts(graph: &Graph, steps: &[Step]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::GraphBuilder;
     use crate::graph::{Activation, BatchNorm, ConvSpec, Shape};
 
     /// `blocks` residual blocks, the first with a normalised shortcut, as in a ResNet.
-    fn residual(blocks: usize) -> Graph {
+    pub(in super::super) fn residual(blocks: usize) -> Graph {
         let mut g = GraphBuilder::new("residual", Shape::map(3, 8, 8));
         let mut x = g.input();
         for block in 0..blocks {
@@ -219,50 +213,11 @@ mod tests {
         g.finish(x).unwrap()
     }
 
-    fn names(graph: &Graph, plan: &Plan) -> Vec<String> {
-        plan.steps.iter().map(|step| graph.node(step.output()).name.clone()).collect()
-    }
-
-    #[test]
-    fn normalisations_take_what_is_behind_them() {
-        let graph = residual(2);
-        let plan = Plan::new(&graph, Keep::Needed);
-        let expected = [
-            "input", "0.conv1", "0.relu1", "0.conv2", "0.bn2", "shortcut", "0.relu2", "1.conv1", "1.relu1",
-            "1.conv2", "1.relu2",
-        ];
-        assert_eq!(names(&graph, &plan), expected);
-        let last = plan.steps.last().unwrap();
-        let Step::Norm(NormStep { residual: Some(residual), activation: Some(_), .. }) = last else {
-            panic!("{last:?}")
-        };
-        assert_eq!(graph.node(*residual).name, "0.relu2");
-    }
-
-    #[test]
-    fn what_somebody_else_takes_is_not_fused() {
-        let mut g = GraphBuilder::new("shared", Shape::map(3, 8, 8));
-        let x = g.batch_norm("bn", g.input(), BatchNorm::default()).unwrap();
-        let y = g.activation("relu", x, Activation::Relu).unwrap();
-        let y = g.sum("add", y, x).unwrap();
-        let graph = g.finish(y).unwrap();
-        assert_eq!(names(&graph, &Plan::new(&graph, Keep::Needed)), ["input", "bn", "relu", "add"]);
-    }
-
-    #[test]
-    fn twice_itself_is_no_residual() {
-        let mut g = GraphBuilder::new("doubled", Shape::map(3, 8, 8));
-        let x = g.batch_norm("bn", g.input(), BatchNorm::default()).unwrap();
-        let y = g.sum("add", x, x).unwrap();
-        let graph = g.finish(y).unwrap();
-        assert_eq!(names(&graph, &Plan::new(&graph, Keep::Needed)), ["input", "bn", "add"]);
-    }
-
     #[test]
     fn checkpoints_take_less_memory_the_deeper_a_network_is() {
         let bytes = |blocks, keep| {
             let graph = residual(blocks);
-            Plan::new(&graph, keep).bytes(&graph, 2) as f64
+            Plan::new(&graph, keep, true).bytes(&graph, 2) as f64
         };
         for (blocks, least) in [(4, 1.2), (16, 2.0), (64, 4.0)] {
             let saved = bytes(blocks, Keep::Needed) / bytes(blocks, Keep::Checkpoints);

@@ -38,6 +38,11 @@ impl Tape {
         self.saved.push(saved);
     }
 
+    /// What a step kept besides its output.
+    pub(super) fn saved_by(&self, step: usize) -> &Saved {
+        &self.saved[step]
+    }
+
     /// Drops a value that will be computed again.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.values[id.index()] = None;
@@ -152,12 +157,13 @@ impl Tape {
                 let is_input = graph.node(id).op == Op::Input;
                 if let Some(grad) = grads[id.index()].take().filter(|_| needed[id.index()] && !is_input) {
                     let inputs = step.inputs(graph);
+                    let keeper = step.squeeze().unwrap_or(number);
                     let recorded = Recorded {
                         graph,
                         step,
                         inputs: &self.inputs(step, graph),
                         output: self.value(id),
-                        saved: &self.saved[number],
+                        saved: &self.saved[keeper],
                         weights: network.weights(),
                     };
                     let asked = Wanted {
@@ -166,6 +172,10 @@ impl Tape {
                     };
                     let layer = &graph.node(step.parameters_of()).name;
                     let found = gradients(&recorded, &grad, asked).map_err(at(layer))?;
+                    if let Some(squeeze) = step.squeeze() {
+                        // Its map's gradient goes through the squeeze, when that one's own is there as well.
+                        self.saved[squeeze].excite(&grad, self.values[inputs[1].index()].as_ref());
+                    }
                     for (input, grad) in inputs.iter().zip(found.inputs) {
                         let slot = &mut grads[input.index()];
                         *slot = match (slot.take(), grad) {
@@ -198,7 +208,8 @@ impl Tape {
             }
             let inputs = self.inputs(&step, network.graph());
             let name = &network.graph().node(id).name;
-            let value = again(network, &step, &inputs, &self.saved[number]).map_err(at(name))?;
+            let saved = &self.saved[step.squeeze().unwrap_or(number)];
+            let value = again(network, &step, &inputs, saved).map_err(at(name))?;
             self.values[id.index()] = Some(value);
         }
         Ok(())

@@ -62,26 +62,30 @@ impl BatchNormKernel {
     /// As [`Self::forward`].
     pub fn forward_then(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, then: Then<'_>) -> Result<Tensor> {
         if gpu::is_on_gpu(x) {
-            let moments = match self.moments.get() {
-                Some(moments) => moments,
-                None => {
-                    let ([mean, var], (n, _, h, w)) = (gpu::moments(x)?, x.dims4()?);
-                    let own = Moments { mean, var, count: n * h * w };
-                    let measured = match &self.reduce {
-                        Some(reduce) => gpu::reduced_moments(&**reduce, &own)?,
-                        None => own,
-                    };
-                    self.moments.get_or_init(|| measured)
-                }
-            };
-            let affine = gpu::affine([&moments.mean, &moments.var], self.eps, scale, shift)?;
-            return gpu::norm(x, &affine, then);
+            return gpu::norm(x, &self.affine_on_gpu(x, scale, shift)?, then);
         }
         let mut y = self.forward(x, scale, shift)?;
         if let Some(residual) = then.residual {
             y = (y + residual)?;
         }
         then.activation.map_or(Ok(y.clone()), |activation| ActivationKernel(activation).forward(&y))
+    }
+
+    /// The normalisation of x as a product and a sum for each channel, after its moments have been measured if need be.
+    pub(super) fn affine_on_gpu(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<gpu::Affine> {
+        let moments = match self.moments.get() {
+            Some(moments) => moments,
+            None => {
+                let ([mean, var], (n, _, h, w)) = (gpu::moments(x)?, x.dims4()?);
+                let own = Moments { mean, var, count: n * h * w };
+                let measured = match &self.reduce {
+                    Some(reduce) => gpu::reduced_moments(&**reduce, &own)?,
+                    None => own,
+                };
+                self.moments.get_or_init(|| measured)
+            }
+        };
+        gpu::affine([&moments.mean, &moments.var], self.eps, scale, shift)
     }
 
     /// The moments in use; of a batch, once [`Self::forward`] has run.
@@ -143,21 +147,10 @@ impl BatchNormKernel {
     /// # Errors
     /// As [`Self::gradients`].
     pub fn gradients_then(&self, pass: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
-        let Normed { x, y, scale, shift, then } = *pass;
-        if gpu::is_on_gpu(x) {
-            let pass = gpu::Normed {
-                x,
-                y,
-                then,
-                moments: self.known()?,
-                constant: self.constant,
-                eps: self.eps,
-                scale,
-                shift,
-                reduce: self.reduce.as_deref(),
-            };
-            return gpu::norm_gradients(&pass, grad);
+        if gpu::is_on_gpu(pass.x) {
+            return self.gradients_on_gpu(pass, None, grad);
         }
+        let Normed { x, y, scale, shift, then } = *pass;
         let grad = match then.activation {
             Some(activation) => {
                 // What went into the activation was not kept: it is computed once more.
@@ -168,6 +161,28 @@ impl BatchNormKernel {
         };
         let [x, scale, shift] = self.gradients(x, scale, &grad)?;
         Ok(NormGradients { x, scale, shift, residual: then.residual.map(|_| grad) })
+    }
+
+    pub(super) fn gradients_on_gpu(
+        &self,
+        pass: &Normed<'_>,
+        gate: Option<gpu::Gate<'_>>,
+        grad: &Tensor,
+    ) -> Result<NormGradients> {
+        let Normed { x, y, scale, shift, then } = *pass;
+        let pass = gpu::Normed {
+            x,
+            y,
+            then,
+            gate,
+            moments: self.known()?,
+            constant: self.constant,
+            eps: self.eps,
+            scale,
+            shift,
+            reduce: self.reduce.as_deref(),
+        };
+        gpu::norm_gradients(&pass, grad)
     }
 }
 

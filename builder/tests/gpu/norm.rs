@@ -1,7 +1,7 @@
 //! Batch normalisation, alone and with what comes behind it.
 
 use candle_core::{DType, Tensor};
-use tallow_builder::kernels::{BatchNormKernel, Normed, RunningMoments, Then};
+use tallow_builder::kernels::{BatchNormKernel, GatedNorm, Normed, RunningMoments, Then};
 
 use super::reference::{self, Map};
 use super::{
@@ -123,6 +123,61 @@ fn batch_norm_with_what_comes_behind() {
                     loose,
                 );
             }
+        }
+    });
+}
+
+/// Squeeze and excitation of a normalised and activated map against their parts in f64.
+#[test]
+fn batch_norm_behind_a_gate() {
+    everywhere(2, |device, dtype, rng| {
+        for activation in ACTIVATIONS {
+            let channels = channels(rng);
+            let map = Map { images: 3, ..map(rng, channels) };
+            let case = format!("gated {activation:?} {dtype:?} {map:?}");
+            let pixels = map.height * map.width;
+            let [x, grad] = [0, 0].map(|_| random(rng, map.len(), dtype));
+            let (scale, shift) = (random(rng, channels, DType::F32), random(rng, channels, DType::F32));
+            let [gate, squeezed] = [0, 0].map(|_| random(rng, 3 * channels, dtype));
+            let zeros = vec![0.0; map.len()];
+            let z = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &zeros).y;
+            // Where the derivative jumps, rounding decides.
+            let jumps = |z: f64| [0.0, 6.0, 3.0, -3.0].iter().any(|edge| (z - edge).abs() < 1e-4);
+            let of_map = |i: usize, grad: f32| {
+                f64::from(grad) * f64::from(gate[i / pixels])
+                    + f64::from(squeezed[i / pixels]) / pixels as f64
+            };
+            if z.iter().any(|&z| jumps(z)) {
+                continue;
+            }
+            let y: Vec<f64> = z.iter().map(|&z| activate(activation, z).0).collect();
+            let per_image = |f: &dyn Fn(usize) -> f64| -> Vec<f64> {
+                (0..3 * channels).map(|c| (c * pixels..(c + 1) * pixels).map(f).sum()).collect()
+            };
+            let dz: Vec<f32> =
+                (0..map.len()).map(|i| (of_map(i, grad[i]) * activate(activation, z[i]).1) as f32).collect();
+            let expected = reference::batch_norm(map, &x, &scale, &shift, 1e-3, None, &dz);
+
+            let [xt, gt] = [&x, &grad].map(|values| tensor(values, &map.dims(), dtype, device));
+            let one = [3, channels, 1, 1];
+            let [gate_tensor, squeezed] =
+                [&gate, &squeezed].map(|values| tensor(values, &one, dtype, device));
+            let (st, bt) = (parameter(&scale, device), parameter(&shift, device));
+            let kernel = BatchNormKernel::training(1e-3);
+            let norm = GatedNorm { kernel: &kernel, activation, x: &xt, scale: &st, shift: &bt };
+            let mean = per_image(&|i| y[i] / pixels as f64);
+            close("squeezed", &case, &norm.squeeze().unwrap(), &mean, 2.0 * tolerance(dtype));
+            let product: Vec<f64> =
+                y.iter().enumerate().map(|(i, y)| y * f64::from(gate[i / pixels])).collect();
+            close("excited", &case, &norm.excite(&gate_tensor).unwrap(), &product, tolerance(dtype));
+            let of_gate = per_image(&|i| y[i] * f64::from(grad[i]));
+            close("d gate", &case, &norm.gate_gradient(&gt).unwrap(), &of_gate, 2.0 * tolerance(dtype));
+            let found = norm.gradients(&gate_tensor, &gt, &squeezed).unwrap();
+            let loose = if dtype == DType::F32 { 4e-5 } else { 3.0 * tolerance(dtype) };
+            close("dx", &case, &found.x, &expected.dx, loose);
+            close("dγ", &case, &found.scale, &expected.dw, loose);
+            close("dβ", &case, &found.shift, &expected.db, loose);
+            assert!(found.residual.is_none());
         }
     });
 }

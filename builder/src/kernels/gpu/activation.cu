@@ -22,7 +22,7 @@ __device__ __forceinline__ float activate(int kind, float slope, float x) {
     }
 }
 
-// At input x and output y; each kind uses one of the two.
+// At input x and output y; each kind uses one of the two, `uses_output` says which.
 __device__ __forceinline__ float derivative(int kind, float slope, float x, float y) {
     switch (kind) {
     case RELU: return y > 0.0f ? 1.0f : 0.0f;
@@ -37,4 +37,8 @@ __device__ __forceinline__ float derivative(int kind, float slope, float x, floa
     case HARD_SWISH: return x <= -3.0f ? 0.0f : (x >= 3.0f ? 1.0f : (2.0f * x + 3.0f) * (1.0f / 6.0f));
     default: return 1.0f;
     }
+}
+
+__device__ __forceinline__ bool uses_output(int kind) {
+    return kind == RELU || kind == RELU6 || kind == SIGMOID || kind == TANH;
 }

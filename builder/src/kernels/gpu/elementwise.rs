@@ -73,9 +73,7 @@ pub fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
 /// x `[N, C, H, W]` times a factor for each image and channel, `[N, C, 1, 1]`.
 pub fn channel_scale(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let map = Map::of(x)?;
-    if scale.dims() != [map.images, map.channels, 1, 1] || scale.dtype() != x.dtype() {
-        bail!("channel-scale: a scale of {:?} does not fit {:?}", scale.dims(), x.dims());
-    }
+    map.check_gate("channel-scale", scale, x)?;
     let [x, scale] = [dense(x)?, dense(scale)?];
     let y = empty_like(&x, x.dtype())?;
     let variant = packs(map.channels, &[&x, &scale]);

@@ -12,6 +12,7 @@ mod conv;
 mod cudnn;
 mod depthwise;
 mod elementwise;
+mod gate;
 mod layout;
 mod loss;
 mod norm;
@@ -24,10 +25,11 @@ use tallow_cuda::{BLOCK, Launch, Source, Variant, pointer};
 pub(super) use activation::{activation, activation_gradient};
 pub(super) use conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 pub(super) use elementwise::{add, add_bias, cast, channel_scale, dropout, spread};
+pub(super) use gate::{excite, squeeze};
 pub use loss::Loss;
 pub(super) use loss::{cross_entropy, tally};
+pub(super) use norm::{Affine, Gate, Normed, affine, moments, norm, norm_gradients, reduced_moments, track};
 pub use norm::{NormGradients, Then};
-pub(super) use norm::{Normed, affine, moments, norm, norm_gradients, reduced_moments, track};
 pub(super) use pool::{avg_pool, avg_pool_gradient, max_pool, max_pool_gradient};
 pub(super) use reduce::{column_sums, sum_pixels};
 pub(super) use tallow_cuda::is_on_gpu;
@@ -95,6 +97,14 @@ impl Map {
 
     fn elements(&self) -> usize {
         self.rows() * self.channels
+    }
+
+    /// Refuses what is not one factor an image and channel, `[N, C, 1, 1]`, in the type of a map.
+    fn check_gate(&self, op: &str, gate: &Tensor, x: &Tensor) -> Result<()> {
+        if gate.dims() != [self.images, self.channels, 1, 1] || gate.dtype() != x.dtype() {
+            bail!("{op}: a scale of {:?} {:?} does not fit {:?}", gate.dtype(), gate.dims(), x.dims());
+        }
+        Ok(())
     }
 
     /// A map of these sizes to be written, channels last.

@@ -91,32 +91,109 @@ KERNEL normalise(int kind, float slope, i64 packs, int channels, const T *x, con
     }
 }
 
-// The gradient before the activation, at pack i.
-__device__ __forceinline__ void before_activation(int kind, float slope, i64 i, int channel, const float (&v)[VECTOR],
-                                                  const float *factor, const float *offset, const T *residual,
+// The mean over pixels of activate(factor * x + offset) for each image and channel (squeeze, Hu et al. 2018), or of its
+// product with `grad`, where that is given: to[image, channel] = share * sum. Grid: packs of channels by `lanes`, then
+// images.
+KERNEL squeeze(int kind, float slope, int pixels, int channels, int lanes, float share, const T *x, const T *grad,
+               const float *factor, const float *offset, T *to) {
+    int lane = threadIdx.x % lanes, row = threadIdx.x / lanes;
+    int pack = blockIdx.x * lanes + lane, channel = pack * VECTOR;
+    bool inside = pack < channels / VECTOR;
+    i64 base = (i64)blockIdx.y * pixels * channels + channel;
+    float sums[VECTOR], f[VECTOR], o[VECTOR];
+#pragma unroll
+    for (int k = 0; k < VECTOR; k++) sums[k] = 0.0f;
+    if (inside) {
+        read(factor + channel, f);
+        read(offset + channel, o);
+    }
+    for (int pixel = row; inside && pixel < pixels; pixel += BLOCK / lanes) {
+        float v[VECTOR], g[VECTOR];
+        read(x + base + (i64)pixel * channels, v);
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) g[k] = 1.0f;
+        if (grad) read(grad + base + (i64)pixel * channels, g);
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) sums[k] += g[k] * activate(kind, slope, f[k] * v[k] + o[k]);
+    }
+    sum_over_rows(sums, lanes);
+    if (inside && row == 0) {
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) sums[k] *= share;
+        write(to + (i64)blockIdx.y * channels + channel, sums);
+    }
+}
+
+// y = activate(factor * x + offset) * gate, one number for each image and channel.
+KERNEL excite(int kind, float slope, i64 packs, int pixels, int channels, const T *x, const float *factor,
+              const float *offset, const T *gate, T *y) {
+    u32 width = channels / VECTOR;
+    FOR_EACH(i, packs) {
+        u32 image = (u32)i / (width * pixels), channel = (u32)i % width * VECTOR;
+        float v[VECTOR], f[VECTOR], o[VECTOR], by[VECTOR];
+        read(x + i * VECTOR, v);
+        read(factor + channel, f);
+        read(offset + channel, o);
+        read(gate + (i64)image * channels + channel, by);
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) v[k] = by[k] * activate(kind, slope, f[k] * v[k] + o[k]);
+        write(y + i * VECTOR, v);
+    }
+}
+
+// What came behind a normalisation of maps of so many pixels: an activation, a residual (or null) added before it, and
+// squeeze and excitation (or null): the gate, and the gradient of what was squeezed.
+struct Behind {
+    int kind;
+    float slope;
+    int pixels;
+    const T *residual, *gate, *squeezed;
+};
+
+// From the gradient of what is behind to the one before the activation, at pack i. The output `y` is read only where
+// that spares the residual: else what is needed of it follows from x.
+__device__ __forceinline__ void before_activation(const Behind &behind, i64 i, int channels, int channel,
+                                                  const float (&v)[VECTOR], const float *factor, const float *offset,
                                                   const T *y, float (&g)[VECTOR]) {
-    if (kind == IDENTITY) return;
-    float f[VECTOR], o[VECTOR], out[VECTOR], z[VECTOR];
-    read(factor + channel, f);
-    read(offset + channel, o);
-    read(y + i * VECTOR, out);
+    if (behind.gate) {
+        float gate[VECTOR], squeezed[VECTOR], share = 1.0f / behind.pixels;
+        i64 at = (i64)((u32)i / ((u32)(channels / VECTOR) * behind.pixels)) * channels + channel;
+        read(behind.gate + at, gate);
+        read(behind.squeezed + at, squeezed);
 #pragma unroll
-    for (int k = 0; k < VECTOR; k++) z[k] = f[k] * v[k] + o[k];
-    if (residual) {
-        float r[VECTOR];
-        read(residual + i * VECTOR, r);
+        for (int k = 0; k < VECTOR; k++) g[k] = g[k] * gate[k] + squeezed[k] * share;
+    }
+    if (behind.kind == IDENTITY) return;
+    float z[VECTOR], out[VECTOR];
+    if (behind.residual && uses_output(behind.kind)) {
+        read(y + i * VECTOR, out);
 #pragma unroll
-        for (int k = 0; k < VECTOR; k++) z[k] += r[k];
+        for (int k = 0; k < VECTOR; k++) z[k] = 0.0f;
+    } else {
+        float f[VECTOR], o[VECTOR];
+        read(factor + channel, f);
+        read(offset + channel, o);
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) z[k] = f[k] * v[k] + o[k];
+        if (behind.residual) {
+            float r[VECTOR];
+            read(behind.residual + i * VECTOR, r);
+#pragma unroll
+            for (int k = 0; k < VECTOR; k++) z[k] += r[k];
+        }
+#pragma unroll
+        for (int k = 0; k < VECTOR; k++) out[k] = activate(behind.kind, behind.slope, z[k]);
     }
 #pragma unroll
-    for (int k = 0; k < VECTOR; k++) g[k] *= derivative(kind, slope, z[k], out[k]);
+    for (int k = 0; k < VECTOR; k++) g[k] *= derivative(behind.kind, behind.slope, z[k], out[k]);
 }
 
 // partial[split, 2, channel]: sums of dz and of dz * (x - mean), where dz is the gradient before the activation, which
 // is also written to `dz` where that is given: it is the residual's gradient. Grid as that of `moments`.
-KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, const T *x, const T *residual,
-                     const T *y, const T *grad, const float *factor, const float *offset, const float *mean, T *dz,
-                     float *partial) {
+KERNEL gradient_sums(int kind, float slope, int pixels, const T *residual, const T *gate, const T *squeezed, i64 rows,
+                     int channels, int lanes, const T *x, const T *y, const T *grad, const float *factor,
+                     const float *offset, const float *mean, T *dz, float *partial) {
+    const Behind behind = {kind, slope, pixels, residual, gate, squeezed};
     int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, height = BLOCK / lanes;
     int pack = blockIdx.x * lanes + lane, channel = pack * VECTOR;
     bool inside = pack < channels / VECTOR;
@@ -129,7 +206,7 @@ KERNEL gradient_sums(int kind, float slope, i64 rows, int channels, int lanes, c
         float v[VECTOR], g[VECTOR];
         read(x + i * VECTOR, v);
         read(grad + i * VECTOR, g);
-        before_activation(kind, slope, i, channel, v, factor, offset, residual, y, g);
+        before_activation(behind, i, channels, channel, v, factor, offset, y, g);
         if (dz) write(dz + i * VECTOR, g);
 #pragma unroll
         for (int k = 0; k < VECTOR; k++) {
@@ -166,15 +243,16 @@ KERNEL coefficients(int channels, i64 count, float eps, int constant, const floa
     }
 }
 
-KERNEL input_gradient(int kind, float slope, i64 packs, int channels, const T *x, const T *residual, const T *y,
-                      const T *grad, const float *factor, const float *offset, const float *a, const float *b,
-                      const float *c, T *dx) {
+KERNEL input_gradient(int kind, float slope, int pixels, const T *residual, const T *gate, const T *squeezed, i64 packs,
+                      int channels, const T *x, const T *y, const T *grad, const float *factor, const float *offset,
+                      const float *a, const float *b, const float *c, T *dx) {
+    const Behind behind = {kind, slope, pixels, residual, gate, squeezed};
     FOR_EACH(i, packs) {
         int channel = ((u32)i % (u32)(channels / VECTOR)) * VECTOR;
         float v[VECTOR], g[VECTOR], by_gradient[VECTOR], by_input[VECTOR], constant[VECTOR];
         read(x + i * VECTOR, v);
         read(grad + i * VECTOR, g);
-        before_activation(kind, slope, i, channel, v, factor, offset, residual, y, g);
+        before_activation(behind, i, channels, channel, v, factor, offset, y, g);
         read(a + channel, by_gradient);
         read(b + channel, by_input);
         read(c + channel, constant);

@@ -24,8 +24,8 @@ pub struct Then<'a> {
 /// Normalisation as factor · x + offset, each `[C]`.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    factor: Tensor,
-    offset: Tensor,
+    pub(super) factor: Tensor,
+    pub(super) offset: Tensor,
 }
 
 /// Mean and biased variance of each channel of `[N, C, H, W]`, each f32 `[C]`.
@@ -112,14 +112,25 @@ pub struct NormGradients {
     pub residual: Option<Tensor>,
 }
 
+/// What squeeze and excitation hand back to the activation.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate<'a> {
+    /// What it was multiplied with, `[N, C, 1, 1]`.
+    pub factor: &'a Tensor,
+    /// The gradient of its mean over pixels, `[N, C, 1, 1]`.
+    pub squeezed: &'a Tensor,
+}
+
 /// What `norm_gradients` needs of the forward pass.
 pub struct Normed<'a> {
     /// The input.
     pub x: &'a Tensor,
-    /// The output.
+    /// The output; nobody reads it where no residual came behind.
     pub y: &'a Tensor,
     /// What came behind.
     pub then: Then<'a>,
+    /// What came behind that, in place of a residual: the gradient is that of the product.
+    pub gate: Option<Gate<'a>>,
     /// Mean and variance.
     pub moments: &'a Moments,
     /// Whether these are constants, running moments, and not the batch's.
@@ -136,33 +147,42 @@ pub struct Normed<'a> {
 
 /// The gradients of [`norm`] with the affine form of `normed`'s moments.
 pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradients> {
-    let Normed { x, y, then, moments, eps, scale, shift, .. } = *normed;
+    let Normed { x, y, then, gate, moments, eps, scale, shift, .. } = *normed;
     same_shape("batch-norm-gradient", x, grad)?;
     let Moments { mean, var, .. } = moments;
     let affine = affine([mean, var], eps, scale, shift)?;
     let map = Map::of(x)?;
     let [x, y, grad] = [dense(x)?, dense(y)?, dense(grad)?];
     let residual = then.residual.map(dense).transpose()?;
+    let gate = match gate {
+        Some(Gate { factor, squeezed }) => {
+            map.check_gate("batch-norm-gradient", factor, &x)?;
+            map.check_gate("batch-norm-gradient", squeezed, &x)?;
+            vec![dense(factor)?, dense(squeezed)?]
+        }
+        None => vec![],
+    };
     // Where a residual and an activation are, the gradient before the activation is written once, for both.
     let dz = match (&residual, then.activation) {
         (Some(_), Some(_)) => Some(empty_like(&x, x.dtype())?),
         _ => None,
     };
     let variant = {
-        let tensors: Vec<&Tensor> = [&x, &y, &grad].into_iter().chain(&residual).collect();
+        let tensors: Vec<&Tensor> = [&x, &y, &grad].into_iter().chain(&residual).chain(&gate).collect();
         packs(map.channels, &tensors)
     };
     let split = Split::new(map.rows(), map.channels, variant);
     let partial = vector(split.count() * 2 * map.channels, x.device())?;
     let (kind, slope) = code(then.activation);
-    let launch = Launch::blocks(&SOURCE, variant, "gradient_sums", split.grid)
-        .arg(kind)
-        .arg(slope)
+    let behind = |launch: Launch, kind: i32| -> Result<Launch> {
+        let launch = launch.arg(kind).arg(slope).arg(map.pixels() as i32).arg(optional(residual.as_ref())?);
+        Ok(launch.arg(optional(gate.first())?).arg(optional(gate.get(1))?))
+    };
+    let launch = behind(Launch::blocks(&SOURCE, variant, "gradient_sums", split.grid), kind)?
         .arg(map.rows() as i64)
         .arg(map.channels as i32)
         .arg(split.lanes)
         .arg(pointer(&x)?)
-        .arg(optional(residual.as_ref())?)
         .arg(pointer(&y)?)
         .arg(pointer(&grad)?)
         .arg(pointer(&affine.factor)?)
@@ -185,13 +205,10 @@ pub fn norm_gradients(normed: &Normed<'_>, grad: &Tensor) -> Result<NormGradient
     // What was computed before the activation needs no activation any more.
     let (grad, kind) = dz.as_ref().map_or((&grad, kind), |dz| (dz, code(None).0));
     let dx = empty_like(&x, x.dtype())?;
-    let launch = over(&SOURCE, variant, "input_gradient", map.elements())
-        .arg(kind)
-        .arg(slope)
+    let launch = behind(over(&SOURCE, variant, "input_gradient", map.elements()), kind)?
         .arg(count(variant, map.elements()))
         .arg(map.channels as i32)
         .arg(pointer(&x)?)
-        .arg(optional(residual.as_ref())?)
         .arg(pointer(&y)?)
         .arg(pointer(grad)?)
         .arg(pointer(&affine.factor)?)

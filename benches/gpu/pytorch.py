@@ -60,6 +60,18 @@ def measure(work, device, args):
     return [window(runs, work, device) for _ in range(max(1, args.windows))]
 
 
+def measure_host(work, device, args):
+    """Seconds until a run's `work` returns where nothing waits in front of it."""
+    seconds = []
+    for _ in range(max(1, args.windows)):
+        wait(device)
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    wait(device)
+    return statistics.median(seconds)
+
+
 class Training:
     """A step: forward, cross-entropy, backward, SGD with momentum."""
 
@@ -121,12 +133,14 @@ def one(args, name, precision, batch, device, peak):
             torch.cuda.reset_peak_memory_stats(device)
         training = Training(name, classes, size, batch, precision, args.mode, device)
         seconds = measure(training.step, device, args)
+        host = measure_host(training.step, device, args)
         step = statistics.median(seconds)
         line(
             **common,
             out_of_memory=False,
             images_per_second=batch / step,
             step_ms=1e3 * step,
+            host_ms=1e3 * host,
             windows_ms=[1e3 * s for s in seconds],
             peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             matmul=peak,
@@ -191,6 +205,7 @@ def profile(args):
         precision=precision,
         step_ms=1e3 * step,
         kernels_ms=total / 1e3 / steps,
+        launches=sum(calls for _, calls in kernels.values()) / steps,
         kernels=[
             dict(name=kernel, ms=time_us / 1e3 / steps, calls=calls / steps, share=time_us / total)
             for kernel, (time_us, calls) in heaviest

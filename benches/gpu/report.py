@@ -36,8 +36,9 @@ def gib(value):
 def training_row(line, macs):
     head = [line["network"], line["precision"], str(line["batch"]), side(line)]
     if line["out_of_memory"]:
-        return [*head, "out of memory", "–", "–", "–"]
-    figures = [f"{line['images_per_second']:.0f}", f"{line['step_ms']:.2f}", gib(line["peak_bytes"])]
+        return [*head, "out of memory", "–", "–", "–", "–"]
+    figures = [f"{line['images_per_second']:.0f}", f"{line['step_ms']:.2f}", f"{line['host_ms']:.2f}"]
+    figures.append(gib(line["peak_bytes"]))
     sound = "" if line["finite"] else " (weights are not finite!)"
     return [*head, *figures, percent(flops_share(line, macs)) + sound]
 
@@ -68,7 +69,8 @@ def profiles(lines):
         name = side(line)
         yield (
             f"### {name}: kernels of {line['network']}, {line['precision']}, batch {line['batch']}\n\n"
-            f"A step takes {line['step_ms']:.2f} ms, its kernels {line['kernels_ms']:.2f} ms.\n\n"
+            f"A step takes {line['step_ms']:.2f} ms, its {line['launches']:.0f} kernels "
+            f"{line['kernels_ms']:.2f} ms: the rest of it, the GPU waits.\n\n"
             + table(
                 ("kernel", "ms a step", "calls a step", "share"),
                 [
@@ -103,7 +105,8 @@ def markdown(lines, notes, gpu, quick):
         )
     swept = [line for line in training if "duel" not in line]
     if swept:
-        header = ("network", "numbers", "batch", "side", "images/s", "ms a step", "peak GiB", "of the matmul peak")
+        header = ("network", "numbers", "batch", "side", "images/s", "ms a step", "ms of the host")
+        header += ("peak GiB", "of the matmul peak")
         parts.append("### Batches\n\n" + table(header, [training_row(line, macs) for line in swept]))
     parts += profiles([line for line in lines if line["kind"] == "profile"])
     serving = [line for line in lines if line["kind"] == "serving"]

@@ -48,6 +48,8 @@ struct Profile<'a> {
     step_ms: f64,
     /// Milliseconds of a step in which a kernel ran. What is missing to `step_ms` the GPU waited.
     kernels_ms: f64,
+    /// Kernels that a step launches.
+    launches: f64,
     kernels: Vec<Kernel>,
 }
 
@@ -87,6 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
         precision: args.precision,
         step_ms: 1e3 * step,
         kernels_ms,
+        launches: ran.len() as f64 / STEPS as f64,
         kernels,
     })
 }

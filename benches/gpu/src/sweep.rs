@@ -58,6 +58,9 @@ struct Measurement<'a> {
 struct Figures {
     images_per_second: f64,
     step_ms: f64,
+    /// What the host needs of it to hand a GPU its work: where that comes near, or kernels take much less than a step,
+    /// CUDA graphs would pay.
+    host_ms: f64,
     /// Milliseconds of a step in each window.
     windows_ms: Vec<f64>,
     /// The most that tensors took, on a GPU.
@@ -150,12 +153,14 @@ fn measure(
     tallow_cuda::device::reset_peak(device)?;
     let mut training = Training::new(graph, setup.classes, batch, precision, args.device, device)?;
     let seconds = timing.measure(|| training.step(), || Ok(device.synchronize()?))?;
+    let host = timing.measure_host(|| training.step(), || Ok(device.synchronize()?))?;
     let step = median(&seconds);
     let macs = graph.totals().macs;
     let flops = 3.0 * 2.0 * macs as f64 * batch as f64 / step;
     Ok(Figures {
         images_per_second: batch as f64 / step,
         step_ms: 1e3 * step,
+        host_ms: 1e3 * host,
         windows_ms: seconds.iter().map(|seconds| 1e3 * seconds).collect(),
         peak_bytes: tallow_cuda::device::memory(device)?.map(|memory| memory.peak),
         macs,

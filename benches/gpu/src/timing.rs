@@ -50,6 +50,24 @@ impl Args {
         Ok(((self.seconds / pilot).ceil() as usize).max(1))
     }
 
+    /// The seconds until a run's `work` returns where nothing waits in front of it: what the host needs to hand a GPU its
+    /// work. The median of as many runs as there are windows.
+    pub fn measure_host(
+        self,
+        mut work: impl FnMut() -> Result<()>,
+        wait: impl Fn() -> Result<()>,
+    ) -> Result<f64> {
+        let mut seconds = vec![];
+        for _ in 0..self.windows() {
+            wait()?;
+            let start = Instant::now();
+            work()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        wait()?;
+        Ok(median(&seconds))
+    }
+
     pub fn windows(self) -> usize {
         self.windows.max(1)
     }
@@ -104,5 +122,11 @@ mod tests {
         };
         assert_eq!(args.measure(work, wait).unwrap().len(), 4);
         assert_eq!((runs.get(), waits.get()), (3 + 2 + 4, 1 + 1 + 4));
+        assert!(args.measure_host(work, wait).unwrap() >= 0.0);
+        assert_eq!(
+            (runs.get(), waits.get()),
+            (9 + 4, 6 + 4 + 1),
+            "each run begins when nothing is left to do"
+        );
     }
 }

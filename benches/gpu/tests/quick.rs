@@ -41,6 +41,7 @@ fn every_network_trains_and_its_figures_are_sound() {
         assert!(line["peak_bytes"].is_null(), "a CPU's memory is not counted");
         let figure = |name: &str| line[name].as_f64().unwrap();
         let step = figure("step_ms") / 1e3;
+        assert!(figure("host_ms") > 0.0);
         assert!((figure("images_per_second") * step - 2.0).abs() < 1e-9);
         assert!((figure("flops") * step / (12.0 * figure("macs")) - 1.0).abs() < 1e-9);
         let peak = line["matmul"]["flops"].as_f64().unwrap();

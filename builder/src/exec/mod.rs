@@ -4,6 +4,7 @@
 
 mod apply;
 mod fuse;
+mod memory;
 mod plan;
 mod tape;
 
@@ -182,9 +183,10 @@ impl Network {
         Ok(tape)
     }
 
-    /// Bytes that a training pass on a GPU holds on to for each image, where elements have so many bytes.
+    /// Bytes that a training pass on a GPU takes at its peak for each image, where elements have so many bytes: layers'
+    /// outputs, and their gradients as they come and go.
     pub fn training_bytes(graph: &Graph, keep: Keep, element: usize) -> usize {
-        Plan::new(graph, keep, true).bytes(graph, element)
+        memory::peak_bytes(&Plan::new(graph, keep, true), graph, element)
     }
 
     /// Moves the running moments of every batch normalisation towards those of a training pass, PyTorch's way: the

@@ -135,23 +135,6 @@ impl Plan {
         last[graph.output().index()] = usize::MAX;
         last
     }
-
-    /// Bytes that a training pass holds on to for one image at most, where an element has `element` bytes: what it
-    /// keeps, and the largest part on its way back.
-    pub(super) fn bytes(&self, graph: &Graph, element: usize) -> usize {
-        let bytes = |id: NodeId| graph.node(id).shape.elements() * element;
-        let last = self.last_uses(graph);
-        let (mut kept, mut largest, mut start) = (0, 0, 0);
-        for &end in &self.parts {
-            let of = |wanted: &dyn Fn(NodeId) -> bool| -> usize {
-                self.steps[start..end].iter().map(Step::output).filter(|&id| wanted(id)).map(bytes).sum()
-            };
-            kept += of(&|id| last[id.index()] >= end);
-            largest = largest.max(of(&|id| last[id.index()] < end));
-            start = end;
-        }
-        kept + largest
-    }
 }
 
 /// Parts of about equal memory that end where only one value is alive, such as between blocks: √n of n such places.
@@ -188,6 +171,7 @@ fn parts(graph: &Graph, steps: &[Step]) -> Vec<usize> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::memory::peak_bytes;
     use super::*;
     use crate::GraphBuilder;
     use crate::graph::{Activation, BatchNorm, ConvSpec, Shape};
@@ -217,7 +201,7 @@ pub(super) mod tests {
     fn checkpoints_take_less_memory_the_deeper_a_network_is() {
         let bytes = |blocks, keep| {
             let graph = residual(blocks);
-            Plan::new(&graph, keep, true).bytes(&graph, 2) as f64
+            peak_bytes(&Plan::new(&graph, keep, true), &graph, 2) as f64
         };
         for (blocks, least) in [(4, 1.2), (16, 2.0), (64, 4.0)] {
             let saved = bytes(blocks, Keep::Needed) / bytes(blocks, Keep::Checkpoints);

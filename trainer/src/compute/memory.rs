@@ -9,8 +9,6 @@ use super::Precision;
 
 /// What candle, cuBLAS, cuDNN's work space and the kernels themselves take, bytes: an estimate.
 const FIXED: f64 = 1.5e9;
-/// Activations' gradients on their way, as a share of what a pass keeps: an estimate.
-const IN_FLIGHT: f64 = 0.3;
 /// The share of the memory that can be used before pieces get in each other's way: an estimate.
 const USABLE: f64 = 0.92;
 
@@ -31,8 +29,7 @@ impl Need<'_> {
         // While a step is taken, new parameters and slots stand beside the old ones.
         let parameters = (4 * (totals.parameters + totals.buffers) * (1 + 2 * self.copies)) as f64;
         let bytes = Network::training_bytes(self.graph, self.keep, self.precision.dtype().size_in_bytes());
-        let per_image = bytes as f64 * (1.0 + IN_FLIGHT);
-        let images = (total as f64 * USABLE - FIXED - parameters) / per_image;
+        let images = (total as f64 * USABLE - FIXED - parameters) / bytes as f64;
         match images.max(0.0) as usize {
             few @ 0..8 => few,
             many => many / 8 * 8,

@@ -2,12 +2,15 @@
 //!
 //! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients while
 //! backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever decides a step is
-//! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files.
+//! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files. Batch
+//! normalisation's running averages decide no step: rank 0 keeps them, and hands them on before they are used.
 
 mod config;
 mod identity;
 mod lockstep;
 mod moments;
+#[cfg(test)]
+mod watch;
 
 use std::sync::Arc;
 
@@ -28,6 +31,8 @@ pub use config::DistributedConfig;
 pub(crate) use identity::state_digest;
 pub(crate) use lockstep::Lockstep;
 use moments::Synchronised;
+#[cfg(test)]
+pub(crate) use watch::Calls;
 
 /// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile.
 const CHANNELS: usize = 2;
@@ -242,19 +247,38 @@ impl DataParallel {
         Ok(buckets.finish()?)
     }
 
-    /// The moments that go into the running averages: those of the first process with images, as PyTorch's
-    /// DistributedDataParallel keeps those of rank 0. Synchronised ones are the same everywhere.
-    pub fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
-        if self.sync_batch_norm || statistics.is_empty() {
+    /// Gives rank 0, which alone keeps the running averages while an epoch is under way, a batch's moments: its own, as
+    /// PyTorch's DistributedDataParallel takes them, so that nothing is sent. Only where it has no image, they are those
+    /// of the first process that has some. Synchronised ones are the same everywhere.
+    pub fn moments_for_averages(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
+        if counts.first == 0 || self.sync_batch_norm || statistics.is_empty() {
             return Ok(());
         }
-        // Only the one that is listened to reads its moments, which waits for a GPU.
-        let mut bytes = if self.rank() == counts.first { moments::encode(statistics)? } else { vec![] };
+        let mut bytes =
+            if self.rank() == counts.first { moments::encode_moments(statistics)? } else { vec![] };
         self.control.broadcast(&mut bytes, counts.first)?;
-        moments::decode(&bytes, statistics)?.ok_or_else(|| {
-            let problem = "other layers have moments".into();
-            tallow_distributed::Error::OutOfStep { rank: self.rank(), peer: counts.first, problem }.into()
-        })
+        if !self.leads() {
+            return Ok(());
+        }
+        moments::decode_moments(&bytes, statistics)?.ok_or_else(|| self.other_layers(counts.first))
+    }
+
+    /// Rank 0's values of these tensors, which lie on one device in every process.
+    pub fn of_rank_0(&self, own: &[&Tensor]) -> Result<Vec<Tensor>> {
+        if own.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut bytes = if self.leads() { moments::encode(own)? } else { vec![] };
+        self.control.broadcast(&mut bytes, 0)?;
+        if self.leads() {
+            return Ok(own.iter().map(|tensor| (*tensor).clone()).collect());
+        }
+        moments::decode(&bytes, own)?.ok_or_else(|| self.other_layers(0))
+    }
+
+    fn other_layers(&self, peer: usize) -> Error {
+        let problem = "other layers have moments".into();
+        tallow_distributed::Error::OutOfStep { rank: self.rank(), peer, problem }.into()
     }
 
     /// What all processes have seen of a batch.

@@ -1,7 +1,7 @@
 //! The training loop: epochs of steps, a validation after each, checkpoints in between.
 //! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
-//! is seen of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite, `parallel` is a run's part in a training by
-//! several processes.
+//! is seen of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite,
+//! `parallel` is a run's part in a training by several processes.
 
 mod device;
 mod divergence;
@@ -10,6 +10,8 @@ mod parallel;
 mod prepare;
 mod resume;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -170,7 +172,9 @@ impl Trainer {
         stop: &AtomicBool,
         start: Instant,
     ) -> Result<Option<Evaluation>> {
-        if self.train_epoch(progress, stop, start)? {
+        let interrupted = self.train_epoch(progress, stop, start)?;
+        self.share_averages()?;
+        if interrupted {
             return Ok(None);
         }
         self.share_skipped()?;

@@ -14,6 +14,7 @@ use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
+use crate::optim::Ema;
 
 impl Trainer {
     /// Whether this process writes the run's files and shows its progress, as one that trains alone does.
@@ -91,9 +92,34 @@ impl Trainer {
         }
     }
 
-    /// The moments of a batch that all processes take into their running averages.
-    pub(super) fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
-        self.parallel.as_ref().map_or(Ok(()), |parallel| parallel.agree_on_moments(statistics, counts))
+    /// Takes a batch's moments into the running averages. Of several processes rank 0 alone does so: no step needs the
+    /// averages, and the others get them from it by [`Self::share_averages`].
+    pub(super) fn track(&mut self, mut statistics: Vec<BatchStatistics>, counts: Counts) -> Result<()> {
+        if let Some(parallel) = &self.parallel {
+            parallel.moments_for_averages(&mut statistics, counts)?;
+        }
+        if self.leads() {
+            self.network.track(&statistics)?;
+        }
+        Ok(())
+    }
+
+    /// Makes rank 0's running averages, and their averages in turn, those of all processes, wherever training stops to
+    /// go on with something else: a validation, the next epoch, which may freeze some of them, or its end.
+    pub(super) fn share_averages(&mut self) -> Result<()> {
+        let Some(parallel) = &self.parallel else { return Ok(()) };
+        let parameters = self.network.graph().parameters();
+        let names = parameters.iter().filter(|p| !p.role.is_trainable()).map(|p| p.name.as_str());
+        let names: Vec<&str> = names.collect();
+        let weights = [Some(self.network.weights()), self.ema.as_ref().map(Ema::weights)];
+        let own =
+            weights.into_iter().flatten().flat_map(|weights| names.iter().map(|name| weights.get(name)));
+        let mut shared = parallel.of_rank_0(&own.collect::<Vec<_>>())?.into_iter();
+        let weights = [Some(self.network.weights_mut()), self.ema.as_mut().map(Ema::weights_mut)];
+        for weights in weights.into_iter().flatten() {
+            names.iter().zip(&mut shared).for_each(|(name, tensor)| weights.set(name, tensor));
+        }
+        Ok(())
     }
 
     /// Adds a batch to what the epoch has seen, and gives the mean loss over all its images.

@@ -69,11 +69,10 @@ impl Trainer {
             let steps = self.position.steps as f64;
             statistics.iter_mut().for_each(|layer| layer.momentum = early_momentum(layer.momentum, steps));
         }
-        self.agree_on_moments(&mut statistics, counts)?;
         let activations = self.activations(&tape)?;
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
         let gradients = self.backward(tape, &gradient, counts)?;
-        self.network.track(&statistics)?;
+        self.track(statistics, counts)?;
         let loss = match loss {
             StepLoss::Known(loss) => StepLoss::Known(self.see(loss, &logits, &batch)?),
             on_device => on_device,

@@ -52,7 +52,7 @@ pub(crate) struct DataParallel {
     stop: bool,
 }
 
-/// What all processes know of a batch before they go through it.
+/// What all processes know of a batch before they go through it, or of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Usable images of this process.
@@ -60,13 +60,22 @@ pub(crate) struct Counts {
     /// Of all.
     pub total: usize,
     /// The first process that has any.
-    first: usize,
+    pub first: usize,
 }
 
 impl Counts {
     /// Of a process that trains alone.
     pub fn alone(images: usize) -> Self {
         Self { own: images, total: images, first: 0 }
+    }
+
+    /// Together with those of a later batch.
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            own: self.own + later.own,
+            total: self.total + later.total,
+            first: self.first.min(later.first),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod identity;
 mod lockstep;
 mod moments;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod watch;
 
 use std::sync::Arc;
@@ -43,7 +45,7 @@ pub(crate) struct DataParallel {
     gradients: Arc<dyn Communicator>,
     buckets: Buckets,
     sync_batch_norm: bool,
-    /// Sums of moments on GPUs: a communicator of their own, so that they do not wait behind gradients.
+    /// Sums moments on GPUs, and gradients: one communicator for both.
     #[cfg(feature = "nccl")]
     nccl: Option<Arc<tallow_distributed::NcclCommunicator>>,
     /// This process's part of the host's cores.
@@ -103,15 +105,24 @@ impl DataParallel {
             let rank = control.rank();
             return Err(tallow_distributed::Error::OutOfStep { rank, peer, problem: problem.into() }.into());
         }
-        let sum = sums_of_gradients(device, &control, &gradients)?;
-        let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         #[cfg(feature = "nccl")]
         let nccl = match device {
-            Device::Cuda(device) if sync_batch_norm => {
+            Device::Cuda(device) => {
                 Some(Arc::new(tallow_distributed::NcclCommunicator::new(device, &*control)?))
             }
             _ => None,
         };
+        #[cfg(feature = "nccl")]
+        let on_gpu = nccl
+            .clone()
+            .map(|nccl| -> Box<dyn SumTensors> { Box::new(tallow_distributed::BesideComputing::new(nccl)) });
+        #[cfg(not(feature = "nccl"))]
+        let on_gpu: Option<Box<dyn SumTensors>> = None;
+        let sum = match on_gpu {
+            Some(sum) => sum,
+            None => Box::new(InBackground::new(gradients.clone())?),
+        };
+        let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
         Ok(Some(Self {
             control,
@@ -327,20 +338,6 @@ impl DataParallel {
         self.gather(&loader.skipped_samples())?.into_iter().for_each(|skipped| loader.note_skipped(skipped));
         Ok(())
     }
-}
-
-/// What sums gradients: NCCL between GPUs, where it is built in, else the host.
-fn sums_of_gradients(
-    device: &Device,
-    control: &Arc<dyn Communicator>,
-    gradients: &Arc<dyn Communicator>,
-) -> Result<Box<dyn SumTensors>> {
-    #[cfg(feature = "nccl")]
-    if let Device::Cuda(device) = device {
-        return Ok(Box::new(tallow_distributed::NcclCommunicator::new(device, &**control)?));
-    }
-    let _ = (device, control);
-    Ok(Box::new(InBackground::new(gradients.clone())?))
 }
 
 /// The rank that failed first, and its reason.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Result as TensorResult, Tensor};
 use tallow_builder::Rng;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
+use tallow_cuda::Uploader;
 
 use super::{STEP_STREAM, Trainer};
 use crate::compute::{Input, Inputs};
@@ -41,11 +42,16 @@ impl Trainer {
     }
 
     /// The rest of an epoch's batches, or of this process's share of each, where they are computed with.
-    pub(super) fn inputs(&self, epoch: u64, first: usize) -> Result<Box<dyn Iterator<Item = Result<Input>>>> {
+    pub(super) fn inputs<'a>(
+        &self,
+        uploader: &'a mut Uploader,
+        epoch: u64,
+        first: usize,
+    ) -> Result<Box<dyn Iterator<Item = Result<Input>> + 'a>> {
         let compute = &self.compute;
         Ok(match &self.parallel {
-            Some(_) => Box::new(Inputs::new(compute, Lockstep::new(&self.train, epoch, first)?)?),
-            None => Box::new(Inputs::new(compute, self.train.epoch(epoch, first)?)?),
+            Some(_) => Box::new(Inputs::new(compute, uploader, Lockstep::new(&self.train, epoch, first)?)),
+            None => Box::new(Inputs::new(compute, uploader, self.train.epoch(epoch, first)?)),
         })
     }
 

@@ -36,8 +36,8 @@ impl Uploader {
         })
     }
 
-    /// Starts to copy what the parts hold, one after the other. No more than two may be sent and not yet received; what
-    /// was sent last may be dropped instead.
+    /// Starts to copy what the parts hold, one after the other. No more than two may be sent and not yet
+    /// received; what was sent last may be dropped instead.
     ///
     /// # Errors
     /// Where there is no memory.

@@ -1,8 +1,9 @@
 //! Sums over GPUs by NCCL, on a stream of its own beside the one that computes.
 //!
-//! A process has one communicator: its sums come one after the other in the order in which they were asked for, which has
-//! to be the same on all ranks. With two at once, each rank could run another one's kernels first and wait there for the
-//! rest (NCCL's documentation, "Using multiple NCCL communicators concurrently").
+//! A process has one communicator: its sums come one after the other in the order in which they were asked
+//! for, which has to be the same on all ranks. With two at once, each rank could run another one's kernels
+//! first and wait there for the rest (NCCL's documentation, "Using multiple NCCL communicators
+//! concurrently").
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,9 +17,10 @@ use crate::Communicator;
 use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
 
-/// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes and waited
-/// for by it, so that the host waits for neither. A peer that ends leaves NCCL waiting: whoever started the processes has to end the others, as
-/// `tallow train --processes` and torchrun do, and srun with `--kill-on-bad-exit`.
+/// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes
+/// and waited for by it, so that the host waits for neither. A peer that ends leaves NCCL waiting: whoever
+/// started the processes has to end the others, as `tallow train --processes` and torchrun do, and srun with
+/// `--kill-on-bad-exit`.
 pub struct NcclCommunicator {
     rank: usize,
     comm: Mutex<Handle>,

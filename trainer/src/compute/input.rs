@@ -35,8 +35,8 @@ pub(crate) struct Inputs<'a, I> {
 }
 
 impl<'a, I: Iterator<Item = Result<Batch>>> Inputs<'a, I> {
-    /// Of these batches, of which one more than was asked for is taken on a GPU. The uploader serves one epoch after the
-    /// other: page-locked memory takes the driver long to give.
+    /// Of these batches, of which one more than was asked for is taken on a GPU. The uploader serves one
+    /// epoch after the other: page-locked memory takes the driver long to give.
     pub fn new(compute: &Compute, uploader: &'a mut Uploader, batches: I) -> Self {
         Self { compute: compute.clone(), uploader, batches, ahead: None }
     }

@@ -107,8 +107,8 @@ impl OnDevice {
 pub(crate) enum StepLoss {
     /// Over the images of all processes.
     Known(f64),
-    /// Over this process's own; it is on the device until somebody asks. Where there are none it is a stand-in's, and may
-    /// be no number.
+    /// Over this process's own; it is on the device until somebody asks. Where there are none it is a
+    /// stand-in's, and may be no number.
     OnDevice(Tensor),
 }
 

@@ -1,9 +1,10 @@
 //! Training by several processes, each on its share of every batch, as one (data parallelism).
 //!
-//! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients while
-//! backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever decides a step is
-//! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files. Batch
-//! normalisation's running averages decide no step: rank 0 keeps them, and hands them on before they are used.
+//! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients
+//! while backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever
+//! decides a step is the same in every process, so that their weights stay the same to the bit, and only rank
+//! 0 writes files. Batch normalisation's running averages decide no step: rank 0 keeps them, and hands them
+//! on before they are used.
 
 mod config;
 mod identity;
@@ -267,9 +268,10 @@ impl DataParallel {
         Ok(buckets.finish()?)
     }
 
-    /// Gives rank 0, which alone keeps the running averages while an epoch is under way, a batch's moments: its own, as
-    /// PyTorch's DistributedDataParallel takes them, so that nothing is sent. Only where it has no image, they are those
-    /// of the first process that has some. Synchronised ones are the same everywhere.
+    /// Gives rank 0, which alone keeps the running averages while an epoch is under way, a batch's moments:
+    /// its own, as PyTorch's DistributedDataParallel takes them, so that nothing is sent. Only where it has
+    /// no image, they are those of the first process that has some. Synchronised ones are the same
+    /// everywhere.
     pub fn moments_for_averages(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
         if counts.first == 0 || self.sync_batch_norm || statistics.is_empty() {
             return Ok(());

@@ -1,5 +1,6 @@
-//! Batch normalisation's moments between processes: summed in the pass, or handed on after it. What is handed on is read
-//! from the device as one tensor, because each reading waits for all that a GPU has been given to do.
+//! Batch normalisation's moments between processes: summed in the pass, or handed on after it. What is handed
+//! on is read from the device as one tensor, because each reading waits for all that a GPU has been given to
+//! do.
 
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ pub(super) fn encode(tensors: &[&Tensor]) -> Result<Vec<u8>> {
     Ok(values.into_iter().flat_map(f64::to_le_bytes).collect())
 }
 
-/// What [`encode`] was given, in the types and shapes of `like` and where they lie. `None` where the bytes are of others.
+/// What [`encode`] was given, in the types and shapes of `like` and where they lie. `None` where the bytes
+/// are of others.
 pub(super) fn decode(bytes: &[u8], like: &[&Tensor]) -> Result<Option<Vec<Tensor>>> {
     let (values, rest) = bytes.as_chunks::<8>();
     let length: usize = like.iter().map(|tensor| tensor.elem_count()).sum();

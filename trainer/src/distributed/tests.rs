@@ -1,5 +1,5 @@
-//! Sums by one communicator have to come in the same order on all ranks, also where rank 0 looks into its pass and
-//! therefore keeps more of it than the others.
+//! Sums by one communicator have to come in the same order on all ranks, also where rank 0 looks into its
+//! pass and therefore keeps more of it than the others.
 
 use std::sync::{Arc, Mutex};
 

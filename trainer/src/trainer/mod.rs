@@ -1,6 +1,6 @@
-//! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
-//! is seen of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite,
+//! The training loop: epochs of steps, a validation after each, checkpoints in between. `prepare` puts a run
+//! together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what is seen
+//! of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite,
 //! `parallel` is a run's part in a training by several processes.
 
 mod device;

@@ -98,8 +98,8 @@ impl Trainer {
         }
     }
 
-    /// Takes a batch's moments into the running averages. Of several processes rank 0 alone does so: no step needs the
-    /// averages, and the others get them from it by [`Self::share_averages`].
+    /// Takes a batch's moments into the running averages. Of several processes rank 0 alone does so: no step
+    /// needs the averages, and the others get them from it by [`Self::share_averages`].
     pub(super) fn track(&mut self, mut statistics: Vec<BatchStatistics>, counts: Counts) -> Result<()> {
         if let Some(parallel) = &self.parallel {
             parallel.moments_for_averages(&mut statistics, counts)?;
@@ -110,8 +110,9 @@ impl Trainer {
         Ok(())
     }
 
-    /// Makes rank 0's running averages, and their averages in turn, those of all processes, wherever training stops to
-    /// go on with something else: a validation, the next epoch, which may freeze some of them, or its end.
+    /// Makes rank 0's running averages, and their averages in turn, those of all processes, wherever training
+    /// stops to go on with something else: a validation, the next epoch, which may freeze some of them, or
+    /// its end.
     pub(super) fn share_averages(&mut self) -> Result<()> {
         let Some(parallel) = &self.parallel else { return Ok(()) };
         let parameters = self.network.graph().parameters();

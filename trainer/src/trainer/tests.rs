@@ -28,8 +28,8 @@ fn config(batch_size: usize) -> Config {
     }
 }
 
-/// Begins to train in so many threads, and gives what `body` gives in each; within [`emulated`], with the kernels for
-/// GPUs.
+/// Begins to train in so many threads, and gives what `body` gives in each; within [`emulated`], with the
+/// kernels for GPUs.
 fn ranks<R: Send>(config: &Config, world_size: usize, body: impl Fn(Trainer, Calls) -> R + Sync) -> Vec<R> {
     let folder = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
 use tallow_builder::Network;
+use tallow_cuda::Uploader;
 use tallow_input::{OutputKind, Views, mean_probabilities};
 
 use crate::compute::{Compute, Input, Inputs};
@@ -41,6 +42,20 @@ pub fn evaluate(
     pass: Pass,
     stop: &AtomicBool,
 ) -> Result<Option<Evaluation>> {
+    let mut uploader = Uploader::new(compute.device())?;
+    let inputs = Inputs::new(compute, &mut uploader, loader.epoch(0, 0)?);
+    evaluate_inputs(network, compute, inputs, progress, pass, stop)
+}
+
+/// As [`evaluate`], on images that go to the device as the caller says.
+pub(crate) fn evaluate_inputs(
+    network: &Network,
+    compute: &Compute,
+    inputs: impl Iterator<Item = Result<Input>>,
+    progress: &mut Progress,
+    pass: Pass,
+    stop: &AtomicBool,
+) -> Result<Option<Evaluation>> {
     let classes = network.graph().output_shape().elements();
     let forward = |Input { batch, images }: &Input| {
         let logits = compute.to_host(&network.forward(images)?)?;
@@ -49,7 +64,6 @@ pub fn evaluate(
         }
         Err(Error::NotFiniteOutput { batch: batch.index + 1, place: first_non_finite(network, images)? })
     };
-    let inputs = Inputs::new(compute, loader.epoch(0, 0)?)?;
     evaluate_on(classes, forward, inputs, progress, pass, stop)
 }
 

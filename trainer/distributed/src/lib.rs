@@ -18,7 +18,7 @@ pub use buckets::Buckets;
 pub use environment::Place;
 pub use error::{Error, Result};
 #[cfg(feature = "nccl")]
-pub use nccl::NcclCommunicator;
+pub use nccl::{BesideComputing, NcclCommunicator};
 pub use reduce::{InBackground, SumTensors};
 pub use tcp::{Options, TcpCommunicator};
 

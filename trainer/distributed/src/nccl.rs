@@ -1,4 +1,9 @@
 //! Sums over GPUs by NCCL, on a stream of its own beside the one that computes.
+//!
+//! A process has one communicator: its sums come one after the other in the order in which they were asked
+//! for, which has to be the same on all ranks. With two at once, each rank could run another one's kernels
+//! first and wait there for the rest (NCCL's documentation, "Using multiple NCCL communicators
+//! concurrently").
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,17 +17,16 @@ use crate::Communicator;
 use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
 
-/// Sums of tensors on one GPU a process. Sums are begun by the stream that computes and waited for by it, so that the
-/// host waits for neither. A peer that ends leaves NCCL waiting: whoever started the processes has to end the others, as
-/// `tallow train --processes` and torchrun do, and srun with `--kill-on-bad-exit`.
+/// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes
+/// and waited for by it, so that the host waits for neither. A peer that ends leaves NCCL waiting: whoever
+/// started the processes has to end the others, as `tallow train --processes` and torchrun do, and srun with
+/// `--kill-on-bad-exit`.
 pub struct NcclCommunicator {
     rank: usize,
     comm: Mutex<Handle>,
     device: CudaDevice,
     /// The stream of the sums.
     stream: Arc<CudaStream>,
-    /// Tensors under way: their memory is not given back before the computing stream has waited for the sums.
-    pending: Vec<Tensor>,
 }
 
 /// NCCL's own.
@@ -57,11 +61,11 @@ impl NcclCommunicator {
         let comm = Comm::from_rank(stream.clone(), rank, host.world_size(), id);
         let comm = comm.map_err(nccl(rank, "ncclCommInitRank"))?;
         let comm = Mutex::new(Handle(comm));
-        Ok(Self { rank, comm, device: device.clone(), stream, pending: vec![] })
+        Ok(Self { rank, comm, device: device.clone(), stream })
     }
 
     /// Replaces a contiguous tensor of f32 or f64 by its sums over all ranks. What the computing stream does after this
-    /// call sees the sums.
+    /// call sees the sums, and those of all that was begun before.
     ///
     /// # Errors
     /// [`Error::Nccl`]; where the tensor is of another type or lies on another device.
@@ -88,15 +92,29 @@ impl NcclCommunicator {
     }
 }
 
-impl SumTensors for NcclCommunicator {
+/// Sums beside the stream that computes, by a communicator that others may use in between.
+pub struct BesideComputing {
+    communicator: Arc<NcclCommunicator>,
+    /// Tensors under way: their memory is not given back before the computing stream has waited for the sums.
+    pending: Vec<Tensor>,
+}
+
+impl BesideComputing {
+    /// By this communicator.
+    pub fn new(communicator: Arc<NcclCommunicator>) -> Self {
+        Self { communicator, pending: vec![] }
+    }
+}
+
+impl SumTensors for BesideComputing {
     fn start(&mut self, tensor: Tensor) -> Result<()> {
-        self.enqueue(&tensor)?;
+        self.communicator.enqueue(&tensor)?;
         self.pending.push(tensor);
         Ok(())
     }
 
     fn finish(&mut self) -> Result<Vec<Tensor>> {
-        self.wait()?;
+        self.communicator.wait()?;
         Ok(std::mem::take(&mut self.pending))
     }
 }

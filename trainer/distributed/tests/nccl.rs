@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use tallow_distributed::{Buckets, NcclCommunicator, Options, Place, TcpCommunicator};
+use tallow_distributed::{BesideComputing, Buckets, NcclCommunicator, Options, Place, TcpCommunicator};
 
 /// A communicator of one process on the first GPU; says that `test` did not run where there is none.
 fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
@@ -54,7 +55,8 @@ fn a_sum_over_one_process_is_what_was_given() {
 #[test]
 fn buckets_sum_beside_the_stream_that_computes() {
     let Some((device, communicator)) = alone("buckets_sum_beside_the_stream_that_computes") else { return };
-    let mut buckets = Buckets::new(Box::new(communicator), 1 << 20);
+    let communicator = Arc::new(communicator);
+    let mut buckets = Buckets::new(Box::new(BesideComputing::new(communicator.clone())), 1 << 20);
     let names: Vec<String> = (0..30).map(|layer| format!("layer{layer}.weight")).collect();
     for pass in 0..3 {
         buckets.begin(names.iter().map(|name| (name.clone(), (300, 300).into())), &device);
@@ -65,6 +67,11 @@ fn buckets_sum_beside_the_stream_that_computes() {
             if layer != 7 {
                 buckets.add(name, factor.matmul(&ones).unwrap()).unwrap();
             }
+            // Between two buckets, as batch normalisation's sums come, by the same communicator.
+            let moments = Tensor::full(layer as f64, 64, &device).unwrap();
+            communicator.all_reduce(&moments).unwrap();
+            let sum: f64 = moments.sum_all().unwrap().to_scalar().unwrap();
+            assert_eq!(sum, 64.0 * layer as f64);
         }
         let gradients = buckets.finish().unwrap();
         for (layer, name) in names.iter().enumerate() {

@@ -26,19 +26,19 @@ impl Borrow<Batch> for Input {
 }
 
 /// The inputs of an epoch.
-pub(crate) struct Inputs<I> {
+pub(crate) struct Inputs<'a, I> {
     compute: Compute,
-    uploader: Uploader,
+    uploader: &'a mut Uploader,
     batches: I,
     /// The next one, on a GPU: on a CPU nothing would be gained.
     ahead: Option<Result<(Batch, Option<Sent>)>>,
 }
 
-impl<I: Iterator<Item = Result<Batch>>> Inputs<I> {
-    /// Of these batches, of which one more than was asked for is taken on a GPU.
-    pub fn new(compute: &Compute, batches: I) -> Result<Self> {
-        let uploader = Uploader::new(compute.device())?;
-        Ok(Self { compute: compute.clone(), uploader, batches, ahead: None })
+impl<'a, I: Iterator<Item = Result<Batch>>> Inputs<'a, I> {
+    /// Of these batches, of which one more than was asked for is taken on a GPU. The uploader serves one
+    /// epoch after the other: page-locked memory takes the driver long to give.
+    pub fn new(compute: &Compute, uploader: &'a mut Uploader, batches: I) -> Self {
+        Self { compute: compute.clone(), uploader, batches, ahead: None }
     }
 
     /// The next batch, its bytes sent off.
@@ -49,7 +49,7 @@ impl<I: Iterator<Item = Result<Batch>>> Inputs<I> {
         };
         let sent = match &batch.images {
             Images::Bytes(bytes) if self.compute.is_gpu() && !batch.is_empty() => {
-                Some(send(&mut self.uploader, bytes))
+                Some(send(self.uploader, bytes))
             }
             _ => None,
         };
@@ -69,7 +69,7 @@ impl<I: Iterator<Item = Result<Batch>>> Inputs<I> {
     }
 }
 
-impl<I: Iterator<Item = Result<Batch>>> Iterator for Inputs<I> {
+impl<I: Iterator<Item = Result<Batch>>> Iterator for Inputs<'_, I> {
     type Item = Result<Input>;
 
     fn next(&mut self) -> Option<Result<Input>> {
@@ -160,8 +160,10 @@ mod tests {
                 let expected = Compute::cpu().to_host(&expected).unwrap();
                 let found = emulated(|| {
                     let compute = Compute { device: DeviceSpec::Auto.open(0).unwrap(), precision };
-                    let inputs = Inputs::new(&compute, [Ok(batch.clone()), Ok(batch.clone())].into_iter());
-                    let inputs: Vec<Input> = inputs.unwrap().map(Result::unwrap).collect();
+                    let mut uploader = Uploader::new(compute.device()).unwrap();
+                    let batches = [Ok(batch.clone()), Ok(batch.clone())].into_iter();
+                    let inputs = Inputs::new(&compute, &mut uploader, batches);
+                    let inputs: Vec<Input> = inputs.map(Result::unwrap).collect();
                     assert_eq!(inputs.len(), 2);
                     let images = compute.images(&batch).unwrap();
                     assert_eq!(images.dims(), [samples * views.count(), 3, size.0, size.1]);
@@ -193,7 +195,8 @@ mod tests {
         assert_eq!(compute.to_host(&images).unwrap(), *batch.floats());
         let run = || {
             let batches = [Ok(batch.clone()), Ok(Batch::empty(1, (4, 5))), Err(crate::Error::NoSamples)];
-            let inputs = Inputs::new(&compute, batches.into_iter()).unwrap();
+            let mut uploader = Uploader::new(compute.device()).unwrap();
+            let inputs = Inputs::new(&compute, &mut uploader, batches.into_iter());
             inputs.map(|input| input.map(|input| input.images.dims().to_vec()).ok()).collect::<Vec<_>>()
         };
         let expected = [Some(vec![3, 3, 4, 5]), Some(vec![1, 3, 4, 5]), None];

@@ -5,6 +5,7 @@ use tallow_builder::exec::Gradients;
 use tallow_builder::kernels::Loss;
 
 use super::Precision;
+use crate::distributed::Counts;
 use crate::error::Result;
 use crate::metrics::Running;
 use crate::optim::{Control, LossScale};
@@ -102,9 +103,12 @@ impl OnDevice {
     }
 }
 
-/// The mean loss of a step, which is on the device until somebody asks.
+/// The mean loss of a step.
 pub(crate) enum StepLoss {
+    /// Over the images of all processes.
     Known(f64),
+    /// Over this process's own; it is on the device until somebody asks. Where there are none it is a
+    /// stand-in's, and may be no number.
     OnDevice(Tensor),
 }
 
@@ -113,12 +117,25 @@ impl StepLoss {
         Ok(Self::OnDevice(loss.losses.mean_all()?))
     }
 
-    /// Together with that of other images, `share` of all.
-    pub fn with(self, other: Self, share: f64) -> Result<Self> {
-        Ok(match (self, other) {
-            (Self::Known(a), Self::Known(b)) => Self::Known(a + (b - a) * share),
-            (Self::OnDevice(a), Self::OnDevice(b)) => Self::OnDevice(((a * (1.0 - share))? + (b * share)?)?),
-            (known, _) => known,
+    /// The mean together with that of later images, each by its number of images.
+    pub fn and(self, images: Counts, later: Self, later_images: Counts) -> Result<Self> {
+        let both = images.and(later_images);
+        Ok(match (self, later) {
+            (Self::Known(a), Self::Known(b)) => {
+                Self::Known(a + (b - a) * (later_images.total as f64 / both.total as f64))
+            }
+            (Self::OnDevice(a), Self::OnDevice(b)) if images.own > 0 && later_images.own > 0 => {
+                let share = later_images.own as f64 / both.own as f64;
+                Self::OnDevice(((a * (1.0 - share))? + (b * share)?)?)
+            }
+            // A stand-in's is left out.
+            (before, later) => {
+                if later_images.own == 0 {
+                    before
+                } else {
+                    later
+                }
+            }
         })
     }
 
@@ -127,6 +144,28 @@ impl StepLoss {
         match self {
             Self::Known(loss) => Ok(*loss),
             Self::OnDevice(loss) => Ok(f64::from(loss.to_scalar::<f32>()?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_weigh_by_their_images_and_those_of_stand_ins_nothing() {
+        let counts = |own, total| Counts { total, ..Counts::alone(own) };
+        let there = |loss: f32| StepLoss::OnDevice(Tensor::new(loss, &Device::Cpu).unwrap());
+        // What comes first, its images of this process and of all, what comes later, and its own.
+        let cases = [
+            (there(1.0), [1, 100], there(5.0), [3, 4], 4.0),
+            (there(f32::NAN), [0, 8], there(5.0), [3, 8], 5.0),
+            (there(1.0), [2, 8], there(f32::INFINITY), [0, 8], 1.0),
+            (StepLoss::Known(1.0), [0, 6], StepLoss::Known(5.0), [2, 2], 2.0),
+        ];
+        for (before, images, later, later_images, expected) in cases {
+            let [images, later_images] = [images, later_images].map(|[own, total]| counts(own, total));
+            assert_eq!(before.and(images, later, later_images).unwrap().read().unwrap(), expected);
         }
     }
 }

@@ -1,13 +1,19 @@
 //! Training by several processes, each on its share of every batch, as one (data parallelism).
 //!
-//! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients while
-//! backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever decides a step is
-//! the same in every process, so that their weights stay the same to the bit, and only rank 0 writes files.
+//! `DataParallel` is a process's part in it: what the processes agree on before a step, the sums of gradients
+//! while backward goes on, and what is summed of metrics. `tallow-distributed` does the talking. Whatever
+//! decides a step is the same in every process, so that their weights stay the same to the bit, and only rank
+//! 0 writes files. Batch normalisation's running averages decide no step: rank 0 keeps them, and hands them
+//! on before they are used.
 
 mod config;
 mod identity;
 mod lockstep;
 mod moments;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod watch;
 
 use std::sync::Arc;
 
@@ -28,6 +34,8 @@ pub use config::DistributedConfig;
 pub(crate) use identity::state_digest;
 pub(crate) use lockstep::Lockstep;
 use moments::Synchronised;
+#[cfg(test)]
+pub(crate) use watch::Calls;
 
 /// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile.
 const CHANNELS: usize = 2;
@@ -38,7 +46,7 @@ pub(crate) struct DataParallel {
     gradients: Arc<dyn Communicator>,
     buckets: Buckets,
     sync_batch_norm: bool,
-    /// Sums of moments on GPUs: a communicator of their own, so that they do not wait behind gradients.
+    /// Sums moments on GPUs, and gradients: one communicator for both.
     #[cfg(feature = "nccl")]
     nccl: Option<Arc<tallow_distributed::NcclCommunicator>>,
     /// This process's part of the host's cores.
@@ -47,7 +55,7 @@ pub(crate) struct DataParallel {
     stop: bool,
 }
 
-/// What all processes know of a batch before they go through it.
+/// What all processes know of a batch before they go through it, or of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Usable images of this process.
@@ -55,13 +63,22 @@ pub(crate) struct Counts {
     /// Of all.
     pub total: usize,
     /// The first process that has any.
-    first: usize,
+    pub first: usize,
 }
 
 impl Counts {
     /// Of a process that trains alone.
     pub fn alone(images: usize) -> Self {
         Self { own: images, total: images, first: 0 }
+    }
+
+    /// Together with those of a later batch.
+    pub fn and(self, later: Self) -> Self {
+        Self {
+            own: self.own + later.own,
+            total: self.total + later.total,
+            first: self.first.min(later.first),
+        }
     }
 }
 
@@ -89,15 +106,24 @@ impl DataParallel {
             let rank = control.rank();
             return Err(tallow_distributed::Error::OutOfStep { rank, peer, problem: problem.into() }.into());
         }
-        let sum = sums_of_gradients(device, &control, &gradients)?;
-        let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         #[cfg(feature = "nccl")]
         let nccl = match device {
-            Device::Cuda(device) if sync_batch_norm => {
+            Device::Cuda(device) => {
                 Some(Arc::new(tallow_distributed::NcclCommunicator::new(device, &*control)?))
             }
             _ => None,
         };
+        #[cfg(feature = "nccl")]
+        let on_gpu = nccl
+            .clone()
+            .map(|nccl| -> Box<dyn SumTensors> { Box::new(tallow_distributed::BesideComputing::new(nccl)) });
+        #[cfg(not(feature = "nccl"))]
+        let on_gpu: Option<Box<dyn SumTensors>> = None;
+        let sum = match on_gpu {
+            Some(sum) => sum,
+            None => Box::new(InBackground::new(gradients.clone())?),
+        };
+        let DistributedConfig { sync_batch_norm, .. } = config.distributed;
         let buckets = Buckets::new(sum, config.distributed.bucket_bytes());
         Ok(Some(Self {
             control,
@@ -242,19 +268,39 @@ impl DataParallel {
         Ok(buckets.finish()?)
     }
 
-    /// The moments that go into the running averages: those of the first process with images, as PyTorch's
-    /// DistributedDataParallel keeps those of rank 0. Synchronised ones are the same everywhere.
-    pub fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
-        if self.sync_batch_norm || statistics.is_empty() {
+    /// Gives rank 0, which alone keeps the running averages while an epoch is under way, a batch's moments:
+    /// its own, as PyTorch's DistributedDataParallel takes them, so that nothing is sent. Only where it has
+    /// no image, they are those of the first process that has some. Synchronised ones are the same
+    /// everywhere.
+    pub fn moments_for_averages(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
+        if counts.first == 0 || self.sync_batch_norm || statistics.is_empty() {
             return Ok(());
         }
-        // Only the one that is listened to reads its moments, which waits for a GPU.
-        let mut bytes = if self.rank() == counts.first { moments::encode(statistics)? } else { vec![] };
+        let mut bytes =
+            if self.rank() == counts.first { moments::encode_moments(statistics)? } else { vec![] };
         self.control.broadcast(&mut bytes, counts.first)?;
-        moments::decode(&bytes, statistics)?.ok_or_else(|| {
-            let problem = "other layers have moments".into();
-            tallow_distributed::Error::OutOfStep { rank: self.rank(), peer: counts.first, problem }.into()
-        })
+        if !self.leads() {
+            return Ok(());
+        }
+        moments::decode_moments(&bytes, statistics)?.ok_or_else(|| self.other_layers(counts.first))
+    }
+
+    /// Rank 0's values of these tensors, which lie on one device in every process.
+    pub fn of_rank_0(&self, own: &[&Tensor]) -> Result<Vec<Tensor>> {
+        if own.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut bytes = if self.leads() { moments::encode(own)? } else { vec![] };
+        self.control.broadcast(&mut bytes, 0)?;
+        if self.leads() {
+            return Ok(own.iter().map(|tensor| (*tensor).clone()).collect());
+        }
+        moments::decode(&bytes, own)?.ok_or_else(|| self.other_layers(0))
+    }
+
+    fn other_layers(&self, peer: usize) -> Error {
+        let problem = "other layers have moments".into();
+        tallow_distributed::Error::OutOfStep { rank: self.rank(), peer, problem }.into()
     }
 
     /// What all processes have seen of a batch.
@@ -294,20 +340,6 @@ impl DataParallel {
         self.gather(&loader.skipped_samples())?.into_iter().for_each(|skipped| loader.note_skipped(skipped));
         Ok(())
     }
-}
-
-/// What sums gradients: NCCL between GPUs, where it is built in, else the host.
-fn sums_of_gradients(
-    device: &Device,
-    control: &Arc<dyn Communicator>,
-    gradients: &Arc<dyn Communicator>,
-) -> Result<Box<dyn SumTensors>> {
-    #[cfg(feature = "nccl")]
-    if let Device::Cuda(device) = device {
-        return Ok(Box::new(tallow_distributed::NcclCommunicator::new(device, &**control)?));
-    }
-    let _ = (device, control);
-    Ok(Box::new(InBackground::new(gradients.clone())?))
 }
 
 /// The rank that failed first, and its reason.

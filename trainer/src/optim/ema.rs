@@ -65,6 +65,11 @@ impl Ema {
         &self.weights
     }
 
+    /// The average, for those who know better what some of it is.
+    pub(crate) fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
     /// Moves the average after optimiser step number `step`, counted from 1. Tensors that `moves` refuses are frozen,
     /// and stay in the average as they are: rounding would make them drift.
     ///

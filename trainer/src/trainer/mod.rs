@@ -1,7 +1,7 @@
-//! The training loop: epochs of steps, a validation after each, checkpoints in between.
-//! `prepare` puts a run together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what
-//! is seen of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite, `parallel` is a run's part in a training by
-//! several processes.
+//! The training loop: epochs of steps, a validation after each, checkpoints in between. `prepare` puts a run
+//! together, `resume` goes on with an earlier one, `step` is one step, `inspection` writes down what is seen
+//! of it, `device` is what is different on a GPU, `divergence` ends a run whose numbers are no longer finite,
+//! `parallel` is a run's part in a training by several processes.
 
 mod device;
 mod divergence;
@@ -10,6 +10,8 @@ mod parallel;
 mod prepare;
 mod resume;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -17,15 +19,16 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use tallow_builder::Network;
+use tallow_cuda::Uploader;
 use tallow_tensorflow::event::hparams::Status;
 
 use crate::checkpoint::{Best, Checkpoint, Position};
-use crate::compute::{Compute, OnDevice};
+use crate::compute::{Compute, Inputs, OnDevice};
 use crate::config::Config;
 use crate::data::{Loader, Skipped};
 use crate::distributed::DataParallel;
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, evaluate_inputs};
 use crate::fine_tune::Tuning;
 use crate::metrics::csv::{Log, Row};
 use crate::metrics::{ConfusionMatrix, Running};
@@ -145,9 +148,11 @@ impl Trainer {
     }
 
     fn train_epochs(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
+        // Beside the trainer and not in it, so that an epoch's inputs hold it while steps change the trainer.
+        let mut uploader = Uploader::new(self.compute.device())?;
         while !self.is_done() {
             let start = Instant::now();
-            let Some(found) = self.run_epoch(progress, stop, start)? else {
+            let Some(found) = self.run_epoch(&mut uploader, progress, stop, start)? else {
                 self.save(&self.run.last())?;
                 self.draw(true)?;
                 return Ok(self.outcome(true));
@@ -166,26 +171,35 @@ impl Trainer {
     /// validation, the position is the end of the epoch's training, from which the validation is done anew.
     fn run_epoch(
         &mut self,
+        uploader: &mut Uploader,
         progress: &mut Progress,
         stop: &AtomicBool,
         start: Instant,
     ) -> Result<Option<Evaluation>> {
-        if self.train_epoch(progress, stop, start)? {
+        let interrupted = self.train_epoch(uploader, progress, stop, start)?;
+        self.share_averages()?;
+        if interrupted {
             return Ok(None);
         }
         self.share_skipped()?;
         self.train.refuse_unusable_class()?;
-        self.validate(progress, stop)
+        self.validate(uploader, progress, stop)
     }
 
     /// The rest of an epoch's training. True if it was interrupted: between two steps, however many batches they have.
-    fn train_epoch(&mut self, progress: &mut Progress, stop: &AtomicBool, start: Instant) -> Result<bool> {
+    fn train_epoch(
+        &mut self,
+        uploader: &mut Uploader,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+        start: Instant,
+    ) -> Result<bool> {
         let Position { epoch, batch, seconds, .. } = self.position;
         progress.start(self.pass("train", self.train.batches(), batch));
         self.recorder.begin_epoch();
         let mut first = batch == 0;
         let mut group: Option<Group> = None;
-        for input in self.inputs(epoch, batch)? {
+        for input in self.inputs(uploader, epoch, batch)? {
             let input = input?;
             let counts = self.count(&input.batch, stop)?;
             if let Some(whole) = group.take_if(|group| self.begins_another(group, &input.batch)) {
@@ -224,15 +238,20 @@ impl Trainer {
         Ok(false)
     }
 
-    fn validate(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    fn validate(
+        &mut self,
+        uploader: &mut Uploader,
+        progress: &mut Progress,
+        stop: &AtomicBool,
+    ) -> Result<Option<Evaluation>> {
         let pass = self.pass("validate", self.validation.batches(), 0);
-        let found = match &self.ema {
-            Some(ema) => {
-                let average = Network::new(self.network.graph().clone(), ema.weights().clone());
-                evaluate(&average, &self.compute, &self.validation, progress, pass, stop)
-            }
-            None => evaluate(&self.network, &self.compute, &self.validation, progress, pass, stop),
-        };
+        let average = |ema: &Ema| Network::new(self.network.graph().clone(), ema.weights().clone());
+        let average = self.ema.as_ref().map(average);
+        let (network, compute) = (average.as_ref().unwrap_or(&self.network), &self.compute);
+        let found = self.validation.epoch(0, 0).and_then(|epoch| {
+            let inputs = Inputs::new(compute, uploader, epoch);
+            evaluate_inputs(network, compute, inputs, progress, pass, stop)
+        });
         let found = found.map_err(|error| self.in_validation(error));
         self.summed(found, stop)
     }

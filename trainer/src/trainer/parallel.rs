@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Result as TensorResult, Tensor};
 use tallow_builder::Rng;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
+use tallow_cuda::Uploader;
 
 use super::{STEP_STREAM, Trainer};
 use crate::compute::{Input, Inputs};
@@ -14,6 +15,7 @@ use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
+use crate::optim::Ema;
 
 impl Trainer {
     /// Whether this process writes the run's files and shows its progress, as one that trains alone does.
@@ -40,11 +42,16 @@ impl Trainer {
     }
 
     /// The rest of an epoch's batches, or of this process's share of each, where they are computed with.
-    pub(super) fn inputs(&self, epoch: u64, first: usize) -> Result<Box<dyn Iterator<Item = Result<Input>>>> {
+    pub(super) fn inputs<'a>(
+        &self,
+        uploader: &'a mut Uploader,
+        epoch: u64,
+        first: usize,
+    ) -> Result<Box<dyn Iterator<Item = Result<Input>> + 'a>> {
         let compute = &self.compute;
         Ok(match &self.parallel {
-            Some(_) => Box::new(Inputs::new(compute, Lockstep::new(&self.train, epoch, first)?)?),
-            None => Box::new(Inputs::new(compute, self.train.epoch(epoch, first)?)?),
+            Some(_) => Box::new(Inputs::new(compute, uploader, Lockstep::new(&self.train, epoch, first)?)),
+            None => Box::new(Inputs::new(compute, uploader, self.train.epoch(epoch, first)?)),
         })
     }
 
@@ -91,9 +98,35 @@ impl Trainer {
         }
     }
 
-    /// The moments of a batch that all processes take into their running averages.
-    pub(super) fn agree_on_moments(&self, statistics: &mut [BatchStatistics], counts: Counts) -> Result<()> {
-        self.parallel.as_ref().map_or(Ok(()), |parallel| parallel.agree_on_moments(statistics, counts))
+    /// Takes a batch's moments into the running averages. Of several processes rank 0 alone does so: no step
+    /// needs the averages, and the others get them from it by [`Self::share_averages`].
+    pub(super) fn track(&mut self, mut statistics: Vec<BatchStatistics>, counts: Counts) -> Result<()> {
+        if let Some(parallel) = &self.parallel {
+            parallel.moments_for_averages(&mut statistics, counts)?;
+        }
+        if self.leads() {
+            self.network.track(&statistics)?;
+        }
+        Ok(())
+    }
+
+    /// Makes rank 0's running averages, and their averages in turn, those of all processes, wherever training
+    /// stops to go on with something else: a validation, the next epoch, which may freeze some of them, or
+    /// its end.
+    pub(super) fn share_averages(&mut self) -> Result<()> {
+        let Some(parallel) = &self.parallel else { return Ok(()) };
+        let parameters = self.network.graph().parameters();
+        let names = parameters.iter().filter(|p| !p.role.is_trainable()).map(|p| p.name.as_str());
+        let names: Vec<&str> = names.collect();
+        let weights = [Some(self.network.weights()), self.ema.as_ref().map(Ema::weights)];
+        let own =
+            weights.into_iter().flatten().flat_map(|weights| names.iter().map(|name| weights.get(name)));
+        let mut shared = parallel.of_rank_0(&own.collect::<Vec<_>>())?.into_iter();
+        let weights = [Some(self.network.weights_mut()), self.ema.as_mut().map(Ema::weights_mut)];
+        for weights in weights.into_iter().flatten() {
+            names.iter().zip(&mut shared).for_each(|(name, tensor)| weights.set(name, tensor));
+        }
+        Ok(())
     }
 
     /// Adds a batch to what the epoch has seen, and gives the mean loss over all its images.

@@ -24,9 +24,9 @@ pub(super) struct Group {
     batch: Batch,
     /// Of the mean over its images.
     gradients: Gradients,
-    /// Mean over its images.
     loss: StepLoss,
-    images: usize,
+    /// Images in all of its batches.
+    counts: Counts,
     /// What the layers gave in its first batch, and the weights then, where the step is inspected.
     seen: Option<(Activations, Weights)>,
 }
@@ -69,26 +69,24 @@ impl Trainer {
             let steps = self.position.steps as f64;
             statistics.iter_mut().for_each(|layer| layer.momentum = early_momentum(layer.momentum, steps));
         }
-        self.agree_on_moments(&mut statistics, counts)?;
         let activations = self.activations(&tape)?;
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
         let gradients = self.backward(tape, &gradient, counts)?;
-        self.network.track(&statistics)?;
+        self.track(statistics, counts)?;
         let loss = match loss {
             StepLoss::Known(loss) => StepLoss::Known(self.see(loss, &logits, &batch)?),
             on_device => on_device,
         };
 
-        let (number, images) = (self.group_of(batch.index), counts.total);
+        let number = self.group_of(batch.index);
         let Some(before) = group else {
-            return Ok(Group { number, batch, gradients, loss, images, seen });
+            return Ok(Group { number, batch, gradients, loss, counts, seen });
         };
-        let total = before.images + images;
         Ok(Group {
             batch,
-            gradients: merged((before.gradients, before.images), (gradients, images))?,
-            loss: before.loss.with(loss, images as f64 / total as f64)?,
-            images: total,
+            gradients: merged((before.gradients, before.counts.total), (gradients, counts.total))?,
+            loss: before.loss.and(before.counts, loss, counts)?,
+            counts: before.counts.and(counts),
             ..before
         })
     }
@@ -115,7 +113,7 @@ impl Trainer {
         if self.on_device.is_some() {
             return self.update_on_device(group, first, progress);
         }
-        let Group { number, batch, gradients, loss, images, seen } = group;
+        let Group { number, batch, gradients, loss, counts, seen } = group;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
             return Err(self.exploded(&batch, &gradients)?);
@@ -129,14 +127,15 @@ impl Trainer {
         if let Some(ema) = &mut self.ema {
             ema.update(self.network.weights(), self.position.steps, |name| tuning.moves(epoch, name))?;
         }
-        let record = StepRecord { loss: loss.read()?, learning_rate: rate, gradient_norm: norm, images };
+        let (loss, images) = (loss.read()?, counts.total);
+        let record = StepRecord { loss, learning_rate: rate, gradient_norm: norm, images };
         let inspection = seen.map(|(seen, before)| Inspection::new(seen, gradients, before));
         self.record(&batch, first, (record, inspection), progress)
     }
 
     /// As [`Self::update`] on a GPU, which decides by itself how long the step is, and whether there is one.
     fn update_on_device(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
-        let Group { number, batch, gradients, loss, images, seen } = group;
+        let Group { number, batch, gradients, loss, counts, seen } = group;
         let rate = self.rate(number)?;
         let (epoch, tuning) = (self.position.epoch, &self.tuning);
         let Some(on_device) = &self.on_device else { return Ok(()) };
@@ -157,9 +156,10 @@ impl Trainer {
         }
         // Rank 0 alone inspects; what is due is due in all.
         if due {
-            known = self.over_processes(known, batch.len())?;
+            known = self.over_processes(known, counts.own)?;
         }
-        let record = StepRecord { loss: known, learning_rate: rate, gradient_norm: norm, images };
+        let record =
+            StepRecord { loss: known, learning_rate: rate, gradient_norm: norm, images: counts.total };
         let inspection =
             seen.zip(unscaled).map(|((seen, before), gradients)| Inspection::new(seen, gradients, before));
         self.record(&batch, first, (record, inspection), progress)?;

@@ -93,7 +93,8 @@ def markdown(lines, notes, gpu, quick):
         peaks.setdefault(line["framework"], []).append(line["matmul"]["flops"])
     for framework, flops in peaks.items():
         size = next(line["matmul"]["size"] for line in measured if line["framework"] == framework)
-        parts.append(f"Matrix product of {size}² through {framework}: {statistics.median(flops) / 1e12:.2f} TFLOP/s.")
+        product = f"Matrix product of {size}² (bf16 on a GPU) through {framework}"
+        parts.append(f"{product}: {statistics.median(flops) / 1e12:.2f} TFLOP/s.")
     held = [line for line in measured if "duel" in line]
     if held:
         header = ("network", "numbers", "batch", "Tallow, images/s", "of the matmul peak", "PyTorch", "ratio")

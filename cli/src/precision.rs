@@ -11,15 +11,17 @@ use tallow_cuda::DeviceSpec;
 
 use crate::failure::usage;
 
+// Not `next_help_heading`, under which clap would put what comes after these as well.
+const GPU: &str = "candle on a GPU";
+
 #[derive(clap::Args)]
-#[command(next_help_heading = "candle on a GPU")]
 pub struct Args {
     /// Also compute the network in candle on this GPU, cuda:N, and compare it with candle on the CPU in f32
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(help_heading = GPU, long, value_name = "DEVICE")]
     device: Option<DeviceSpec>,
     /// In these numbers, separated by commas: f32, tf32, f16, bf16; each has a tolerance of its own, which grows with
     /// the network's depth, unless --tolerance gives one for all [default: f32]
-    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", requires = "device")]
+    #[arg(help_heading = GPU, long, value_delimiter = ',', value_name = "NUMBERS", requires = "device")]
     precision: Vec<Precision>,
 }
 

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use tallow_builder::weights::read_safetensors;
 use tallow_cuda::DeviceSpec;
 use tallow_cuda::emulator::emulated;
+use tallow_cuda::testing;
 use tallow_trainer::augment::{Augment, Mix};
 use tallow_trainer::compute::{ComputeConfig, Precision};
 use tallow_trainer::config::InputConfig;
@@ -40,13 +41,28 @@ fn config(compute: ComputeConfig) -> Config {
             decay: RateDecay::Cosine { floor: 0.0 },
         },
         ema: Some(Decay { decay: 0.9, warm_up: true }),
-        compute: ComputeConfig { device: DeviceSpec::Cpu, ..compute },
+        compute,
         ..Config::default()
     }
 }
 
+/// On the CPU, or where it is emulated.
 fn compute(precision: Precision) -> ComputeConfig {
-    ComputeConfig { precision, ..ComputeConfig::default() }
+    ComputeConfig { device: DeviceSpec::Cpu, precision, ..ComputeConfig::default() }
+}
+
+/// Trains by the kernels for GPUs: emulated, and on a GPU where there is one.
+fn on_gpus(config: impl Fn(ComputeConfig) -> Config, precision: Precision) -> Vec<State> {
+    let mut found = vec![];
+    // bf16 takes a matrix product that candle's CPU back end, which stands in for cuBLAS, has not.
+    if precision != Precision::Bf16 {
+        found.push(emulated(|| train(config(compute(precision)))));
+    }
+    if testing::gpu("training").is_some() {
+        let on_gpu = ComputeConfig { device: DeviceSpec::Cuda(0), ..compute(precision) };
+        found.push(train(config(on_gpu)));
+    }
+    found
 }
 
 /// The last checkpoint's tensors of a file, by name.
@@ -104,9 +120,16 @@ fn difference(
 #[test]
 fn a_gpu_takes_the_cpus_course_in_every_precision() {
     let cpu = train(config(compute(Precision::F32)));
-    // bf16 takes a matrix product that candle's CPU back end, which stands in for cuBLAS, has not.
-    for (precision, loss, weights) in [(Precision::F32, 1e-5, 1e-3), (Precision::F16, 1e-2, 5e-2)] {
-        let gpu = emulated(|| train(config(compute(precision))));
+    let tolerances = [
+        (Precision::F32, 1e-5, 1e-3),
+        (Precision::Tf32, 1e-2, 5e-2),
+        (Precision::F16, 1e-2, 5e-2),
+        (Precision::Bf16, 8e-2, 4e-1),
+    ];
+    let runs = tolerances.into_iter().flat_map(|(precision, loss, weights)| {
+        on_gpus(config, precision).into_iter().map(move |gpu| (precision, loss, weights, gpu))
+    });
+    for (precision, loss, weights, gpu) in runs {
         assert!((gpu.loss - cpu.loss).abs() < loss * cpu.loss, "{precision}: {} {}", gpu.loss, cpu.loss);
         // A value that rounding moves over the edge of a ReLU changes a gradient by its own size.
         let found = difference(&gpu.weights, &cpu.weights, &cpu.start);
@@ -124,12 +147,14 @@ fn what_a_gpu_does_to_images_takes_the_cpus_course() {
     // Left to itself, a run mirrors no digits.
     let augment = Some(Augment { pad_and_crop: Some(2), ..Augment::cifar() });
     for mix in [None, Some(Mix { mixup: 0.4, cutmix: 1.0, ..Mix::default() })] {
-        let config = || Config { augment, mix, ..config(compute(Precision::F32)) };
-        let (cpu, gpu) = (train(config()), emulated(|| train(config())));
-        assert!((gpu.loss - cpu.loss).abs() < 1e-5 * cpu.loss, "{} {}", gpu.loss, cpu.loss);
-        assert_eq!(gpu.top1, cpu.top1);
-        let found = difference(&gpu.weights, &cpu.weights, &cpu.start);
-        assert!(found < 1e-3, "weights differ by {found:.1e}");
+        let config = |compute| Config { augment, mix, ..config(compute) };
+        let cpu = train(config(compute(Precision::F32)));
+        for gpu in on_gpus(config, Precision::F32) {
+            assert!((gpu.loss - cpu.loss).abs() < 1e-5 * cpu.loss, "{} {}", gpu.loss, cpu.loss);
+            assert_eq!(gpu.top1, cpu.top1);
+            let found = difference(&gpu.weights, &cpu.weights, &cpu.start);
+            assert!(found < 1e-3, "weights differ by {found:.1e}");
+        }
     }
 }
 

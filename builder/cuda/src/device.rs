@@ -105,6 +105,19 @@ pub fn count() -> usize {
     0
 }
 
+/// What to say where the CPU computes on a host that has an NVIDIA driver: why no GPU is used, if it was not the user
+/// who said so.
+pub fn unused_gpu() -> Option<String> {
+    if !std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        return None;
+    }
+    #[cfg(feature = "cuda")]
+    let reason = format!("the NVIDIA driver says: {}", gpu::problem()?);
+    #[cfg(not(feature = "cuda"))]
+    let reason = "this build of Tallow computes on the CPU alone: build it with `--features cuda,cudnn`";
+    Some(format!("no GPU is used although there is an NVIDIA driver; {reason}"))
+}
+
 /// A line about a device: its name, memory and compute capability.
 pub fn describe(device: &Device) -> String {
     match device {
@@ -193,6 +206,16 @@ mod gpu {
         // cudarc panics where the driver's library cannot be loaded.
         let count = catch_unwind(|| CudaContext::device_count().unwrap_or(0));
         count.unwrap_or(0).try_into().unwrap_or(0)
+    }
+
+    /// Why the driver offers no GPU; `None` where it offers some.
+    pub(super) fn problem() -> Option<String> {
+        match catch_unwind(CudaContext::device_count) {
+            Ok(Ok(0)) => Some("there is no GPU".into()),
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("its library cannot be loaded".into()),
+        }
     }
 
     pub(super) fn describe(device: &CudaDevice) -> String {

@@ -15,6 +15,7 @@ pub mod device;
 #[cfg(feature = "cuda")]
 mod driver;
 pub mod emulator;
+pub mod testing;
 mod upload;
 
 pub use device::DeviceSpec;

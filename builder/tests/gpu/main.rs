@@ -17,22 +17,19 @@ use tallow_builder::kernels::{
     ActivationKernel, BatchNormKernel, ChannelScale, CrossEntropy, Dropout, DropoutUnit, GlobalAvgPool,
     MaxPool2d, MixedLabels, add, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient,
 };
-use tallow_cuda::DeviceSpec;
 use tallow_cuda::emulator::{emulated, suspended};
+use tallow_cuda::testing;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// Runs `body` on every kind of GPU there is, for every element type.
 fn everywhere(cases: u64, body: impl Fn(&Device, DType, &mut Rng)) {
-    let gpu = DeviceSpec::Cuda(0).open(0);
-    if let Err(error) = &gpu {
-        eprintln!("emulated only: {error}");
-    }
+    let gpu = testing::gpu("kernels");
     for (kind, dtype) in DTYPES.into_iter().enumerate() {
         for case in 0..cases {
             let rng = || Rng::stream(31, &[kind as u64, case]);
             emulated(|| body(&Device::Cpu, dtype, &mut rng()));
-            if let Ok(gpu) = &gpu {
+            if let Some(gpu) = &gpu {
                 body(gpu, dtype, &mut rng());
             }
         }

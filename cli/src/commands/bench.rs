@@ -34,7 +34,7 @@ pub struct Args {
     batch: Vec<usize>,
     /// Engines to measure: ort-cuda, ort-tensorrt, ort, tract, separated by commas; auto for all that can run, but
     /// TensorRT
-    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    #[arg(long, value_delimiter = ',', default_value = "auto", conflicts_with = "train")]
     engine: Vec<EngineChoice>,
     #[command(flatten)]
     gpu: gpu::Args,

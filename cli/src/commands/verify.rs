@@ -7,11 +7,12 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use tallow_builder::Network;
 use tallow_conformance::{
-    Certifier, LayerOptions, LayerReport, PrecisionReport, Report, VerifyOptions, verify, verify_layers,
+    Certifier, LayerOptions, LayerReport, Outcome, PrecisionReport, Report, VerifyOptions, verify,
+    verify_layers,
 };
 use tallow_exporter::onnx::read_card;
 use tallow_input::ModelCard;
-use tallow_runtime::{EngineChoice, EngineKind};
+use tallow_runtime::{EngineChoice, EngineKind, runtime_report};
 
 use crate::failure::usage;
 use crate::image_size::ImageSize;
@@ -34,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     tolerance: Option<f64>,
     /// Engines to compare with candle and candle-onnx, separated by commas: ort-cuda, ort-tensorrt, ort, tract
-    /// [default: ort,tract]
+    /// [default: those of ort,tract that are there]
     #[arg(long, value_delimiter = ',')]
     engine: Option<Vec<EngineChoice>>,
     #[command(flatten)]
@@ -94,6 +95,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     kept.check()?;
     let sides = args.precision.sides()?;
     let file = onnx_file(&args.file)?;
+    check_named(args, &served)?;
     let mut options = VerifyOptions {
         seed: args.seed,
         tolerance: args.tolerance,
@@ -120,6 +122,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let certifier = if args.certify { Some(Certifier::new(&file)?) } else { None };
     let report = verify(&file, network.as_ref(), &options)?;
+    if args.engine.is_some() {
+        refuse_not_run(&report, &options.served)?;
+    }
     if !args.json {
         say!("{report}")?;
         if report.is_beyond_rounding() && !args.layers {
@@ -172,6 +177,40 @@ fn served(args: &Args) -> Result<Vec<EngineKind>> {
         }
     };
     choices.iter().map(kind).collect()
+}
+
+/// Refuses an engine that was named and is not on this machine, before the others run: they would prove less
+/// than was asked for. Of the default engines, those that are not there are left out.
+fn check_named(args: &Args, served: &[EngineKind]) -> Result<()> {
+    // tract is always there, and to ask for the others loads their libraries.
+    if args.engine.is_none() || served.iter().all(|&kind| kind == EngineKind::Tract) {
+        return Ok(());
+    }
+    let report = runtime_report(None);
+    let device = args.gpu.options(None).gpu.device_id();
+    for &kind in served {
+        report.check(EngineChoice::Named(kind))?;
+        if kind.is_gpu() && !report.driver.devices.iter().any(|known| known.id == device) {
+            bail!(
+                "the engine {kind} is not available: there is no CUDA device {device}; choose another with \
+                 --cuda-device, or look at CUDA_VISIBLE_DEVICES"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what [`check_named`] cannot foresee: a provider whose parts are all there may yet not start, which
+/// shows only when a file is opened in it.
+fn refuse_not_run(report: &Report, named: &[EngineKind]) -> Result<()> {
+    for row in &report.engines {
+        if let Outcome::NotRun { reason } = &row.outcome
+            && named.iter().any(|kind| kind.to_string() == row.engine)
+        {
+            bail!("the engine {} is not available: {reason}", row.engine);
+        }
+    }
+    Ok(())
 }
 
 /// What the file says of its images, for weights that say something else or nothing.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{command, copy, cut, shared, typed};
+use crate::support::{Run, command, copy, cut, shared, typed};
 
 /// Changes a few weights; half way through an export some of them count.
 fn change(path: &std::path::Path, at: usize) {
@@ -108,12 +108,39 @@ fn without_onnx_runtime_the_certificate_says_so_by_its_engines() {
     let folder = copy();
     let mut command = command(folder.path());
     command.env("TALLOW_ONNXRUNTIME", "/nonexistent").args(["verify", "run", "--certify", "--layers"]);
-    let run = crate::support::Run::from(command.output().unwrap());
+    let run = Run::from(command.output().unwrap());
     let out = run.ok();
     assert!(out.contains("Not run, so not proved: ort."), "{out}");
     let json = typed(folder.path(), "info run --json").json();
     let engines = json["certificate"]["engines"].as_array().unwrap();
     assert!(engines.len() >= 2 && engines.iter().all(|engine| engine["engine"] != "ort"), "{json:#}");
+}
+
+#[test]
+fn a_named_engine_that_is_not_there_is_an_error_and_nothing_is_certified() {
+    let folder = copy();
+    let at = folder.path();
+    let model = at.join("run/model.onnx");
+    let before = fs::read(&model).unwrap();
+    // Providers are looked for beside the library before it is loaded, so an empty one does on any machine.
+    let library = at.join("libonnxruntime.so");
+    fs::write(&library, "").unwrap();
+    let (prefix, suffix) = (std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let provider = format!("{prefix}onnxruntime_providers_cuda{suffix} is not beside");
+    for flags in [
+        "--engine ort-cuda",
+        "--engine ort-cuda,ort --certify",
+        "--engine tract,ort-cuda --certify --json",
+        "--engine tract,ort-cuda --certify --layers --keep-tensors tensors",
+    ] {
+        let mut command = command(at);
+        command.env("TALLOW_ONNXRUNTIME", &library).args(["verify", "run/model.onnx"]);
+        let run = Run::from(command.args(flags.split_whitespace()).output().unwrap());
+        assert_eq!(run.out, "", "nothing runs before the engines are looked at");
+        run.fails(1, &["engine ort-cuda is not available", &provider, "tallow runtime install --gpu"]);
+        assert!(fs::read(&model).unwrap() == before, "{flags}: the file was changed");
+    }
+    assert!(!at.join("tensors").exists());
 }
 
 /// A protobuf field that holds bytes.

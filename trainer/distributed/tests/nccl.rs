@@ -14,6 +14,8 @@ fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
     let device = match Device::new_cuda_with_stream(0) {
         Ok(device) => device,
         Err(error) => {
+            let required = std::env::var_os("TALLOW_REQUIRE_CUDA").is_some_and(|value| value == "1");
+            assert!(!required, "{test}: TALLOW_REQUIRE_CUDA is set, but there is no CUDA device ({error})");
             // Past the test harness, which shows what passing tests print to nobody.
             let _ = writeln!(std::io::stderr(), "{test}: NOT RUN, there is no CUDA device ({error})");
             return None;

@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use tallow_builder::Weights;
 
+use crate::compute::ComputeConfig;
 use crate::config::Config;
 use crate::data::{Fingerprint, Splits};
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub(super) fn fingerprint(config: &Config, data: &Splits) -> [u8; 32] {
         checkpoint_minutes: 1.0,
         tensorboard: crate::tensorboard::TensorboardConfig::default(),
         records,
+        // Each process may be told its own GPU, and what is computed twice gives the same.
+        compute: ComputeConfig { precision: config.compute.precision, ..ComputeConfig::default() },
         ..config.clone()
     };
     let data = serde_json::to_string(&Fingerprint::of(data)).expect("a fingerprint is plain data");

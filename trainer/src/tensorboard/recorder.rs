@@ -173,7 +173,8 @@ impl Recorder {
 
     /// Whether the numbers of a step are written; others need not be known. The same in every process.
     pub fn is_due(&self, step: u64) -> bool {
-        step.is_multiple_of(self.config.tensorboard.scalar_steps)
+        let config = &self.config.tensorboard;
+        config.enabled && step.is_multiple_of(config.scalar_steps)
     }
 
     /// The scalars of a step, if they are due.

@@ -20,14 +20,13 @@ impl Trainer {
         &self.compute
     }
 
-    /// What a pass keeps; everything if it is looked at.
-    pub(super) fn keep(&self, inspected: bool) -> Keep {
-        match (inspected, self.config.compute.checkpoint_activations) {
-            (true, _) => Keep::Everything,
-            (false, true) => Keep::Checkpoints,
+    /// What a pass keeps.
+    pub(super) fn keep(&self) -> Keep {
+        match self.config.compute.checkpoint_activations {
+            true => Keep::Checkpoints,
             // On a CPU, what is fused is computed in parts all the same.
-            (false, false) if self.compute.is_gpu() => Keep::Needed,
-            (false, false) => Keep::Everything,
+            false if self.compute.is_gpu() => Keep::Needed,
+            false => Keep::Everything,
         }
     }
 
@@ -95,7 +94,7 @@ impl Trainer {
         let slots = self.optimizer.state().len().div_ceil(self.network.weights().iter().count().max(1));
         let need = Need {
             graph: self.network.graph(),
-            keep: self.keep(false),
+            keep: self.keep(),
             precision: self.compute.precision(),
             copies: 1 + slots + usize::from(self.ema.is_some()),
         };

@@ -1,7 +1,8 @@
 //! What is written down of a step: its numbers, and at an epoch's first step what can be seen inside the network.
 
-use tallow_builder::Weights;
-use tallow_builder::exec::{Gradients, Tape};
+use candle_core::Tensor;
+use tallow_builder::exec::{Gradients, Keep, Tape};
+use tallow_builder::{Rng, Weights};
 
 use super::Trainer;
 use crate::data::Batch;
@@ -10,6 +11,9 @@ use crate::error::Result;
 use crate::plot;
 use crate::progress::Progress;
 use crate::tensorboard::StepRecord;
+
+/// Images of a batch whose activations are looked at where the batch's own pass does not keep them.
+const INSPECTED_IMAGES: usize = 16;
 
 /// The inside of a network in one step.
 pub(super) struct Inspection {
@@ -33,9 +37,23 @@ impl Trainer {
         position.batch == 0 && asked
     }
 
-    /// What the layers give, where this step is inspected.
+    /// What the layers give, where this step is inspected and its pass keeps it all.
     pub(super) fn activations(&self, tape: &Tape) -> Result<Option<Activations>> {
-        self.inspects().then(|| Activations::of_pass(self.network.graph(), tape)).transpose()
+        let kept = self.inspects() && self.keep() == Keep::Everything;
+        kept.then(|| Activations::of_pass(self.network.graph(), tape)).transpose()
+    }
+
+    /// What the layers give for some of a batch's images, where this step is inspected and its pass does not keep it all:
+    /// they go through the network for this alone, so that looking takes no more memory than training.
+    pub(super) fn activations_apart(&self, images: &Tensor, rng: &Rng) -> Result<Option<Activations>> {
+        if !self.inspects() || self.keep() == Keep::Everything {
+            return Ok(None);
+        }
+        let some = images.narrow(0, 0, images.dim(0)?.min(INSPECTED_IMAGES))?;
+        let frozen = |layer: &str| self.tuning.freezes_moments(self.position.epoch, layer);
+        let (network, mut rng) = (&self.network, rng.clone());
+        let pass = network.record_keeping(&some, &mut rng, &frozen, Keep::Everything, None)?;
+        Activations::of_pass(network.graph(), &pass).map(Some)
     }
 
     /// Writes down a step that has been done; `first` says whether it was the epoch's first.

@@ -81,8 +81,7 @@ impl Trainer {
         let epoch = self.position.epoch;
         let frozen = |layer: &str| self.tuning.freezes_moments(epoch, layer);
         let reduce = self.parallel.as_ref().and_then(|parallel| parallel.batch_reduce(counts));
-        let keep = self.keep(self.inspects());
-        Ok(self.network.record_keeping(images, rng, &frozen, keep, reduce)?)
+        Ok(self.network.record_keeping(images, rng, &frozen, self.keep(), reduce)?)
     }
 
     /// The gradients of the mean over all processes' images, from that of the mean over this one's.

@@ -9,7 +9,7 @@ use tallow_distributed::Place;
 use super::Trainer;
 use super::prepare::{abort, loaders, unreported};
 use crate::checkpoint::Checkpoint;
-use crate::compute::{Compute, ComputeConfig, LOSS_SCALE};
+use crate::compute::{Compute, ComputeConfig, LOSS_SCALE, Precision};
 use crate::config::Config;
 use crate::data::{Fingerprint, Known, Splits, lasting};
 use crate::distributed::DataParallel;
@@ -29,6 +29,10 @@ pub struct Changes {
     pub data: Option<String>,
     /// Where it computes from now on.
     pub device: Option<DeviceSpec>,
+    /// In which precision.
+    pub precision: Option<Precision>,
+    /// Whether most activations are computed twice from now on, if they were not before.
+    pub checkpoint_activations: bool,
 }
 
 impl From<Option<u64>> for Changes {
@@ -53,13 +57,17 @@ impl Trainer {
     /// # Errors
     /// As [`Self::resume`], and where the others do not come, or go on with another run or state.
     pub fn resume_at(path: &Path, changes: impl Into<Changes>, place: Option<&Place>) -> Result<Self> {
-        let Changes { epochs, data, device } = changes.into();
+        let Changes { epochs, data, device, precision, checkpoint_activations } = changes.into();
         let leads = place.is_none_or(|place| place.rank == 0);
         let run = RunDir::open(path)?;
         let run = if leads { run.locked()? } else { run };
         let kept = run.config()?;
         let source = data.unwrap_or_else(|| kept.data.clone());
-        let compute = ComputeConfig { device: device.unwrap_or(kept.compute.device), ..kept.compute };
+        let compute = ComputeConfig {
+            device: device.unwrap_or(kept.compute.device),
+            precision: precision.unwrap_or(kept.compute.precision),
+            checkpoint_activations: kept.compute.checkpoint_activations || checkpoint_activations,
+        };
         let epochs = epochs.unwrap_or(kept.epochs);
         let config = Config { epochs, data: lasting(&source), compute, ..kept.clone() };
         config.validate()?;

@@ -55,6 +55,7 @@ impl Trainer {
         let stand_in = batch.is_empty().then(|| batch.stand_in());
         let targets = stand_in.as_ref().unwrap_or(&batch).targets();
 
+        let activations = self.activations_apart(&images, &rng)?;
         let tape = self.forward(&images, &mut rng, counts)?;
         drop(images);
         let logits = tape.value(self.network.graph().output()).clone();
@@ -69,7 +70,7 @@ impl Trainer {
             let steps = self.position.steps as f64;
             statistics.iter_mut().for_each(|layer| layer.momentum = early_momentum(layer.momentum, steps));
         }
-        let activations = self.activations(&tape)?;
+        let activations = activations.or(self.activations(&tape)?);
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
         let gradients = self.backward(tape, &gradient, counts)?;
         self.track(statistics, counts)?;

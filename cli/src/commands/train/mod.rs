@@ -15,6 +15,7 @@ use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Weights;
 use tallow_builder::graph::Op;
+use tallow_cuda::DeviceSpec;
 use tallow_distributed::Place;
 use tallow_trainer::data::Skipped;
 use tallow_trainer::progress::Progress;
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
     /// Go on with the run in this directory, with its own settings; only --epochs may change, --data say where the
-    /// same images are now, and --device where to compute
+    /// same images are now, and --device, --precision and --checkpoint-activations how to compute
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// Classes that the data must have; the network gets as many outputs [default: those that it has]
@@ -61,6 +62,11 @@ pub struct Args {
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if let Some(processes) = args.processes {
+        if let (Some(gpu), true) = (args.settings.gpu(), processes > 1) {
+            return Err(usage(format!(
+                "--device cuda:{gpu} would be the GPU of all {processes} processes: leave it out, and each takes its own"
+            )));
+        }
         return processes::run(usize::from(processes));
     }
     if args.print_config {
@@ -78,16 +84,13 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     }
     let mut trainer = match &args.resume {
         Some(run) => {
-            let Some(data) = args.settings.data_alone()? else {
+            let Some(changes) = args.settings.changes()? else {
                 return Err(usage(
-                    "--resume goes on with the run's own settings: of the others only --epochs, --data and --device may be given",
+                    "--resume goes on with the run's own settings: of the others only --epochs, --data, --device, \
+                     --precision and --checkpoint-activations may be given",
                 ));
             };
-            Trainer::resume_at(
-                run,
-                Changes { epochs: args.epochs, data, device: args.settings.device() },
-                place.as_ref(),
-            )?
+            Trainer::resume_at(run, Changes { epochs: args.epochs, ..changes }, place.as_ref())?
         }
         None => {
             if !args.settings.name_data() {
@@ -189,9 +192,13 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
-    if trainer.compute().is_gpu() {
-        let compute = trainer.compute();
-        note!("on {}, {}", tallow_cuda::device::describe(compute.device()), compute.precision());
+    let compute = trainer.compute();
+    note!("on {}, {}", tallow_cuda::device::describe(compute.device()), compute.precision());
+    if !compute.is_gpu()
+        && config.compute.device == DeviceSpec::Auto
+        && let Some(reason) = tallow_cuda::device::unused_gpu()
+    {
+        note!("{reason}");
     }
     if trainer.processes() > 1 {
         note!(

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use tallow_cuda::DeviceSpec;
-use tallow_trainer::Config;
 use tallow_trainer::compute::Precision;
 use tallow_trainer::data::{Fold, has_validation};
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::recipe;
 use tallow_trainer::schedule::RateDecay;
+use tallow_trainer::{Changes, Config};
 
 use super::augmentation::Augmentation;
 use super::fine_tune;
@@ -156,15 +156,24 @@ enum Schedule {
 }
 
 impl Settings {
-    /// The data set, if one was named, where nothing else was but the device; `None` where more was said.
-    pub fn data_alone(&self) -> Result<Option<Option<String>>> {
-        let alone = Self { data: self.data.clone(), device: self.device, ..Self::default() };
-        if *self == alone { self.data().map(Some) } else { Ok(None) }
+    /// What a run that is gone on with may change besides its epochs; `None` where more was said.
+    pub fn changes(&self) -> Result<Option<Changes>> {
+        let Self { device, precision, checkpoint_activations, .. } = *self;
+        let alone =
+            Self { data: self.data.clone(), device, precision, checkpoint_activations, ..Self::default() };
+        if *self != alone {
+            return Ok(None);
+        }
+        let data = self.data()?;
+        Ok(Some(Changes { epochs: None, data, device, precision, checkpoint_activations }))
     }
 
-    /// Where to compute, if a flag says it.
-    pub fn device(&self) -> Option<DeviceSpec> {
-        self.device
+    /// The GPU that a flag names.
+    pub fn gpu(&self) -> Option<usize> {
+        match self.device {
+            Some(DeviceSpec::Cuda(index)) => Some(index),
+            _ => None,
+        }
     }
 
     fn data(&self) -> Result<Option<String>> {

@@ -173,8 +173,12 @@ impl Recorder {
 
     /// Whether the numbers of a step are written; others need not be known. The same in every process.
     pub fn is_due(&self, step: u64) -> bool {
-        let config = &self.config.tensorboard;
-        config.enabled && step.is_multiple_of(config.scalar_steps)
+        step.is_multiple_of(self.config.tensorboard.scalar_steps)
+    }
+
+    /// Whether anything is written here; of several processes, one does.
+    pub fn writes(&self) -> bool {
+        self.files.is_some()
     }
 
     /// The scalars of a step, if they are due.

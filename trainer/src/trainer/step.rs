@@ -151,7 +151,9 @@ impl Trainer {
         }
         // Only what is written down is waited for.
         let (mut known, mut norm) = (f64::NAN, f64::NAN);
-        let due = self.recorder.is_due(self.position.steps);
+        // Of several processes, all help the one that writes.
+        let wanted = self.parallel.is_some() || self.recorder.writes();
+        let due = wanted && self.recorder.is_due(self.position.steps);
         if due || seen.is_some() {
             (known, norm) = (loss.read()?, control.norm()?);
         }

@@ -10,6 +10,6 @@ fn main() -> Result<(), RuntimeError> {
         if installed.already { "was there:" } else { "installed:" },
         installed.library.display()
     );
-    println!("{}", runtime_report(None));
+    println!("{}", runtime_report(None, 0));
     Ok(())
 }

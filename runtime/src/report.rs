@@ -66,11 +66,11 @@ impl DriverReport {
 }
 
 /// Looks at the engines of this machine; `library` as in
-/// [`EngineOptions::library`](crate::EngineOptions::library).
-pub fn runtime_report(library: Option<&Path>) -> RuntimeReport {
+/// [`EngineOptions::library`](crate::EngineOptions::library), `device` the GPU that engines on one would use.
+pub fn runtime_report(library: Option<&Path>, device: i32) -> RuntimeReport {
     let search = find_library(library);
     let why_not = |kind: EngineKind| match &search.found {
-        Some(path) => missing(kind, path, 0),
+        Some(path) => missing(kind, path, device),
         None => Some(Missing { reason: search.reason(), remedy: search.remedy() }),
     };
     // Before libonnxruntime is asked, for what it finds depends on what is loaded.

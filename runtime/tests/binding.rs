@@ -22,7 +22,7 @@ fn ort_is_there() -> bool {
 }
 
 fn cuda_is_there() -> bool {
-    let missing = runtime_report(None).cuda_missing;
+    let missing = runtime_report(None, 0).cuda_missing;
     let required = std::env::var_os("TALLOW_REQUIRE_CUDA").is_some_and(|value| value == "1");
     assert!(missing.is_none() || !required, "CUDA is needed: {missing:?}");
     if let Some(missing) = &missing {
@@ -105,7 +105,7 @@ fn an_option_that_does_not_fit_is_an_error_and_auto_passes_over_what_does_not_ta
     let builder = Classifier::builder().engine(named(EngineKind::Tract)).gpu(GpuOptions::default().device(0));
     let text = builder.from_bytes(bytes(None, Some(&card()))).unwrap_err().to_string();
     assert!(text.contains("does not take the option cuda-device: it runs on no GPU"), "{text}");
-    if runtime_report(None).cuda_missing.is_some() {
+    if runtime_report(None, 0).cuda_missing.is_some() {
         let text = error(EngineChoice::Auto, &searching);
         assert!(text.contains("no engine can load it: ort-cuda: not available"), "{text}");
         assert!(text.contains("tract: does not take conv-search"), "{text}");

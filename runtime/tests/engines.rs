@@ -190,7 +190,7 @@ fn auto_takes_ort_where_its_library_is() {
     } else {
         assert_eq!(selection.engine, EngineKind::OrtCuda, "{selection}");
     }
-    let report = runtime_report(None);
+    let report = runtime_report(None, 0);
     assert!(report.onnxruntime.as_ref().is_some_and(|version| version.starts_with("1.")), "{report}");
     assert!(report.providers.contains(&"CPUExecutionProvider".to_string()), "{report}");
 }

@@ -203,18 +203,22 @@ mod gpu {
     }
 
     pub(super) fn count() -> usize {
+        counted().unwrap_or(0)
+    }
+
+    /// The number of GPUs, or why the driver does not tell it.
+    fn counted() -> std::result::Result<usize, String> {
         // cudarc panics where the driver's library cannot be loaded.
-        let count = catch_unwind(|| CudaContext::device_count().unwrap_or(0));
-        count.unwrap_or(0).try_into().unwrap_or(0)
+        let count = catch_unwind(CudaContext::device_count).map_err(|_| "its library cannot be loaded")?;
+        Ok(count.map_err(|error| error.to_string())?.try_into().unwrap_or(0))
     }
 
     /// Why the driver offers no GPU; `None` where it offers some.
     pub(super) fn problem() -> Option<String> {
-        match catch_unwind(CudaContext::device_count) {
-            Ok(Ok(0)) => Some("there is no GPU".into()),
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("its library cannot be loaded".into()),
+        match counted() {
+            Ok(0) => Some("there is no GPU".into()),
+            Ok(_) => None,
+            Err(reason) => Some(reason),
         }
     }
 

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Network;
 use super::plan::{NormStep, Squeeze, Step};
-use crate::graph::{Activation, BatchNorm, Conv2d, Graph, Node, Op};
+use crate::graph::{Activation, BatchNorm, Conv2d, Graph, Node, NodeId, Op};
 use crate::kernels::{
     ActivationKernel, AvgPool2d, BatchNormKernel, BatchReduce, ChannelScale, Conv2dKernel, Dropout,
     DropoutUnit, GatedNorm, GlobalAvgPool, MaxPool2d, Moments, NormGradients, Normed, Then, add, linear,
@@ -151,9 +151,9 @@ pub(super) fn run(
     };
     match step {
         Step::Layer(id) => apply(graph.node(*id), inputs, weights, mode),
-        Step::Norm(step) => {
-            let kernel = kernel(step, mode);
-            let [scale, shift] = scale_and_shift(graph, step, weights);
+        Step::Norm(norm) => {
+            let kernel = kernel(norm, mode);
+            let [scale, shift] = scale_and_shift(graph, norm.batch_norm, weights);
             let y = kernel.forward_then(inputs[0], scale, shift, then(graph, step, inputs))?;
             Ok((y, Saved::BatchNorm(kernel)))
         }
@@ -172,9 +172,9 @@ pub(super) fn run(
     }
 }
 
-/// γ and β of a step's normalisation.
-fn scale_and_shift<'a>(graph: &Graph, step: &NormStep, weights: &'a Weights) -> [&'a Tensor; 2] {
-    ["weight", "bias"].map(|name| parameter(weights, graph.node(step.batch_norm), name))
+/// γ and β of a batch normalisation.
+fn scale_and_shift<'a>(graph: &Graph, batch_norm: NodeId, weights: &'a Weights) -> [&'a Tensor; 2] {
+    ["weight", "bias"].map(|name| parameter(weights, graph.node(batch_norm), name))
 }
 
 /// A normalised and activated map that is gated.
@@ -185,7 +185,7 @@ fn gated<'a>(
     weights: &'a Weights,
     kernel: &'a BatchNormKernel,
 ) -> GatedNorm<'a> {
-    let [scale, shift] = scale_and_shift(graph, step, weights);
+    let [scale, shift] = scale_and_shift(graph, step.batch_norm, weights);
     let Some(activation) = activation(graph, step) else { unreachable!("what is gated was activated") };
     GatedNorm { kernel, activation, x, scale, shift }
 }
@@ -198,12 +198,8 @@ pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &
             gated(graph, &step.norm, inputs[0], weights, kernel).squeeze()
         }
         (Step::Layer(_) | Step::Norm(_), Saved::BatchNorm(kernel)) => {
-            let node = graph.node(step.parameters_of());
-            let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
-            let then = match step {
-                Step::Norm(step) => then(graph, step, inputs),
-                _ => Then::default(),
-            };
+            let [scale, shift] = scale_and_shift(graph, step.parameters_of(), weights);
+            let then = then(graph, step, inputs);
             kernel.forward_then(inputs[0], scale, shift, then)
         }
         (_, Saved::Dropout(dropout)) => dropout.forward(inputs[0]),
@@ -215,8 +211,13 @@ pub(super) fn again(network: &Network, step: &Step, inputs: &[&Tensor], saved: &
 }
 
 /// What comes behind a normalisation; a residual is its second input.
-fn then<'a>(graph: &Graph, step: &NormStep, inputs: &[&'a Tensor]) -> Then<'a> {
-    Then { residual: step.residual.map(|_| inputs[1]), activation: activation(graph, step) }
+fn then<'a>(graph: &Graph, step: &Step, inputs: &[&'a Tensor]) -> Then<'a> {
+    match step {
+        Step::Norm(norm) => {
+            Then { residual: norm.residual.map(|_| inputs[1]), activation: activation(graph, norm) }
+        }
+        _ => Then::default(),
+    }
 }
 
 fn activation(graph: &Graph, step: &NormStep) -> Option<Activation> {
@@ -275,11 +276,8 @@ pub(super) fn gradients(recorded: &Recorded<'_>, grad: &Tensor, wanted: Wanted) 
             return Ok(LayerGradients::of_norm(norm.gradients(gate, excited, grad)?));
         }
         (_, Saved::BatchNorm(kernel)) => {
-            let [scale, shift] = ["weight", "bias"].map(|name| parameter(weights, node, name));
-            let then = match step {
-                Step::Norm(step) => then(graph, step, inputs),
-                _ => Then::default(),
-            };
+            let [scale, shift] = scale_and_shift(graph, step.parameters_of(), weights);
+            let then = then(graph, step, inputs);
             let found = kernel.gradients_then(&Normed { x, y: output, scale, shift, then }, grad)?;
             return Ok(LayerGradients::of_norm(found));
         }

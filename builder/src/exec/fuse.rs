@@ -38,16 +38,7 @@ pub(super) fn fused(graph: &Graph, gates: bool) -> Vec<Step> {
         Some(step) => (step.output() == id).then_some(step),
         None => Some(Step::Layer(id)),
     };
-    let mut steps: Vec<Step> = graph.iter().map(|(id, _)| id).zip(within).filter_map(step).collect();
-    let squeezes = steps.iter().map(|step| matches!(step, Step::Squeeze(_)).then(|| step.parameters_of()));
-    let squeezes: Vec<Option<NodeId>> = squeezes.collect();
-    for step in &mut steps {
-        if let Step::Excite(excite) = step {
-            let by = squeezes.iter().position(|by| *by == Some(excite.norm.batch_norm));
-            excite.squeeze = by.expect("both were made together");
-        }
-    }
-    steps
+    graph.iter().map(|(id, _)| id).zip(within).filter_map(step).collect()
 }
 
 /// The squeeze-and-excitation of a normalised and activated map, where nobody else takes the map: its mean goes through
@@ -64,8 +55,7 @@ fn gate(graph: &Graph, takers: &[Vec<NodeId>], norm: NormStep) -> Option<(Squeez
         layer = before;
     }
     only(takers, pool)?;
-    // Which step the squeeze is, is known when all steps are.
-    (map == last).then_some((Squeeze { norm, pool }, Excite { norm, gate, product, squeeze: usize::MAX }))
+    (map == last).then_some((Squeeze { norm, pool }, Excite { norm, gate, product }))
 }
 
 /// For each layer, those that take its output; the network's output is taken by the caller, who is in nobody's list.
@@ -154,7 +144,7 @@ mod tests {
         let graph = gated(false);
         let plan = Plan::new(&graph, Keep::Needed, true);
         assert_eq!(names(&graph, &plan), ["input", "conv", "squeeze", "fc", "gate", "scale"]);
-        assert_eq!(plan.steps[5].squeeze(), Some(2));
+        assert_eq!(plan.squeeze(&plan.steps[5]), Some(2));
         let on_cpu = Plan::new(&graph, Keep::Needed, false);
         assert_eq!(names(&graph, &on_cpu), ["input", "conv", "act", "squeeze", "fc", "gate", "scale"]);
         let graph = gated(true);

@@ -1,7 +1,7 @@
 //! The memory of a training pass, known before it runs: its steps are gone through forwards and backwards, with sizes in
 //! the place of tensors.
 
-use super::plan::{Plan, Step};
+use super::plan::{Plan, Squeeze, Step};
 use crate::graph::{Graph, NodeId, Op};
 
 /// What is alive at a time.
@@ -88,7 +88,7 @@ pub(super) fn peak_bytes(plan: &Plan, graph: &Graph, element: usize) -> usize {
                 Step::Excite(step) => live.add_gradient(step.gate),
                 Step::Squeeze(step) => {
                     live.add_gradient(step.norm.input);
-                    live.forget_gradient(excited(plan, step.pool));
+                    live.forget_gradient(excited(plan, step));
                 }
                 _ => step.inputs(graph).into_iter().for_each(|input| live.add_gradient(input)),
             }
@@ -103,9 +103,9 @@ pub(super) fn peak_bytes(plan: &Plan, graph: &Graph, element: usize) -> usize {
 }
 
 /// The product that belongs to a squeeze.
-fn excited(plan: &Plan, pool: NodeId) -> NodeId {
+fn excited(plan: &Plan, squeeze: &Squeeze) -> NodeId {
     let product = plan.steps.iter().find_map(|step| match step {
-        Step::Excite(step) if plan.steps[step.squeeze].output() == pool => Some(step.product),
+        Step::Excite(excite) if excite.norm == squeeze.norm => Some(excite.product),
         _ => None,
     });
     product.expect("both were made together")

@@ -110,8 +110,7 @@ impl Network {
             inputs.push(images);
         }
         let layer = &self.graph.node(step.parameters_of()).name;
-        let squeeze = step.squeeze().map(|number| tape.saved_by(number));
-        run(&self.graph, step, &inputs, &self.weights, mode, squeeze).map_err(at(layer))
+        run(&self.graph, step, &inputs, &self.weights, mode, tape.squeeze(step)).map_err(at(layer))
     }
 
     /// A training pass: batch normalisation uses the batch's moments, dropout and stochastic depth draw from `rng`.

@@ -57,8 +57,6 @@ pub(super) struct Excite {
     pub norm: NormStep,
     pub gate: NodeId,
     pub product: NodeId,
-    /// The number of its [`Squeeze`] among all steps.
-    pub squeeze: usize,
 }
 
 impl Step {
@@ -91,14 +89,6 @@ impl Step {
             Self::Excite(step) => step.product,
         }
     }
-
-    /// The step whose batch normalisation it uses, where that is another's.
-    pub(super) fn squeeze(&self) -> Option<usize> {
-        match self {
-            Self::Excite(step) => Some(step.squeeze),
-            _ => None,
-        }
-    }
 }
 
 /// A graph's steps in order, in parts of which only the inputs are kept.
@@ -122,6 +112,14 @@ impl Plan {
             _ => vec![steps.len()],
         };
         Self { steps, parts }
+    }
+
+    /// The number of the step whose batch normalisation a step uses, where that is another's.
+    pub(super) fn squeeze(&self, step: &Step) -> Option<usize> {
+        let Step::Excite(excite) = step else { return None };
+        self.steps
+            .iter()
+            .position(|step| matches!(step, Step::Squeeze(squeeze) if squeeze.norm == excite.norm))
     }
 
     /// For each layer, the last step that takes its output; the network's output is never done with.

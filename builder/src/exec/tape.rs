@@ -38,9 +38,9 @@ impl Tape {
         self.saved.push(saved);
     }
 
-    /// What a step kept besides its output.
-    pub(super) fn saved_by(&self, step: usize) -> &Saved {
-        &self.saved[step]
+    /// What the step kept whose batch normalisation a step uses, where that is another's.
+    pub(super) fn squeeze(&self, step: &Step) -> Option<&Saved> {
+        self.plan.squeeze(step).map(|number| &self.saved[number])
     }
 
     /// Drops a value that will be computed again.
@@ -157,13 +157,13 @@ impl Tape {
                 let is_input = graph.node(id).op == Op::Input;
                 if let Some(grad) = grads[id.index()].take().filter(|_| needed[id.index()] && !is_input) {
                     let inputs = step.inputs(graph);
-                    let keeper = step.squeeze().unwrap_or(number);
+                    let squeeze = plan.squeeze(step);
                     let recorded = Recorded {
                         graph,
                         step,
                         inputs: &self.inputs(step, graph),
                         output: self.value(id),
-                        saved: &self.saved[keeper],
+                        saved: &self.saved[squeeze.unwrap_or(number)],
                         weights: network.weights(),
                     };
                     let asked = Wanted {
@@ -172,7 +172,7 @@ impl Tape {
                     };
                     let layer = &graph.node(step.parameters_of()).name;
                     let found = gradients(&recorded, &grad, asked).map_err(at(layer))?;
-                    if let Some(squeeze) = step.squeeze() {
+                    if let Some(squeeze) = squeeze {
                         // Its map's gradient goes through the squeeze, when that one's own is there as well.
                         self.saved[squeeze].excite(&grad, self.values[inputs[1].index()].as_ref());
                     }
@@ -208,7 +208,7 @@ impl Tape {
             }
             let inputs = self.inputs(&step, network.graph());
             let name = &network.graph().node(id).name;
-            let saved = &self.saved[step.squeeze().unwrap_or(number)];
+            let saved = self.squeeze(&step).unwrap_or(&self.saved[number]);
             let value = again(network, &step, &inputs, saved).map_err(at(name))?;
             self.values[id.index()] = Some(value);
         }

@@ -67,7 +67,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
 }
 
 fn info(args: &Info, threads: Option<usize>) -> Result<()> {
-    let report = runtime_report(None);
+    let report = runtime_report(None, 0);
     let Some(model) = &args.model else {
         args.gpu.refuse("name a file for it with --model")?;
         if args.json {

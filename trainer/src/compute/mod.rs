@@ -39,7 +39,8 @@ impl Compute {
     pub fn open(config: &ComputeConfig, local: usize) -> Result<Self> {
         let compute = Self { device: config.device.open(local)?, precision: config.precision };
         if config.precision != Precision::F32 && !compute.is_gpu() {
-            let remedy = "needs a GPU, but this run computes on the CPU, which has f32 alone: choose --precision f32, or name a GPU, such as --device cuda:0";
+            let remedy = "needs a GPU, but this run computes on the CPU, which has f32 alone: choose --precision f32, or \
+                          name a GPU, such as --device cuda:0";
             return Err(Error::Setting { name: "precision", value: config.precision.to_string(), remedy });
         }
         allow_tf32(config.precision == Precision::Tf32);

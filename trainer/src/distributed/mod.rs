@@ -20,9 +20,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Shape, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
+use tallow_builder::Graph;
+use tallow_builder::exec::{BatchStatistics, Gradients};
 use tallow_builder::kernels::{BatchReduce, cast};
-use tallow_builder::{Graph, Network};
 use tallow_distributed::{Buckets, Communicator, InBackground, Options, Place, SumTensors, TcpCommunicator};
 
 use crate::config::Config;
@@ -240,32 +240,18 @@ impl DataParallel {
         }
     }
 
-    /// The gradients of the mean over all processes' images, from the weighted gradient of this one's output: sums that
-    /// begin while backward still goes on.
-    pub fn backward(
+    /// The sums over all processes of the gradients that `make` hands on. Each bucket of them begins to be summed as soon
+    /// as it is full, while `make` goes on: best in the order in which backward makes them.
+    pub fn sum_gradients(
         &mut self,
-        tape: Tape,
-        network: &Network,
-        gradient: &Tensor,
-        wanted: impl Fn(&str) -> bool,
-        counts: Counts,
+        graph: &Graph,
+        wanted: &dyn Fn(&str) -> bool,
+        device: &Device,
+        make: impl FnOnce(&mut dyn FnMut(&str, Tensor) -> Result<()>) -> Result<()>,
     ) -> Result<Gradients> {
-        let buckets = &mut self.buckets;
-        buckets.begin(made_by_backward(network.graph(), &wanted), gradient.device());
-        let mut failed = None;
-        let walked = tape.backward_watched(network, gradient, &wanted, |name, gradient| {
-            let gradient = if counts.own == 0 { gradient.zeros_like()? } else { gradient };
-            buckets.add(name, gradient).map_err(|error| {
-                let text = error.to_string();
-                failed = Some(error);
-                candle_core::Error::Msg(text).into()
-            })
-        });
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        walked?;
-        Ok(buckets.finish()?)
+        self.buckets.begin(made_by_backward(graph, wanted), device);
+        make(&mut |name, gradient| Ok(self.buckets.add(name, gradient)?))?;
+        Ok(self.buckets.finish()?)
     }
 
     /// Gives rank 0, which alone keeps the running averages while an epoch is under way, a batch's moments:

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use tallow_distributed::{Communicator, Result};
+use tallow_distributed::{Buckets, Communicator, InBackground, Result};
 
-use super::DataParallel;
+use super::{DataParallel, DistributedConfig};
 
 /// The names of the calls so far.
 #[derive(Clone, Default)]
@@ -22,10 +22,15 @@ impl Calls {
 }
 
 impl DataParallel {
-    /// Counts from now on what this process says to the others, its gradients aside.
+    /// Counts from now on what this process says to the others: `all_reduce` is a bucket of gradients.
     pub fn watch(&mut self) -> Calls {
         let calls = Calls::default();
-        self.control = Arc::new(Watched { inner: self.control.clone(), calls: calls.clone() });
+        let watched = |inner: &Arc<dyn Communicator>| -> Arc<dyn Communicator> {
+            Arc::new(Watched { inner: inner.clone(), calls: calls.clone() })
+        };
+        (self.control, self.gradients) = (watched(&self.control), watched(&self.gradients));
+        let sum = InBackground::new(self.gradients.clone()).unwrap();
+        self.buckets = Buckets::new(Box::new(sum), DistributedConfig::default().bucket_bytes());
         calls
     }
 }

@@ -1,7 +1,7 @@
 //! Gradients of several batches as one: steps over more images than fit into memory at once.
 
+use candle_core::Tensor;
 use tallow_builder::exec::Gradients;
-
 use tallow_cuda::is_on_gpu;
 
 use super::gpu;
@@ -17,7 +17,7 @@ pub fn merged(
     (mut mean, images): (Gradients, usize),
     (other, more): (Gradients, usize),
 ) -> Result<Gradients> {
-    let share = (more as f64 / (images + more) as f64) as f32;
+    let share = share(images, more);
     if other.values().next().is_some_and(is_on_gpu) {
         let (mut names, mut pairs) = (vec![], vec![]);
         for (name, new) in other {
@@ -34,7 +34,7 @@ pub fn merged(
     }
     for (name, new) in other {
         let gradient = match mean.remove(&name) {
-            Some(old) => combine2(&old, &new, move |a, b| a + share * (b - a))?,
+            Some(old) => between(&old, &new, share)?,
             None => new,
         };
         mean.insert(name, gradient);
@@ -42,9 +42,36 @@ pub fn merged(
     Ok(mean)
 }
 
+/// As [`merged`], of one parameter, whose gradient over the batches before is taken out of `mean`.
+///
+/// # Errors
+/// As [`merged`].
+pub fn merged_one(
+    (mean, images): (&mut Gradients, usize),
+    name: &str,
+    (new, more): (Tensor, usize),
+) -> Result<Tensor> {
+    let Some(old) = mean.remove(name) else { return Ok(new) };
+    let share = share(images, more);
+    if is_on_gpu(&new) {
+        let pair = (old.contiguous()?, new.contiguous()?);
+        return Ok(gpu::lerp(&[pair], share)?.remove(0));
+    }
+    between(&old, &new, share)
+}
+
+/// The later images' share in the mean over all.
+fn share(images: usize, more: usize) -> f32 {
+    (more as f64 / (images + more) as f64) as f32
+}
+
+fn between(a: &Tensor, b: &Tensor, share: f32) -> Result<Tensor> {
+    combine2(a, b, move |a, b| a + share * (b - a))
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     use super::*;
 
@@ -60,10 +87,17 @@ mod tests {
             batches.iter().map(|(g, images)| f64::from(g[i]) * *images as f64).sum::<f64>() / total as f64
         });
         let mut mean = (gradients(&batches[0].0), batches[0].1);
+        let mut one_by_one = mean.clone();
         for (values, images) in &batches[1..] {
+            let (name, before) = ("w", (&mut one_by_one.0, one_by_one.1));
+            let new = (gradients(values).remove(name).unwrap(), *images);
+            let merged_alone = merged_one(before, name, new).unwrap();
+            one_by_one = ([(name.to_owned(), merged_alone)].into(), one_by_one.1 + images);
             mean = (merged(mean.clone(), (gradients(values), *images)).unwrap(), mean.1 + images);
         }
-        for (found, expected) in mean.0["w"].to_vec1::<f32>().unwrap().iter().zip(expected) {
+        let values = |mean: &Gradients| mean["w"].to_vec1::<f32>().unwrap();
+        assert_eq!(values(&mean.0), values(&one_by_one.0));
+        for (found, expected) in values(&mean.0).iter().zip(expected) {
             assert!((f64::from(*found) - expected).abs() < 1e-6, "{found} is not {expected}");
         }
     }

@@ -18,7 +18,7 @@ use tallow_builder::exec::Gradients;
 use tallow_builder::graph::{Graph, Parameter};
 use tallow_cuda::is_on_gpu;
 
-pub use accumulate::merged;
+pub use accumulate::{merged, merged_one};
 pub use ema::{Decay, Ema};
 pub use gpu::{Control, LossScale};
 

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Result as TensorResult, Tensor};
-use tallow_builder::Rng;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
+use tallow_builder::{Network, Rng};
 use tallow_cuda::Uploader;
 
 use super::{STEP_STREAM, Trainer};
@@ -15,7 +15,7 @@ use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
-use crate::optim::Ema;
+use crate::optim::{Ema, merged, merged_one};
 
 impl Trainer {
     /// Whether this process writes the run's files and shows its progress, as one that trains alone does.
@@ -84,17 +84,48 @@ impl Trainer {
         Ok(self.network.record_keeping(images, rng, &frozen, self.keep(), reduce)?)
     }
 
-    /// The gradients of the mean over all processes' images, from that of the mean over this one's.
-    pub(super) fn backward(&mut self, tape: Tape, gradient: &Tensor, counts: Counts) -> Result<Gradients> {
+    /// The gradients of the mean over the images of a step's batches so far, from that of the mean over the newest one's.
+    /// Of several processes, each keeps its part in them until the `last` batch of the step, whose backward pass they are
+    /// summed in: as PyTorch's DistributedDataParallel does in `no_sync`, once a step, however many batches it has.
+    pub(super) fn backward(
+        &mut self,
+        tape: Tape,
+        gradient: &Tensor,
+        counts: Counts,
+        before: Option<(Gradients, usize)>,
+        last: bool,
+    ) -> Result<Gradients> {
         let Self { network, tuning, position, parallel, .. } = self;
         let wanted = |name: &str| tuning.trains(position.epoch, name);
-        match parallel {
-            Some(parallel) => {
-                let gradient = parallel.weighted(gradient, counts)?;
-                parallel.backward(tape, network, &gradient, wanted, counts)
-            }
-            None => Ok(tape.backward(network, gradient, wanted)?),
+        let (mut before, images) = before.unwrap_or_default();
+        let Some(parallel) = parallel else {
+            let gradients = tape.backward(network, gradient, wanted)?;
+            return merged((before, images), (gradients, counts.total));
+        };
+        let gradient = parallel.weighted(gradient, counts)?;
+        // Not a product: a stand-in's gradients may be no numbers.
+        let part = |gradient: Tensor| if counts.own == 0 { gradient.zeros_like() } else { Ok(gradient) };
+        if !last {
+            let gradients = tape.backward(network, &gradient, wanted)?.into_iter();
+            let gradients = gradients.map(|(name, gradient)| Ok((name, part(gradient)?)));
+            return merged((before, images), (gradients.collect::<Result<_>>()?, counts.total));
         }
+        parallel.sum_gradients(network.graph(), &wanted, gradient.device(), |add| {
+            walked(tape, network, &gradient, wanted, |name, gradient| {
+                let newest = (part(gradient)?, counts.total);
+                add(name, merged_one((&mut before, images), name, newest)?)
+            })
+        })
+    }
+
+    /// The sums over all processes of gradients of which each has its part.
+    pub(super) fn sum_gradients(&mut self, gradients: Gradients) -> Result<Gradients> {
+        let Self { network, tuning, position, parallel, compute, .. } = self;
+        let Some(parallel) = parallel else { return Ok(gradients) };
+        let wanted = |name: &str| tuning.trains(position.epoch, name);
+        parallel.sum_gradients(network.graph(), &wanted, compute.device(), |add| {
+            gradients.into_iter().try_for_each(|(name, gradient)| add(&name, gradient))
+        })
     }
 
     /// Takes a batch's moments into the running averages. Of several processes rank 0 alone does so: no step
@@ -188,5 +219,27 @@ impl Trainer {
         let skipped = self.train.skipped();
         let first = skipped.first().map(|Skipped { origin, reason }| format!("{origin}: {reason}"));
         Err(Error::NoUsableImages { tried: skipped.len(), first: first.unwrap_or_default() })
+    }
+}
+
+/// A backward pass that hands its gradients to a function with the errors of this crate.
+fn walked(
+    tape: Tape,
+    network: &Network,
+    gradient: &Tensor,
+    wanted: impl Fn(&str) -> bool,
+    mut ready: impl FnMut(&str, Tensor) -> Result<()>,
+) -> Result<()> {
+    let mut failed = None;
+    let pass = tape.backward_watched(network, gradient, wanted, |name, gradient| {
+        ready(name, gradient).map_err(|error| {
+            let text = error.to_string();
+            failed = Some(error);
+            candle_core::Error::Msg(text).into()
+        })
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(pass?),
     }
 }

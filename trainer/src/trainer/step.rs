@@ -12,7 +12,7 @@ use crate::data::Batch;
 use crate::diagnose::Activations;
 use crate::distributed::Counts;
 use crate::error::Result;
-use crate::optim::{Control, LossScale, global_norm, merged};
+use crate::optim::{Control, LossScale, global_norm};
 use crate::progress::Progress;
 use crate::tensorboard::StepRecord;
 
@@ -24,6 +24,8 @@ pub(super) struct Group {
     batch: Batch,
     /// Of the mean over its images.
     gradients: Gradients,
+    /// Whether they are those of all processes; else each has its part in them.
+    summed: bool,
     loss: StepLoss,
     /// Images in all of its batches.
     counts: Counts,
@@ -49,7 +51,7 @@ impl Trainer {
     }
 
     /// Forward, loss and backward of a batch, together with those of its step before it.
-    pub(super) fn learn(&mut self, input: Input, counts: Counts, group: Option<Group>) -> Result<Group> {
+    pub(super) fn learn(&mut self, input: Input, counts: Counts, mut group: Option<Group>) -> Result<Group> {
         let Input { batch, images } = input;
         let mut rng = self.step_rng(batch.index);
         let stand_in = batch.is_empty().then(|| batch.stand_in());
@@ -72,7 +74,9 @@ impl Trainer {
         }
         let activations = activations.or(self.activations(&tape)?);
         let seen = activations.map(|activations| (activations, self.network.weights().clone()));
-        let gradients = self.backward(tape, &gradient, counts)?;
+        let last = self.is_last(batch.index);
+        let before = group.as_mut().map(|group| (std::mem::take(&mut group.gradients), group.counts.total));
+        let gradients = self.backward(tape, &gradient, counts, before, last)?;
         self.track(statistics, counts)?;
         let loss = match loss {
             StepLoss::Known(loss) => StepLoss::Known(self.see(loss, &logits, &batch)?),
@@ -80,15 +84,13 @@ impl Trainer {
         };
 
         let number = self.group_of(batch.index);
-        let Some(before) = group else {
-            return Ok(Group { number, batch, gradients, loss, counts, seen });
-        };
+        let newest = Group { number, batch, gradients, summed: last, loss, counts, seen };
+        let Some(before) = group else { return Ok(newest) };
         Ok(Group {
-            batch,
-            gradients: merged((before.gradients, before.counts.total), (gradients, counts.total))?,
-            loss: before.loss.and(before.counts, loss, counts)?,
+            loss: before.loss.and(before.counts, newest.loss, counts)?,
             counts: before.counts.and(counts),
-            ..before
+            seen: before.seen,
+            ..newest
         })
     }
 
@@ -110,11 +112,15 @@ impl Trainer {
     }
 
     /// The update of a step, and what is written down of it; `first` says whether it is the epoch's first.
-    pub(super) fn update(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
+    pub(super) fn update(&mut self, mut group: Group, first: bool, progress: &mut Progress) -> Result<()> {
+        // Nobody had a usable image in the step's last batch.
+        if !group.summed {
+            group.gradients = self.sum_gradients(group.gradients)?;
+        }
         if self.on_device.is_some() {
             return self.update_on_device(group, first, progress);
         }
-        let Group { number, batch, gradients, loss, counts, seen } = group;
+        let Group { number, batch, gradients, loss, counts, seen, .. } = group;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
             return Err(self.exploded(&batch, &gradients)?);
@@ -136,7 +142,7 @@ impl Trainer {
 
     /// As [`Self::update`] on a GPU, which decides by itself how long the step is, and whether there is one.
     fn update_on_device(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
-        let Group { number, batch, gradients, loss, counts, seen } = group;
+        let Group { number, batch, gradients, loss, counts, seen, .. } = group;
         let rate = self.rate(number)?;
         let (epoch, tuning) = (self.position.epoch, &self.tuning);
         let Some(on_device) = &self.on_device else { return Ok(()) };

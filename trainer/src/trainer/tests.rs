@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use candle_core::{DType, Tensor};
+
 use super::*;
 use crate::config::InputConfig;
 use crate::distributed::{Calls, DistributedConfig, state_digest};
@@ -45,7 +47,7 @@ fn ranks<R: Send>(config: &Config, world_size: usize, body: impl Fn(Trainer, Cal
         let new = NewRun::prepare_at(config.clone(), Some(&place(rank))).unwrap();
         let weights = Weights::init(new.graph(), 1, &Device::Cpu).unwrap();
         let mut trainer = new.begin(&folder.path().join("run"), weights).unwrap();
-        let calls = trainer.parallel.as_mut().unwrap().watch();
+        let calls = trainer.parallel.as_mut().map_or_else(Calls::default, DataParallel::watch);
         body(trainer, calls)
     };
     let is_emulated = emulator::is_active();
@@ -157,10 +159,7 @@ fn the_loss_written_down_is_the_mean_over_all_images_of_a_step_on_a_gpu_too() {
     };
     let run = || {
         ranks(&config, 2, |mut trainer, _| {
-            // Batch by batch until the epoch's training is done: its validation is of no interest.
-            while trainer.position.batch < trainer.train.batches() {
-                trainer.train(&mut Progress::hidden(), &AtomicBool::new(true)).unwrap();
-            }
+            train_batches(&mut trainer);
             trainer.recorder.flush().unwrap();
             if trainer.leads() { losses(trainer.run_dir().path()) } else { vec![] }
         })
@@ -170,5 +169,53 @@ fn the_loss_written_down_is_the_mean_over_all_images_of_a_step_on_a_gpu_too() {
     assert!(cpu.len() > 2 && cpu.len() == gpu.len(), "{cpu:?} {gpu:?}");
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
         assert!((cpu - gpu).abs() < 1e-4 * cpu, "{cpu} on a CPU, {gpu} on a GPU");
+    }
+}
+
+/// Trains the batches of the first epoch, but leaves out its validation.
+fn train_batches(trainer: &mut Trainer) {
+    while trainer.position.batch < trainer.train.batches() {
+        trainer.train(&mut Progress::hidden(), &AtomicBool::new(true)).unwrap();
+    }
+}
+
+#[test]
+fn gradients_are_summed_once_a_step_however_many_batches_it_has() {
+    let data = tempfile::tempdir().unwrap();
+    let config = Config {
+        data: half_broken(data.path()),
+        accumulate: 3,
+        schedule: Schedule { learning_rate: Some(1e-3), ..config(1).schedule },
+        ..config(1)
+    };
+    let run = |config: &Config, processes| {
+        ranks(config, processes, |mut trainer, calls| {
+            let usable = trainer.train.epoch(0, 0).unwrap().map(|batch| batch.unwrap().index);
+            let usable: Vec<usize> = usable.collect();
+            train_batches(&mut trainer);
+            let weights = trainer.network.weights().clone();
+            (weights, calls.count("all_reduce") as u64, trainer.position.steps, usable)
+        })
+    };
+    let together = Config {
+        distributed: DistributedConfig { sync_batch_norm: true, ..DistributedConfig::default() },
+        ..config.clone()
+    };
+    let alone = run(&Config { batch_size: 2, ..config }, 1).remove(0);
+    // Some steps end with a batch of which nobody can use an image.
+    let lack_their_last = |usable: &[usize]| {
+        let is_last = |batch: &&usize| !usable.contains(batch) && **batch % 3 == 2;
+        (0..24).collect::<Vec<_>>().iter().filter(is_last).any(|last| usable.contains(&(last - 1)))
+    };
+    assert!(lack_their_last(&alone.3), "{:?}", alone.3);
+    for (weights, sums, steps, _) in run(&together, 2) {
+        assert_eq!((sums, steps), (alone.2, alone.2));
+        for ((name, found), (_, expected)) in weights.iter().zip(alone.0.iter()) {
+            let largest = |tensor: &Tensor| -> f32 {
+                tensor.to_dtype(DType::F32).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+            };
+            let difference = largest(&(found - expected).unwrap()) / largest(expected).max(1e-6);
+            assert!(difference < 1e-4, "{name}: {difference:e}");
+        }
     }
 }

@@ -289,6 +289,19 @@ pub enum Error {
         /// The run.
         run: PathBuf,
     },
+    /// A resumed run would take other steps.
+    #[error(
+        "batches of {batch_size} images, {accumulate} in a step: the run's steps have {step} images in each process, and \
+         --resume keeps that: choose --batch-size and --grad-accum whose product it is"
+    )]
+    StepChanged {
+        /// Images in a batch.
+        batch_size: usize,
+        /// Batches in a step.
+        accumulate: usize,
+        /// Images in a step of the run so far.
+        step: usize,
+    },
     /// A resumed run's data is not where it was.
     #[error("no such folder: {}, which {} was trained on: say where it is now with --data", .data.display(), .run.display())]
     DataGone {

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use tallow_builder::exec::Keep;
@@ -11,6 +12,11 @@ use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, Linear, Shape};
 use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
 use tallow_cuda::emulator::emulated;
 use tallow_models::Options;
+use tallow_trainer::compute::ComputeConfig;
+use tallow_trainer::config::InputConfig;
+use tallow_trainer::progress::Progress;
+use tallow_trainer::tensorboard::TensorboardConfig;
+use tallow_trainer::{Config, Trainer};
 
 /// Counts the bytes that are allocated.
 struct Counting;
@@ -35,19 +41,27 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Bytes at the peak of what `body` does, beyond those before it; one at a time, for all threads are counted.
+fn measured(body: impl FnOnce()) -> usize {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    body();
+    PEAK.load(Ordering::Relaxed) - before
+}
+
 /// Bytes at the peak of a pass over so many images, beyond those before it.
 fn peak(network: &Network, images: usize, keep: Keep) -> usize {
     let shape = network.graph().input_shape().with_batch(images);
     let images = Tensor::ones(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let classes = network.graph().output_shape().elements();
     let upstream = Tensor::ones((images.dim(0).unwrap(), classes), images.dtype(), &Device::Cpu).unwrap();
-    emulated(|| {
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
+    let pass = || {
         let tape = network.record_keeping(&images, &mut Rng::new(1), &|_| false, keep, None).unwrap();
         tape.backward(network, &upstream, |_| true).unwrap();
-        PEAK.load(Ordering::Relaxed) - before
-    })
+    };
+    measured(|| emulated(pass))
 }
 
 /// Blocks of EfficientNet's kind, all of one size.
@@ -92,5 +106,34 @@ fn a_pass_takes_the_memory_that_is_said() {
             // Gradients of parameters come on top, and what the CPU's convolutions, which stand in for cuDNN's, copy.
             assert!((0.95..1.3).contains(&(found / said)), "{name} {keep:?}: {found} instead of {said}");
         }
+    }
+}
+
+#[test]
+fn a_step_that_is_looked_at_takes_no_more_memory_than_others() {
+    let peak = |looked_at: bool, checkpoint_activations: bool| {
+        let config = Config {
+            model: "resnet20".into(),
+            data: "digits".into(),
+            batch_size: 128,
+            workers: 1,
+            input: InputConfig { size: Some(16), ..InputConfig::default() },
+            diagnose: looked_at,
+            tensorboard: TensorboardConfig { enabled: looked_at, ..TensorboardConfig::default() },
+            compute: ComputeConfig { checkpoint_activations, ..ComputeConfig::default() },
+            ..Config::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        emulated(|| {
+            let mut trainer = Trainer::create(&folder.path().join("run"), config).unwrap();
+            // The first step of the epoch, which is the one to be looked at, and no more.
+            measured(|| drop(trainer.train(&mut Progress::hidden(), &AtomicBool::new(true)).unwrap()))
+        })
+    };
+    peak(true, false); // Kernels are compiled in the first.
+    for checkpoint_activations in [false, true] {
+        let (others, looked_at) = (peak(false, checkpoint_activations), peak(true, checkpoint_activations));
+        println!("{others:.2e} bytes, looked at {looked_at:.2e}");
+        assert!((looked_at as f64) < 1.1 * others as f64, "{looked_at} bytes instead of {others}");
     }
 }

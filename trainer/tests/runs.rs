@@ -13,7 +13,7 @@ use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::progress::Progress;
 use tallow_trainer::recipe::SGD;
 use tallow_trainer::schedule::{RateDecay, Schedule};
-use tallow_trainer::{Config, RunDir, Trainer};
+use tallow_trainer::{Changes, Config, RunDir, Trainer};
 
 use support::{contents, finish, train_until};
 
@@ -62,6 +62,36 @@ fn a_run_interrupted_anywhere_ends_in_the_same_bits_as_one_that_never_stopped() 
     for picture in ["curves.png", "confusion.png"] {
         assert!(whole.join(picture).is_file(), "{picture}");
     }
+}
+
+#[test]
+fn a_run_goes_on_in_smaller_batches_with_the_same_images_in_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train_until(&mut Trainer::create(&run, config(2)).unwrap(), 3);
+    let changes = |batch_size, accumulate| Changes { batch_size, accumulate, ..Changes::default() };
+    for (batch_size, accumulate) in [(Some(48), None), (None, Some(3)), (Some(64), Some(1)), (Some(0), None)]
+    {
+        let error = Trainer::resume(&run, changes(batch_size, accumulate)).err().unwrap().to_string();
+        assert!(error.contains("128 images") && error.contains("--grad-accum"), "{error}");
+    }
+    // Three of eleven steps are done, and twelve of the 44 batches that there are now.
+    let mut smaller = Trainer::resume(&run, changes(Some(32), None)).unwrap();
+    assert_eq!((smaller.config().batch_size, smaller.config().accumulate), (32, 4));
+    train_until(&mut smaller, 8);
+    let state = || -> serde_json::Value {
+        let file = std::fs::read(run.join("checkpoints/last/state.json")).unwrap();
+        serde_json::from_slice(&file).unwrap()
+    };
+    let images = &state()["running"]["samples"];
+    assert_eq!((&state()["steps"], &state()["batch"], images), (&11.into(), &44.into(), &(128 * 11).into()));
+    drop(smaller);
+    // All batches are done, however they are counted: the validation is next.
+    let mut larger = Trainer::resume(&run, changes(None, Some(1))).unwrap();
+    assert_eq!((larger.config().batch_size, larger.config().accumulate), (128, 1));
+    assert!(!finish(&mut larger).interrupted);
+    let rows = tallow_trainer::metrics::csv::read(&run.join("metrics.csv")).unwrap();
+    assert_eq!(rows.iter().map(|row| row.step).collect::<Vec<_>>(), [11, 22]);
 }
 
 #[test]

@@ -84,10 +84,8 @@ impl DeviceSpec {
 /// Memory of a GPU in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What the GPU has.
-    pub total: usize,
-    /// What tensors take now.
-    pub used: usize,
+    /// What tensors of this process can take: what they have, and what nobody has.
+    pub available: usize,
     /// The most that tensors took since [`reset_peak`].
     pub peak: usize,
 }
@@ -124,6 +122,18 @@ pub fn describe(device: &Device) -> String {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => gpu::describe(device),
         _ => "cpu".to_owned(),
+    }
+}
+
+/// The number that a GPU has in the whole world, whatever a process calls it; `None` for a CPU.
+///
+/// # Errors
+/// Where the driver fails.
+pub fn uuid(device: &Device) -> candle_core::Result<Option<[u8; 16]>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => gpu::uuid(device).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -231,6 +241,11 @@ mod gpu {
         format!("cuda:{} {name}, {memory:.0} GiB, compute capability {major}.{minor}", context.ordinal())
     }
 
+    pub(super) fn uuid(device: &CudaDevice) -> candle_core::Result<[u8; 16]> {
+        let uuid = device.cuda_stream().context().uuid().w()?;
+        Ok(uuid.bytes.map(|byte| byte as u8))
+    }
+
     /// The pool that candle's tensors come from.
     fn pool(device: &CudaDevice) -> candle_core::Result<sys::CUmemoryPool> {
         let stream = device.cuda_stream();
@@ -264,12 +279,11 @@ mod gpu {
     }
 
     pub(super) fn memory(device: &CudaDevice) -> candle_core::Result<Memory> {
-        use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_USED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
+        use sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_HIGH};
         device.cuda_stream().context().bind_to_thread().w()?;
-        let (_, total) = result::mem_get_info().w()?;
+        let (free, _) = result::mem_get_info().w()?;
         Ok(Memory {
-            total,
-            used: get(device, CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?,
+            available: free + get(device, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?,
             peak: get(device, CU_MEMPOOL_ATTR_USED_MEM_HIGH)?,
         })
     }

@@ -78,7 +78,7 @@ fn settings_files_are_checked_by_line() {
 fn what_is_missing_or_contradicts_itself() {
     typed(Path::new("."), "train").fails(2, &["--data FOLDER", "--data digits"]);
     typed(shared(), "train --resume run --lr 0.1")
-        .fails(2, &["--resume", "only --epochs, --data, --device, --precision and --checkpoint-activations"]);
+        .fails(2, &["--resume", "only --epochs, --data, --device, --precision, --checkpoint-activations"]);
     typed(shared(), "train --resume run --epochs 1").fails(2, &["epochs = 1", "already longer"]);
     typed(shared(), "train --resume data").fails(1, &["data holds no training run", "config.toml"]);
     typed(shared(), "export").fails(2, &["required"]);

@@ -73,6 +73,17 @@ pub enum Error {
         problem: String,
     },
 
+    /// Devices on which processes cannot train together.
+    #[error("rank {rank} and rank {peer} cannot train together: {problem}")]
+    Devices {
+        /// A process.
+        rank: usize,
+        /// Another one.
+        peer: usize,
+        /// Why not, and what to do.
+        problem: String,
+    },
+
     /// A rank that would begin with another state than the others.
     #[error(
         "rank {rank} starts from other weights than rank 0: see that all hosts read the same files, those that --weights \

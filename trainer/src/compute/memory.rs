@@ -7,8 +7,8 @@ use tallow_builder::{Graph, Network};
 
 use super::Precision;
 
-/// What candle, cuBLAS, cuDNN's work space and the kernels themselves take, bytes: an estimate.
-const FIXED: f64 = 1.5e9;
+/// What cuBLAS, cuDNN, their work space and the kernels themselves take beside tensors, bytes: an estimate.
+const FIXED: f64 = 1e9;
 /// The share of the memory that can be used before pieces get in each other's way: an estimate.
 const USABLE: f64 = 0.92;
 
@@ -22,14 +22,14 @@ pub(crate) struct Need<'a> {
 }
 
 impl Need<'_> {
-    /// About how many images fit into so many bytes, 0 where not even the parameters do; a multiple of 8 where there are
+    /// About how many images fit into so many free bytes, 0 where not even the parameters do; a multiple of 8 where there are
     /// as many.
-    pub fn images_within(&self, total: usize) -> usize {
+    pub fn images_within(&self, bytes: usize) -> usize {
         let totals = self.graph.totals();
         // While a step is taken, new parameters and slots stand beside the old ones.
         let parameters = (4 * (totals.parameters + totals.buffers) * (1 + 2 * self.copies)) as f64;
-        let bytes = Network::training_bytes(self.graph, self.keep, self.precision.dtype().size_in_bytes());
-        let images = (total as f64 * USABLE - FIXED - parameters) / bytes as f64;
+        let image = Network::training_bytes(self.graph, self.keep, self.precision.dtype().size_in_bytes());
+        let images = (bytes as f64 * USABLE - FIXED - parameters) / image as f64;
         match images.max(0.0) as usize {
             few @ 0..8 => few,
             many => many / 8 * 8,
@@ -53,7 +53,7 @@ pub struct NoRoom {
 }
 
 impl fmt::Display for NoRoom {
-    /// What to do: the same step in smaller batches.
+    /// What to do: the same step in smaller batches, which a run that has begun can also take.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, batch_size, accumulate, fits, checkpointed } = self;
         let fewer = (*fits).min(batch_size.saturating_sub(1));
@@ -61,19 +61,26 @@ impl fmt::Display for NoRoom {
         match fewer {
             0 => f.write_str("Not even one image would: choose a smaller network or smaller images")?,
             _ => {
-                // As even as possible, so that the step has the same images.
-                let batches = (batch_size * accumulate).div_ceil(fewer);
-                let each = (batch_size * accumulate).div_ceil(batches);
-                write!(
-                    f,
-                    "About {fewer} should: --batch-size {each} --grad-accum {batches} takes the same step"
-                )?;
+                let (each, batches) = same_step(batch_size * accumulate, fewer);
+                let is_same = each * batches == batch_size * accumulate;
+                let step = if is_same { "the same step" } else { "about the same step" };
+                write!(f, "About {fewer} should: --batch-size {each} --grad-accum {batches} takes {step}")?;
             }
         }
         if *checkpointed {
             return Ok(());
         }
         f.write_str(", or --checkpoint-activations takes less memory and a third more time")
+    }
+}
+
+/// Images in a batch, at most `most`, and batches, that give a step of so many images: exactly, where that takes less
+/// than twice the batches that it has to be.
+fn same_step(images: usize, most: usize) -> (usize, usize) {
+    let least = images.div_ceil(most);
+    match (least..2 * least).find(|batches| images.is_multiple_of(*batches)) {
+        Some(batches) => (images / batches, batches),
+        None => (images.div_ceil(least), least),
     }
 }
 
@@ -85,7 +92,7 @@ mod tests {
     fn more_images_fit_in_less_precision_and_with_less_kept() {
         let graph = tallow_models::build("resnet50", &tallow_models::Options::default()).unwrap();
         let fit =
-            |keep, precision, total| Need { graph: &graph, keep, precision, copies: 3 }.images_within(total);
+            |keep, precision, bytes| Need { graph: &graph, keep, precision, copies: 3 }.images_within(bytes);
         let h100 = 80_000_000_000;
         let (single, half) =
             (fit(Keep::Needed, Precision::F32, h100), fit(Keep::Needed, Precision::Bf16, h100));
@@ -103,10 +110,14 @@ mod tests {
             NoRoom { device: "cuda:0".into(), batch_size, accumulate: 1, fits, checkpointed }.to_string()
         };
         let text = error(512, 200, false);
-        assert!(text.contains("--batch-size 171 --grad-accum 3") && text.contains("--checkpoint"), "{text}");
+        assert!(text.contains("--batch-size 128 --grad-accum 4 takes the same step"), "{text}");
+        assert!(text.contains("--checkpoint"), "{text}");
+        let text = error(512, 600, true);
+        assert!(text.contains("--batch-size 256 --grad-accum 2"), "the estimate was too good: {text}");
+        let text = error(509, 200, true);
         assert!(
-            error(512, 600, true).contains("--batch-size 256 --grad-accum 2"),
-            "the estimate was too good"
+            text.contains("--batch-size 170 --grad-accum 3 takes about the same step"),
+            "a prime: {text}"
         );
         assert!(error(1, 0, true).contains("smaller"));
     }

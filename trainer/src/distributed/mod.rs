@@ -7,6 +7,7 @@
 //! on before they are used.
 
 mod config;
+mod devices;
 mod identity;
 mod lockstep;
 mod moments;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
 
 pub use config::DistributedConfig;
+pub use devices::Transport;
 pub(crate) use identity::state_digest;
 pub(crate) use lockstep::Lockstep;
 use moments::Synchronised;
@@ -45,6 +47,7 @@ pub(crate) struct DataParallel {
     control: Arc<dyn Communicator>,
     gradients: Arc<dyn Communicator>,
     buckets: Buckets,
+    transport: Transport,
     sync_batch_norm: bool,
     /// Sums moments on GPUs, and gradients: one communicator for both.
     #[cfg(feature = "nccl")]
@@ -99,13 +102,7 @@ impl DataParallel {
         let mut channels = TcpCommunicator::connect(place, &options)?.into_iter();
         let mut next = || -> Option<Arc<dyn Communicator>> { Some(Arc::new(channels.next()?)) };
         let (control, gradients) = next().zip(next()).expect("there are as many channels as were asked for");
-        let kinds = control.gather(&[u8::from(device.is_cuda())])?;
-        if let Some(peer) = kinds.iter().position(|kind| *kind != kinds[0]) {
-            let problem =
-                "some processes compute on a GPU and others on the CPU: give each a GPU, or --device cpu";
-            let rank = control.rank();
-            return Err(tallow_distributed::Error::OutOfStep { rank, peer, problem: problem.into() }.into());
-        }
+        let transport = devices::agree(&*control, device)?;
         #[cfg(feature = "nccl")]
         let nccl = match device {
             Device::Cuda(device) => {
@@ -129,6 +126,7 @@ impl DataParallel {
             control,
             gradients,
             buckets,
+            transport,
             sync_batch_norm,
             #[cfg(feature = "nccl")]
             nccl,
@@ -140,6 +138,11 @@ impl DataParallel {
     /// Whether this process writes the run's files and shows its progress.
     pub fn leads(&self) -> bool {
         self.control.rank() == 0
+    }
+
+    /// How gradients go to the other processes.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// This process's number.

@@ -89,8 +89,8 @@ impl Trainer {
             Error::Builder(source) => device::is_out_of_memory_text(&source.to_string()),
             _ => false,
         };
-        let total = device::memory(self.compute.device()).ok().flatten().map(|memory| memory.total);
-        let Some(total) = total.filter(|_| is_memory) else { return error };
+        let available = device::memory(self.compute.device()).ok().flatten().map(|memory| memory.available);
+        let Some(available) = available.filter(|_| is_memory) else { return error };
         let slots = self.optimizer.state().len().div_ceil(self.network.weights().iter().count().max(1));
         let need = Need {
             graph: self.network.graph(),
@@ -102,7 +102,7 @@ impl Trainer {
             device: device::describe(self.compute.device()),
             batch_size: self.config.batch_size,
             accumulate: self.config.accumulate,
-            fits: need.images_within(total),
+            fits: need.images_within(available),
             checkpointed: self.config.compute.checkpoint_activations,
         })
     }

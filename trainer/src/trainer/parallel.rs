@@ -11,7 +11,7 @@ use tallow_cuda::Uploader;
 use super::{STEP_STREAM, Trainer};
 use crate::compute::{Input, Inputs};
 use crate::data::{Batch, Skipped};
-use crate::distributed::{Counts, DataParallel, Lockstep, state_digest};
+use crate::distributed::{Counts, DataParallel, Lockstep, Transport, state_digest};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
@@ -26,6 +26,11 @@ impl Trainer {
     /// Number of processes that train together.
     pub fn processes(&self) -> usize {
         self.parallel.as_ref().map_or(1, |parallel| parallel.share().world_size)
+    }
+
+    /// How gradients go to the other processes, where there are any.
+    pub fn transport(&self) -> Option<Transport> {
+        self.parallel.as_ref().map(DataParallel::transport)
     }
 
     /// Joins the other processes, if there are any: all must start from the same state.

@@ -33,11 +33,38 @@ pub struct Changes {
     pub precision: Option<Precision>,
     /// Whether most activations are computed twice from now on, if they were not before.
     pub checkpoint_activations: bool,
+    /// Images in a batch of each process; a step keeps its images.
+    pub batch_size: Option<usize>,
+    /// Batches in a step; a step keeps its images.
+    pub accumulate: Option<usize>,
 }
 
 impl From<Option<u64>> for Changes {
     fn from(epochs: Option<u64>) -> Self {
         Self { epochs, ..Self::default() }
+    }
+}
+
+impl Changes {
+    /// The settings of a run that goes on, given those that it had.
+    fn of(self, kept: &Config) -> Result<Config> {
+        let Self { epochs, data, device, precision, checkpoint_activations, batch_size, accumulate } = self;
+        let step = kept.batch_size * kept.accumulate;
+        // One of the two says what the other is.
+        let rest = |said: usize| step.checked_div(said).unwrap_or(0);
+        let batch_size = batch_size.or(accumulate.map(rest)).unwrap_or(kept.batch_size);
+        let accumulate = accumulate.unwrap_or_else(|| rest(batch_size));
+        if batch_size.checked_mul(accumulate) != Some(step) {
+            return Err(Error::StepChanged { batch_size, accumulate, step });
+        }
+        let compute = ComputeConfig {
+            device: device.unwrap_or(kept.compute.device),
+            precision: precision.unwrap_or(kept.compute.precision),
+            checkpoint_activations: kept.compute.checkpoint_activations || checkpoint_activations,
+        };
+        let epochs = epochs.unwrap_or(kept.epochs);
+        let data = lasting(&data.unwrap_or_else(|| kept.data.clone()));
+        Ok(Config { epochs, data, compute, batch_size, accumulate, ..kept.clone() })
     }
 }
 
@@ -57,19 +84,11 @@ impl Trainer {
     /// # Errors
     /// As [`Self::resume`], and where the others do not come, or go on with another run or state.
     pub fn resume_at(path: &Path, changes: impl Into<Changes>, place: Option<&Place>) -> Result<Self> {
-        let Changes { epochs, data, device, precision, checkpoint_activations } = changes.into();
         let leads = place.is_none_or(|place| place.rank == 0);
         let run = RunDir::open(path)?;
         let run = if leads { run.locked()? } else { run };
         let kept = run.config()?;
-        let source = data.unwrap_or_else(|| kept.data.clone());
-        let compute = ComputeConfig {
-            device: device.unwrap_or(kept.compute.device),
-            precision: precision.unwrap_or(kept.compute.precision),
-            checkpoint_activations: kept.compute.checkpoint_activations || checkpoint_activations,
-        };
-        let epochs = epochs.unwrap_or(kept.epochs);
-        let config = Config { epochs, data: lasting(&source), compute, ..kept.clone() };
+        let config = changes.into().of(&kept)?;
         config.validate()?;
         let graph = run.graph()?;
         // Where the disk was full after the first best one, there is no other.
@@ -131,8 +150,18 @@ impl Found {
         let config = if leads { config } else { unreported(config) };
         let preprocess = config.preprocess()?;
         let loaders = loaders(&config, &preprocess, &data, &compute, parallel)?;
-        let Checkpoint { weights, ema, optimizer: mut state, position } =
+        let Checkpoint { weights, ema, optimizer: mut state, mut position } =
             Checkpoint::read(&from, &graph, compute.device())?;
+        if config.batch_size != kept.batch_size {
+            let Config { batch_size, accumulate, .. } = kept;
+            let before = Config { batch_size, accumulate, ..config.clone() };
+            let [before, _] = self::loaders(&before, &preprocess, &data, &compute, parallel)?;
+            position.batch = match position.batch == before.batches() {
+                true => loaders[0].batches(),
+                // Checkpoints are written between steps.
+                false => position.batch / accumulate * config.accumulate,
+            };
+        }
         let scale = state.remove(LOSS_SCALE);
         if config.epochs < position.epoch {
             let remedy = "the run is already longer than that; choose more epochs, or leave them out";

@@ -18,6 +18,7 @@ use tallow_builder::graph::Op;
 use tallow_cuda::DeviceSpec;
 use tallow_distributed::Place;
 use tallow_trainer::data::Skipped;
+use tallow_trainer::distributed::Transport;
 use tallow_trainer::progress::Progress;
 use tallow_trainer::{Changes, Config, NewRun, Outcome, Trainer};
 
@@ -37,7 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     run: Option<PathBuf>,
     /// Go on with the run in this directory, with its own settings; only --epochs may change, --data say where the
-    /// same images are now, and --device, --precision and --checkpoint-activations how to compute
+    /// same images are now, --device, --precision and --checkpoint-activations how to compute, and --batch-size and
+    /// --grad-accum in how many parts, as long as a step has the same images
     #[arg(long, value_name = "RUN")]
     resume: Option<PathBuf>,
     /// Classes that the data must have; the network gets as many outputs [default: those that it has]
@@ -87,7 +89,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
             let Some(changes) = args.settings.changes()? else {
                 return Err(usage(
                     "--resume goes on with the run's own settings: of the others only --epochs, --data, --device, \
-                     --precision and --checkpoint-activations may be given",
+                     --precision, --checkpoint-activations, and --batch-size with --grad-accum may be given",
                 ));
             };
             Trainer::resume_at(run, Changes { epochs: args.epochs, ..changes }, place.as_ref())?
@@ -200,12 +202,18 @@ pub fn describe(trainer: &Trainer) {
     {
         note!("{reason}");
     }
-    if trainer.processes() > 1 {
+    if let Some(transport) = trainer.transport() {
         note!(
-            "{} processes train together: {} images in a batch{}",
+            "{} processes train together: {} images in a batch{}; gradients go {}",
             trainer.processes(),
             config.global_batch_size(),
-            if config.distributed.sync_batch_norm { ", batch normalisation over all of them" } else { "" }
+            if config.distributed.sync_batch_norm { ", batch normalisation over all of them" } else { "" },
+            match transport {
+                Transport::Tcp => "over TCP",
+                Transport::Nccl => "from GPU to GPU by NCCL",
+                Transport::GpusThroughHosts =>
+                    "through the hosts, over TCP: a build with `--features cuda,cudnn,nccl` sends them from GPU to GPU",
+            }
         );
     }
     if let Some(records) = &config.records {

@@ -158,14 +158,29 @@ enum Schedule {
 impl Settings {
     /// What a run that is gone on with may change besides its epochs; `None` where more was said.
     pub fn changes(&self) -> Result<Option<Changes>> {
-        let Self { device, precision, checkpoint_activations, .. } = *self;
-        let alone =
-            Self { data: self.data.clone(), device, precision, checkpoint_activations, ..Self::default() };
+        let Self { device, precision, checkpoint_activations, batch_size, accumulate, .. } = *self;
+        let alone = Self {
+            data: self.data.clone(),
+            device,
+            precision,
+            checkpoint_activations,
+            batch_size,
+            accumulate,
+            ..Self::default()
+        };
         if *self != alone {
             return Ok(None);
         }
         let data = self.data()?;
-        Ok(Some(Changes { epochs: None, data, device, precision, checkpoint_activations }))
+        let how = Changes {
+            device,
+            precision,
+            checkpoint_activations,
+            batch_size,
+            accumulate,
+            ..Changes::default()
+        };
+        Ok(Some(Changes { data, ..how }))
     }
 
     /// The GPU that a flag names.

@@ -4,7 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Tensor};
 use tallow_builder::exec::Keep;
@@ -41,10 +41,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes at the peak of what `body` does, beyond those before it; one at a time, for all threads are counted.
-fn measured(body: impl FnOnce()) -> usize {
+/// Lets one test at a time go on, for what all threads allocate is counted.
+fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes at the peak of what `body` does, beyond those before it.
+fn measured(body: impl FnOnce()) -> usize {
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     body();
@@ -92,6 +96,7 @@ fn gated(blocks: usize) -> Graph {
 
 #[test]
 fn a_pass_takes_the_memory_that_is_said() {
+    let _alone = alone();
     let resnet = tallow_models::build("resnet20", &Options::new(10, 32)).unwrap();
     for (graph, images) in [(resnet, 16), (gated(6), 16)] {
         let weights = Weights::init(&graph, 1, &Device::Cpu).unwrap();
@@ -111,16 +116,21 @@ fn a_pass_takes_the_memory_that_is_said() {
 
 #[test]
 fn a_step_that_is_looked_at_takes_no_more_memory_than_others() {
-    let peak = |looked_at: bool, checkpoint_activations: bool| {
+    let _alone = alone();
+    let peak = |looked_at: bool| {
         let config = Config {
             model: "resnet20".into(),
             data: "digits".into(),
-            batch_size: 128,
+            batch_size: 64,
             workers: 1,
             input: InputConfig { size: Some(16), ..InputConfig::default() },
-            diagnose: looked_at,
-            tensorboard: TensorboardConfig { enabled: looked_at, ..TensorboardConfig::default() },
-            compute: ComputeConfig { checkpoint_activations, ..ComputeConfig::default() },
+            // Histograms alone: pictures are the host's.
+            tensorboard: TensorboardConfig {
+                enabled: looked_at,
+                picture_epochs: 0,
+                ..TensorboardConfig::default()
+            },
+            compute: ComputeConfig { checkpoint_activations: true, ..ComputeConfig::default() },
             ..Config::default()
         };
         let folder = tempfile::tempdir().unwrap();
@@ -130,10 +140,9 @@ fn a_step_that_is_looked_at_takes_no_more_memory_than_others() {
             measured(|| drop(trainer.train(&mut Progress::hidden(), &AtomicBool::new(true)).unwrap()))
         })
     };
-    peak(true, false); // Kernels are compiled in the first.
-    for checkpoint_activations in [false, true] {
-        let (others, looked_at) = (peak(false, checkpoint_activations), peak(true, checkpoint_activations));
-        println!("{others:.2e} bytes, looked at {looked_at:.2e}");
-        assert!((looked_at as f64) < 1.1 * others as f64, "{looked_at} bytes instead of {others}");
-    }
+    peak(false); // The emulation's threads are made in the first.
+    let (others, looked_at) = (peak(false), peak(true));
+    println!("{others:.2e} bytes, looked at {looked_at:.2e}");
+    // A pass that kept everything would take twice as much.
+    assert!((looked_at as f64) < 1.2 * others as f64, "{looked_at} bytes instead of {others}");
 }

@@ -1,0 +1,295 @@
+// The driver: devices, memory, streams, modules, launches. Everything is done when the call returns, so what a stream
+// or an event would wait for is always there.
+
+#include <atomic>
+#include <dlfcn.h>
+#include <set>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "simulator.hpp"
+
+namespace {
+
+const size_t PAGE = 4096;
+/// Vectors that kernels read may reach to the next multiple of this.
+const size_t GRANULE = 16;
+
+size_t setting(const char *name, size_t otherwise) {
+    const char *value = getenv(name);
+    return value ? strtoull(value, nullptr, 10) : otherwise;
+}
+
+int devices() { return (int)setting("SIMULATED_GPUS", 1); }
+size_t total_memory() { return setting("SIMULATED_GPU_MB", 8192) << 20; }
+
+struct Block {
+    size_t bytes;
+    char *map;
+    size_t mapped;
+};
+
+std::mutex lock;
+/// By their first address.
+std::map<uintptr_t, Block> blocks;
+size_t used, peak;
+std::set<void *> streams, events;
+thread_local void *context;
+
+/// Memory that ends at a page that nobody may touch, and is full of what is no number.
+int allocate(uint64_t *address, size_t bytes) {
+    std::lock_guard<std::mutex> guard(lock);
+    if (bytes == 0) return refuse(INVALID_VALUE, "an allocation of no bytes");
+    if (used + bytes > total_memory()) return OUT_OF_MEMORY;
+    size_t rounded = (bytes + GRANULE - 1) / GRANULE * GRANULE;
+    size_t pages = (rounded + PAGE - 1) / PAGE * PAGE;
+    char *map = (char *)mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return OUT_OF_MEMORY;
+    mprotect(map + pages, PAGE, PROT_NONE);
+    char *start = map + pages - rounded;
+    memset(start, 0xff, rounded);
+    blocks[(uintptr_t)start] = {bytes, map, pages + PAGE};
+    used += bytes;
+    peak = std::max(peak, used);
+    *address = (uint64_t)start;
+    return SUCCESS;
+}
+
+int release(uint64_t address) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto block = blocks.find(address);
+    if (block == blocks.end()) return refuse(INVALID_VALUE, "%#lx is freed, but was not allocated", address);
+    used -= block->second.bytes;
+    // Who uses it after this is ended by the system.
+    munmap(block->second.map, block->second.mapped);
+    blocks.erase(block);
+    return SUCCESS;
+}
+
+int in_context(const char *call) {
+    return context ? SUCCESS : refuse(INVALID_CONTEXT, "%s in a thread without a context", call);
+}
+
+int on_stream(const char *call, void *stream) {
+    std::lock_guard<std::mutex> guard(lock);
+    return streams.count(stream) ? SUCCESS : refuse(INVALID_HANDLE, "%s on a stream that is none", call);
+}
+
+int copy(const char *call, void *stream, void *to, const void *from, size_t bytes, bool to_device, bool from_device) {
+    if (int error = in_context(call)) return error;
+    if (int error = on_stream(call, stream)) return error;
+    if (to_device && !is_device_memory(to, bytes)) return refuse(INVALID_VALUE, "%s: beyond an allocation", call);
+    if (from_device && !is_device_memory(from, bytes)) return refuse(INVALID_VALUE, "%s: beyond an allocation", call);
+    memmove(to, from, bytes);
+    return SUCCESS;
+}
+
+/// A module: of a library that the compiler made, or candle's PTX.
+struct Module {
+    void *library;
+    std::string ptx;
+    std::map<std::string, Kernel> kernels;
+};
+
+} // namespace
+
+bool has_context() { return context; }
+
+bool is_device_memory(const void *address, size_t bytes) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto after = blocks.upper_bound((uintptr_t)address);
+    if (after == blocks.begin()) return false;
+    auto block = std::prev(after);
+    return (uintptr_t)address + bytes <= block->first + block->second.bytes;
+}
+
+API int cuInit(unsigned) { return SUCCESS; }
+API int cuDeviceGetCount(int *count) { return *count = devices(), SUCCESS; }
+API int cuDeviceGet(int *device, int ordinal) {
+    if (ordinal < 0 || ordinal >= devices()) return INVALID_DEVICE;
+    return *device = ordinal, SUCCESS;
+}
+API int cuDeviceGetName(char *name, int length, int device) {
+    return snprintf(name, length, "Simulated GPU %d", device), SUCCESS;
+}
+API int cuDeviceGetUuid_v2(char *uuid, int device) {
+    memcpy(uuid, "simulated GPU  ", 15);
+    return uuid[15] = (char)device, SUCCESS;
+}
+API int cuDeviceTotalMem_v2(size_t *bytes, int) { return *bytes = total_memory(), SUCCESS; }
+API int cuDeviceGetAttribute(int *value, int attribute, int) {
+    switch (attribute) {
+    case 16: *value = 8; break;   // multiprocessors
+    case 39: *value = 2048; break; // threads of one
+    case 75: *value = 9; break;   // compute capability
+    case 76: *value = 0; break;
+    case 115: *value = 1; break;  // memory pools
+    default: return refuse(NOT_SUPPORTED, "attribute %d is not simulated", attribute);
+    }
+    return SUCCESS;
+}
+API int cuDevicePrimaryCtxRetain(void **made, int device) { return *made = (void *)(uintptr_t)(device + 1), SUCCESS; }
+API int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+API int cuCtxGetCurrent(void **current) { return *current = context, SUCCESS; }
+API int cuCtxSetCurrent(void *made) { return context = made, SUCCESS; }
+API int cuCtxSynchronize() { return in_context("cuCtxSynchronize"); }
+API int cuCtxDestroy_v2(void *) { return SUCCESS; }
+API int cuGetErrorString(int error, const char **text) {
+    static const std::map<int, const char *> texts = {
+        {INVALID_VALUE, "invalid argument"}, {OUT_OF_MEMORY, "out of memory"},
+        {INVALID_DEVICE, "invalid device ordinal"}, {INVALID_CONTEXT, "invalid device context"},
+        {INVALID_HANDLE, "invalid resource handle"}, {NOT_FOUND, "named symbol not found"},
+        {ILLEGAL_ADDRESS, "an illegal memory access was encountered"}, {NOT_SUPPORTED, "operation not supported"}};
+    auto found = texts.find(error);
+    return *text = found == texts.end() ? "unknown error" : found->second, SUCCESS;
+}
+API int cuGetErrorName(int error, const char **text) {
+    return *text = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR", SUCCESS;
+}
+
+API int cuMemAllocAsync(uint64_t *address, size_t bytes, void *stream) {
+    if (int error = in_context("cuMemAllocAsync")) return error;
+    if (int error = on_stream("cuMemAllocAsync", stream)) return error;
+    return allocate(address, bytes);
+}
+API int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    if (int error = in_context("cuMemAlloc")) return error;
+    return allocate(address, bytes);
+}
+API int cuMemFreeAsync(uint64_t address, void *stream) {
+    if (int error = in_context("cuMemFreeAsync")) return error;
+    if (int error = on_stream("cuMemFreeAsync", stream)) return error;
+    return release(address);
+}
+API int cuMemFree_v2(uint64_t address) {
+    if (int error = in_context("cuMemFree")) return error;
+    return release(address);
+}
+API int cuMemHostAlloc(void **address, size_t bytes, unsigned) {
+    if (int error = in_context("cuMemHostAlloc")) return error;
+    *address = malloc(bytes);
+    return *address ? SUCCESS : OUT_OF_MEMORY;
+}
+API int cuMemFreeHost(void *address) {
+    if (int error = in_context("cuMemFreeHost")) return error;
+    return free(address), SUCCESS;
+}
+API int cuMemGetInfo_v2(size_t *free, size_t *total) {
+    if (int error = in_context("cuMemGetInfo")) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    *total = total_memory();
+    return *free = *total - used, SUCCESS;
+}
+API int cuDeviceGetMemPool(void **pool, int) { return *pool = &blocks, SUCCESS; }
+API int cuMemPoolSetAttribute(void *, int attribute, void *value) {
+    std::lock_guard<std::mutex> guard(lock);
+    if (attribute == 8) peak = *(uint64_t *)value ? peak : used;
+    return SUCCESS;
+}
+API int cuMemPoolGetAttribute(void *, int attribute, void *value) {
+    std::lock_guard<std::mutex> guard(lock);
+    switch (attribute) {
+    case 5: // reserved now
+    case 7: *(uint64_t *)value = used; break;
+    case 6:
+    case 8: *(uint64_t *)value = peak; break;
+    default: return refuse(NOT_SUPPORTED, "attribute %d of a pool is not simulated", attribute);
+    }
+    return SUCCESS;
+}
+API int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
+    return copy("cuMemcpyHtoDAsync", stream, (void *)to, from, bytes, true, false);
+}
+API int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+    return copy("cuMemcpyDtoHAsync", stream, to, (void *)from, bytes, false, true);
+}
+API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+    return copy("cuMemcpyDtoDAsync", stream, (void *)to, (void *)from, bytes, true, true);
+}
+API int cuMemcpyPeerAsync(uint64_t to, void *, uint64_t from, void *, size_t bytes, void *stream) {
+    return copy("cuMemcpyPeerAsync", stream, (void *)to, (void *)from, bytes, true, true);
+}
+API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) {
+    if (int error = in_context("cuMemsetD8Async")) return error;
+    if (int error = on_stream("cuMemsetD8Async", stream)) return error;
+    if (!is_device_memory((void *)to, bytes)) return refuse(INVALID_VALUE, "cuMemsetD8Async: beyond an allocation");
+    return memset((void *)to, value, bytes), SUCCESS;
+}
+
+API int cuStreamCreate(void **stream, unsigned) {
+    if (int error = in_context("cuStreamCreate")) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    return streams.insert(*stream = malloc(1)), SUCCESS;
+}
+API int cuStreamDestroy_v2(void *stream) {
+    if (int error = on_stream("cuStreamDestroy", stream)) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    return streams.erase(stream), SUCCESS;
+}
+API int cuStreamSynchronize(void *stream) {
+    if (int error = in_context("cuStreamSynchronize")) return error;
+    return on_stream("cuStreamSynchronize", stream);
+}
+API int cuStreamIsCapturing(void *, int *status) { return *status = 0, SUCCESS; }
+API int cuStreamWaitEvent(void *stream, void *event, unsigned) {
+    if (int error = on_stream("cuStreamWaitEvent", stream)) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    return events.count(event) ? SUCCESS : refuse(INVALID_HANDLE, "cuStreamWaitEvent: no event");
+}
+API int cuEventCreate(void **event, unsigned) {
+    if (int error = in_context("cuEventCreate")) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    return events.insert(*event = malloc(1)), SUCCESS;
+}
+API int cuEventDestroy_v2(void *event) {
+    std::lock_guard<std::mutex> guard(lock);
+    return events.erase(event) ? SUCCESS : refuse(INVALID_HANDLE, "cuEventDestroy: no event");
+}
+API int cuEventRecord(void *, void *stream) { return on_stream("cuEventRecord", stream); }
+API int cuEventSynchronize(void *) { return in_context("cuEventSynchronize"); }
+API int cuEventElapsedTime_v2(float *milliseconds, void *, void *) { return *milliseconds = 1, SUCCESS; }
+
+API int cuModuleLoadData(void **module, const void *image) {
+    if (int error = in_context("cuModuleLoadData")) return error;
+    Module *made = new Module{nullptr, (const char *)image, {}};
+    const std::string compiled = "SIMULATED ";
+    if (made->ptx.compare(0, compiled.size(), compiled) == 0) {
+        made->library = dlopen(made->ptx.c_str() + compiled.size(), RTLD_NOW | RTLD_LOCAL);
+        if (!made->library) return refuse(NOT_FOUND, "%s", dlerror());
+    }
+    return *module = made, SUCCESS;
+}
+API int cuModuleLoad(void **, const char *path) { return refuse(NOT_SUPPORTED, "%s: files are not simulated", path); }
+API int cuModuleUnload(void *) { return SUCCESS; }
+API int cuModuleGetFunction(void **function, void *handle, const char *name) {
+    if (int error = in_context("cuModuleGetFunction")) return error;
+    Module *module = (Module *)handle;
+    std::lock_guard<std::mutex> guard(lock);
+    auto known = module->kernels.find(name);
+    if (known == module->kernels.end()) {
+        Kernel kernel;
+        if (module->library) {
+            kernel = {name, (decltype(kernel.run))dlsym(module->library, ("emulate_" + std::string(name)).c_str())};
+            if (!kernel.run) return refuse(NOT_FOUND, "no kernel %s was compiled", name);
+        } else {
+            if (module->ptx.find(".entry " + std::string(name) + "(") == std::string::npos)
+                return refuse(NOT_FOUND, "candle has no kernel %s", name);
+            kernel = candle_kernel(name);
+        }
+        known = module->kernels.emplace(name, kernel).first;
+    }
+    return *function = &known->second, SUCCESS;
+}
+API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
+                       unsigned threads_z, unsigned, void *stream, void **arguments, void **) {
+    if (int error = in_context("cuLaunchKernel")) return error;
+    if (int error = on_stream("cuLaunchKernel", stream)) return error;
+    const Kernel *kernel = (const Kernel *)function;
+    if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || threads == 0 || threads * threads_y * threads_z > 1024)
+        return refuse(INVALID_VALUE, "%s: a grid of %u × %u × %u blocks of %u threads", kernel->name.c_str(), x, y, z,
+                      threads);
+    if (!kernel->run) return refuse(NOT_SUPPORTED, "candle's kernel %s is not simulated", kernel->name.c_str());
+    const unsigned grid[] = {x, y, z};
+    kernel->run(arguments, grid, threads);
+    return SUCCESS;
+}

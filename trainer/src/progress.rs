@@ -159,7 +159,11 @@ impl Running {
             }
             text += "  ";
         }
-        text + &format!("loss {loss:.4}  top-1 {:.2} %", top1 * 100.0)
+        match top1.is_nan() {
+            // What a GPU has counted is read now and then, and not before the first step is done.
+            true => text.trim_end().to_owned(),
+            false => text + &format!("loss {loss:.4}  top-1 {:.2} %", top1 * 100.0),
+        }
     }
 }
 
@@ -224,6 +228,8 @@ mod tests {
         let running = Running { pass: pass("validate"), batches: 40, images: 40, start, last_line: start };
         let text = running.describe(f64::NAN, 0.0, start + Duration::from_secs(4000));
         assert_eq!(text, "0 img/s  1:06:40 left  loss NaN  top-1 0.00 %");
+        let text = running.describe(f64::NAN, f64::NAN, start + Duration::from_secs(4000));
+        assert_eq!(text, "0 img/s  1:06:40 left", "nothing is known yet");
     }
 
     #[test]

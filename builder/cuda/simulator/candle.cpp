@@ -99,16 +99,17 @@ template <typename T> struct Min {
     static T next(T a, T b) { return b < a ? b : a; }
 };
 
-template <typename T, typename F> void reduce(void **a, const unsigned *grid, unsigned) {
+/// A result from each block, or, where they are `small`, from each thread: then the first argument counts results.
+template <typename T, typename F, bool small = false> void reduce(void **a, const unsigned *grid, unsigned) {
     size_t count = argument<size_t>(a, 0), each = argument<size_t>(a, 1), dims = argument<size_t>(a, 2);
     const size_t *info = argument<const size_t *>(a, 3);
     const T *from = argument<const T *>(a, 4);
     T *to = argument<T *>(a, 5);
-    for (size_t block = 0; block < grid[0]; block++) {
-        size_t start = block * each, stop = std::min(start + each, count);
+    for (size_t result = 0; result < (small ? count : grid[0]); result++) {
+        size_t start = result * each, stop = small ? start + each : std::min(start + each, count);
         T value = F::start(from[place(start, dims, info)]);
         for (size_t i = start; i < stop; i++) value = F::next(value, from[place(i, dims, info)]);
-        to[block] = value;
+        to[result] = value;
     }
 }
 
@@ -118,6 +119,8 @@ template <typename T> T add(T a, T b) { return a + b; }
 template <typename T> T subtract(T a, T b) { return a - b; }
 template <typename T> T multiply(T a, T b) { return a * b; }
 template <typename T> T divide(T a, T b) { return a / b; }
+template <typename T> T larger(T a, T b) { return a < b ? b : a; }
+template <typename T> T smaller(T a, T b) { return b < a ? b : a; }
 template <typename T> T same(T a) { return a; }
 template <typename T> T magnitude(T a) { return a < T(0) ? T(-a) : a; }
 template <typename T> T square(T a) { return a * a; }
@@ -137,6 +140,7 @@ template <typename T> void of_any(std::map<std::string, Run> &all, const std::st
     all["cast_" + type + "_f64"] = cast<T, double>;
     all["cast_" + type + "_u8"] = cast<T, uint8_t>;
     all["cast_" + type + "_u32"] = cast<T, uint32_t>;
+    all["cast_" + type + "_i64"] = cast<T, int64_t>;
     all["cast_" + type + "_f16"] = cast<T, f16>;
     all["cast_" + type + "_bf16"] = cast<T, bf16>;
 }
@@ -146,6 +150,8 @@ template <typename T> void of_numbers(std::map<std::string, Run> &all, const std
     all["bsub_" + type] = binary<T, subtract<T>>;
     all["bmul_" + type] = binary<T, multiply<T>>;
     all["bdiv_" + type] = binary<T, divide<T>>;
+    all["bmaximum_" + type] = binary<T, larger<T>>;
+    all["bminimum_" + type] = binary<T, smaller<T>>;
     all["affine_" + type] = affine<T>;
     all["uabs_" + type] = unary<T, magnitude<T>>;
     all["usqr_" + type] = unary<T, square<T>>;
@@ -155,6 +161,7 @@ template <typename T> void of_numbers(std::map<std::string, Run> &all, const std
     all["uexp_" + type] = unary<T, exponential<T>>;
     all["ulog_" + type] = unary<T, logarithm<T>>;
     all["fast_sum_" + type] = reduce<T, Sum<T>>;
+    all["fast_sum_small_" + type] = reduce<T, Sum<T>, true>;
     all["fast_max_" + type] = reduce<T, Max<T>>;
     all["fast_min_" + type] = reduce<T, Min<T>>;
 }

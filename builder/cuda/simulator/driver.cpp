@@ -14,6 +14,8 @@ namespace {
 const size_t PAGE = 4096;
 /// Vectors that kernels read may reach to the next multiple of this.
 const size_t GRANULE = 16;
+/// Bytes of an allocation that hold what is no number, at either end.
+const size_t POISONED = 32 << 20;
 
 size_t setting(const char *name, size_t otherwise) {
     const char *value = getenv(name);
@@ -47,7 +49,10 @@ int allocate(uint64_t *address, size_t bytes) {
     if (map == MAP_FAILED) return OUT_OF_MEMORY;
     mprotect(map + pages, PAGE, PROT_NONE);
     char *start = map + pages - rounded;
-    memset(start, 0xff, rounded);
+    // Of large ones, which are room to work in, the beginning and the end.
+    size_t poisoned = std::min(rounded, POISONED);
+    memset(start, 0xff, poisoned);
+    memset(start + rounded - poisoned, 0xff, poisoned);
     blocks[(uintptr_t)start] = {bytes, map, pages + PAGE};
     used += bytes;
     peak = std::max(peak, used);

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use candle_core::{DType, Device};
 use serde::Serialize;
+use tallow_trainer::synthetic::normal;
 
 use crate::timing::{self, median};
-use crate::training::normal;
 
 /// A measured product of matrices.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -1,12 +1,14 @@
 //! Candidates are trained by processes of their own, `tallow train`, so that each is a run like any other.
 //! A process ends when its standard input does: none outlives the search, whichever way that ends.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tallow_builder::files::write_atomically;
+use tallow_cuda::DeviceSpec;
 use tallow_trainer::{Config, RunDir, metrics};
 
 use crate::basis::Candidate;
@@ -31,11 +33,15 @@ pub struct Workers {
     pub jobs: usize,
     /// Threads of each.
     pub threads: usize,
+    /// GPUs to share out among them; 0 or 1 leaves the device to the settings.
+    pub gpus: usize,
 }
 
 /// A candidate under training.
 pub(crate) struct Training {
     pub candidate: Candidate,
+    /// Its place among those that train at once.
+    pub slot: usize,
     run: PathBuf,
     child: Child,
     begun: Instant,
@@ -50,8 +56,8 @@ pub(crate) enum End {
 }
 
 impl Workers {
-    /// Starts a candidate's training in the folder `run`, or goes on with it.
-    pub(crate) fn start(&self, candidate: Candidate, run: PathBuf) -> Result<Training> {
+    /// Starts a candidate's training in the folder `run`, or goes on with it, in a place that is free.
+    pub(crate) fn start(&self, candidate: Candidate, run: PathBuf, slot: usize) -> Result<Training> {
         wait_until_free(&run);
         let log_path = run.with_extension("log");
         let log = File::options().create(true).append(true).open(&log_path);
@@ -59,6 +65,7 @@ impl Workers {
         let errors = log.try_clone().map_err(Error::io("write", &log_path))?;
         let mut command = Command::new(&self.program);
         command.arg("train").arg(TIED).arg("--threads").arg(self.threads.to_string());
+        command.args(self.device(slot));
         if RunDir::open(&run).is_ok_and(|run| run.has_checkpoint()) {
             command.arg("--resume").arg(&run);
         } else {
@@ -74,8 +81,22 @@ impl Workers {
         }
         let child = command.stdin(Stdio::piped()).stdout(log).stderr(errors).spawn();
         let child = child.map_err(Error::io("start", &self.program))?;
-        Ok(Training { candidate, run, child, begun: Instant::now() })
+        Ok(Training { candidate, slot, run, child, begun: Instant::now() })
     }
+
+    /// The flag that gives a place its GPU: each process by itself would take the first.
+    fn device(&self, slot: usize) -> Option<String> {
+        (self.gpus > 1).then(|| format!("--device={}", DeviceSpec::Cuda(slot % self.gpus)))
+    }
+}
+
+/// The first place that no training has.
+pub(crate) fn free_slot(running: &[Training]) -> usize {
+    first_free(&running.iter().map(|training| training.slot).collect())
+}
+
+fn first_free(taken: &BTreeSet<usize>) -> usize {
+    (0..).find(|slot| !taken.contains(slot)).expect("numbers do not end")
 }
 
 impl Training {
@@ -87,7 +108,7 @@ impl Training {
     /// Starts it anew, as the run was another process's.
     pub fn again(&mut self, workers: &Workers) -> Result<()> {
         let begun = self.begun;
-        *self = workers.start(self.candidate.clone(), self.run.clone())?;
+        *self = workers.start(self.candidate.clone(), self.run.clone(), self.slot)?;
         self.begun = begun;
         Ok(())
     }
@@ -160,6 +181,18 @@ fn last_error(log: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trainings_at_once_get_gpus_in_turn_and_a_free_place_its_gpu_again() {
+        let workers = |gpus| Workers { program: "tallow".into(), jobs: 5, threads: 1, gpus };
+        let devices: Vec<_> = (0..5).map(|slot| workers(2).device(slot).unwrap()).collect();
+        let [first, second] = ["--device=cuda:0", "--device=cuda:1"];
+        assert_eq!(devices, [first, second, first, second, first]);
+        // One GPU, or none, is what a process takes by itself.
+        assert_eq!([0, 1].map(|gpus| workers(gpus).device(3)), [None, None]);
+        assert_eq!(first_free(&BTreeSet::new()), 0);
+        assert_eq!(first_free(&[0, 1, 3].into()), 2);
+    }
 
     #[test]
     fn a_run_of_another_process_is_known_by_what_the_trainer_says() {

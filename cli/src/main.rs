@@ -6,6 +6,7 @@
 #![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 mod commands;
+mod device;
 mod factors;
 mod failure;
 mod foreign;

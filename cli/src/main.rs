@@ -9,6 +9,7 @@ mod commands;
 mod device;
 mod factors;
 mod failure;
+mod features;
 mod foreign;
 mod gpu;
 mod image_size;
@@ -38,7 +39,7 @@ Exit codes:
 
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
-#[command(name = "tallow", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "tallow", version = features::VERSION, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

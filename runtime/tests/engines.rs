@@ -170,7 +170,7 @@ fn auto_takes_tract_where_there_is_no_library_and_says_why() {
     let text = selection.to_string();
     assert!(text.starts_with("engine tract: tract 0."), "{text}");
     assert!(
-        text.contains("\n  ort not taken: not available: no libonnxruntime (the library option /nowhere"),
+        text.contains("\n  ort not taken: not available: no libonnxruntime (EngineOptions::library /nowhere"),
         "{text}"
     );
 }

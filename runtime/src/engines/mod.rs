@@ -89,9 +89,13 @@ pub enum EngineChoice {
 impl FromStr for EngineChoice {
     type Err = RuntimeError;
 
+    /// The names that are printed; `cuda` and `tensorrt` are understood, too.
     fn from_str(name: &str) -> Result<EngineChoice, RuntimeError> {
-        if name == "auto" {
-            return Ok(EngineChoice::Auto);
+        match name {
+            "auto" => return Ok(EngineChoice::Auto),
+            "cuda" => return Ok(EngineChoice::Named(EngineKind::OrtCuda)),
+            "tensorrt" => return Ok(EngineChoice::Named(EngineKind::OrtTensorrt)),
+            _ => {}
         }
         let kind = EngineKind::ALL.into_iter().find(|kind| kind.to_string() == name);
         kind.map(EngineChoice::Named).ok_or_else(|| RuntimeError::UnknownEngine { name: name.to_owned() })
@@ -157,5 +161,21 @@ impl EngineOptions {
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
         EngineOptions { library: None, threads: None, sessions: 1, binding: None, gpu: GpuOptions::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_named_as_they_are_printed_or_by_what_they_run_on() {
+        for kind in EngineKind::ALL {
+            assert_eq!(kind.to_string().parse::<EngineChoice>().unwrap(), EngineChoice::Named(kind));
+        }
+        for (name, kind) in [("cuda", EngineKind::OrtCuda), ("tensorrt", EngineKind::OrtTensorrt)] {
+            assert_eq!(name.parse::<EngineChoice>().unwrap(), EngineChoice::Named(kind));
+        }
+        assert!("CUDA".parse::<EngineChoice>().is_err());
     }
 }

@@ -93,11 +93,11 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("a batch holds at least one image");
     }
     let timing = if args.quick { timing::Args::quick() } else { args.timing };
-    let peak = peak::measure(&device, timing)?;
-    for setup in setups {
-        let graph = setup.graph(args.quick)?;
-        for &precision in &precisions {
-            allow_tf32(precision == Precision::Tf32);
+    for precision in precisions {
+        allow_tf32(precision == Precision::Tf32);
+        let peak = peak::measure(precision, &device, timing)?;
+        for setup in &setups {
+            let graph = setup.graph(args.quick)?;
             for batch in batches(args, &device) {
                 let measured = measure(args, &graph, batch, precision, &device, peak, timing);
                 let result = match measured {

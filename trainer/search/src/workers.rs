@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tallow_builder::files::write_atomically;
-use tallow_cuda::DeviceSpec;
 use tallow_trainer::{Config, RunDir, metrics};
 
 use crate::basis::Candidate;
@@ -17,6 +16,8 @@ use crate::journal::Measured;
 
 /// The flag of `tallow train` that ties it to its standard input.
 const TIED: &str = "--until-stdin-ends";
+/// The variable by which CUDA shows a process some GPUs alone.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// What `tallow train` says where another process has the run.
 const BUSY: &str = "another process trains in it";
 /// What `tallow train` says where the candidate itself is to blame.
@@ -65,7 +66,9 @@ impl Workers {
         let errors = log.try_clone().map_err(Error::io("write", &log_path))?;
         let mut command = Command::new(&self.program);
         command.arg("train").arg(TIED).arg("--threads").arg(self.threads.to_string());
-        command.args(self.device(slot));
+        if let Some(gpu) = self.gpu(slot, std::env::var(VISIBLE).ok().as_deref()) {
+            command.env(VISIBLE, gpu);
+        }
         if RunDir::open(&run).is_ok_and(|run| run.has_checkpoint()) {
             command.arg("--resume").arg(&run);
         } else {
@@ -84,9 +87,15 @@ impl Workers {
         Ok(Training { candidate, slot, run, child, begun: Instant::now() })
     }
 
-    /// The flag that gives a place its GPU: each process by itself would take the first.
-    fn device(&self, slot: usize) -> Option<String> {
-        (self.gpus > 1).then(|| format!("--device={}", DeviceSpec::Cuda(slot % self.gpus)))
+    /// The GPU of a place, as [`VISIBLE`] is to name it: each process by itself would take the first. No setting says it,
+    /// so that a run is not tied to a GPU. `visible` are those that the search itself was given.
+    fn gpu(&self, slot: usize, visible: Option<&str>) -> Option<String> {
+        if self.gpus <= 1 {
+            return None;
+        }
+        let number = slot % self.gpus;
+        let named = visible.and_then(|visible| visible.split(',').nth(number));
+        Some(named.map_or(number.to_string(), |named| named.trim().to_owned()))
     }
 }
 
@@ -185,11 +194,12 @@ mod tests {
     #[test]
     fn trainings_at_once_get_gpus_in_turn_and_a_free_place_its_gpu_again() {
         let workers = |gpus| Workers { program: "tallow".into(), jobs: 5, threads: 1, gpus };
-        let devices: Vec<_> = (0..5).map(|slot| workers(2).device(slot).unwrap()).collect();
-        let [first, second] = ["--device=cuda:0", "--device=cuda:1"];
-        assert_eq!(devices, [first, second, first, second, first]);
+        let gpus = |visible| (0..5).map(|slot| workers(2).gpu(slot, visible).unwrap()).collect::<Vec<_>>();
+        assert_eq!(gpus(None), ["0", "1", "0", "1", "0"]);
+        // Of those that the search was given, not of all.
+        assert_eq!(gpus(Some("5, GPU-7f")), ["5", "GPU-7f", "5", "GPU-7f", "5"]);
         // One GPU, or none, is what a process takes by itself.
-        assert_eq!([0, 1].map(|gpus| workers(gpus).device(3)), [None, None]);
+        assert_eq!([0, 1].map(|gpus| workers(gpus).gpu(3, None)), [None, None]);
         assert_eq!(first_free(&BTreeSet::new()), 0);
         assert_eq!(first_free(&[0, 1, 3].into()), 2);
     }

@@ -86,7 +86,8 @@ pub fn has_moments(graph: &Graph) -> bool {
 }
 
 /// Replaces the running moments of batch normalisation of `network`, whose weights are on `compute`'s device, by the mean
-/// of those of `loader`'s batches, as PyTorch's `update_bn` does. False if `stop` was set before the end; the moments are of the batches seen then.
+/// of those of `loader`'s batches, as PyTorch's `update_bn` does. False if `stop` was set before the end; the moments are
+/// of the batches seen then.
 ///
 /// # Errors
 /// Those of the loader; where the images do not fit the network.

@@ -163,19 +163,3 @@ impl Default for EngineOptions {
         EngineOptions { library: None, threads: None, sessions: 1, binding: None, gpu: GpuOptions::default() }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn engines_are_named_as_they_are_printed_or_by_what_they_run_on() {
-        for kind in EngineKind::ALL {
-            assert_eq!(kind.to_string().parse::<EngineChoice>().unwrap(), EngineChoice::Named(kind));
-        }
-        for (name, kind) in [("cuda", EngineKind::OrtCuda), ("tensorrt", EngineKind::OrtTensorrt)] {
-            assert_eq!(name.parse::<EngineChoice>().unwrap(), EngineChoice::Named(kind));
-        }
-        assert!("CUDA".parse::<EngineChoice>().is_err());
-    }
-}

@@ -18,6 +18,7 @@ import torch
 import torchvision
 
 PRECISIONS = ("f32", "tf32", "f16", "bf16")
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
 # Name: classes, size, size in --quick.
 NETWORKS = {
     "resnet50": (1000, 224, 32),
@@ -72,14 +73,17 @@ def measure_host(work, device, args):
     return statistics.median(seconds)
 
 
+def allow_tf32(precision):
+    """Lets products of f32 round to TF32 where that is what is measured."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 class Training:
     """A step: forward, cross-entropy, backward, SGD with momentum."""
 
     def __init__(self, name, classes, size, batch, precision, mode, device):
         torch.manual_seed(1)
-        tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
+        allow_tf32(precision)
         torch.backends.cudnn.benchmark = True
         self.device = device
         self.model = network(name, classes).to(device, memory_format=torch.channels_last).train()
@@ -91,8 +95,7 @@ class Training:
         images = torch.randn(batch, 3, size, size, device=device)
         self.images = images.to(memory_format=torch.channels_last)
         self.labels = torch.arange(batch, device=device) % classes
-        kinds = {"bf16": torch.bfloat16, "f16": torch.float16}
-        self.dtype = kinds.get(precision)
+        self.dtype = DTYPES.get(precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "f16")
 
     def step(self):
@@ -107,12 +110,13 @@ class Training:
         return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
 
-def matmul(device, args):
+def matmul(precision, device, args):
     """A large product of matrices, as tallow-gpu-bench measures it through candle."""
-    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (512, torch.float32)
+    allow_tf32(precision)
+    size, dtype = 8192 if device.type == "cuda" else 512, DTYPES.get(precision, torch.float32)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = measure(lambda: a @ b.t(), device, args)
-    return {"size": size, "flops": 2 * size**3 / statistics.median(seconds)}
+    return {"size": size, "precision": precision, "flops": 2 * size**3 / statistics.median(seconds)}
 
 
 def describe(device):
@@ -154,10 +158,10 @@ def one(args, name, precision, batch, device, peak):
 
 def train(args):
     device = torch.device(args.device)
-    peak = matmul(device, args)
     cpu = device.type == "cpu"
-    for name in args.networks:
-        for precision in args.precision or (["f32"] if cpu else ["bf16"]):
+    for precision in args.precision or (["f32"] if cpu else ["bf16"]):
+        peak = matmul(precision, device, args)
+        for name in args.networks:
             first = 2 if args.quick else 8 if cpu else 32
             batch, batches = first, args.batch
             while batch <= LARGEST_BATCH:

@@ -17,7 +17,7 @@ def side(line):
 
 
 def flops_share(line, macs):
-    """The share of the matrix product that ran in the same process."""
+    """The share of the matrix product that ran in the same process, in the same numbers."""
     network = (line["network"], line["size"])
     if network not in macs:
         return None
@@ -90,11 +90,11 @@ def markdown(lines, notes, gpu, quick):
         parts.append("Quick: tiny images and no time. These figures mean nothing.")
     peaks = {}
     for line in measured:
-        peaks.setdefault(line["framework"], []).append(line["matmul"]["flops"])
-    for framework, flops in peaks.items():
-        size = next(line["matmul"]["size"] for line in measured if line["framework"] == framework)
-        product = f"Matrix product of {size}² (bf16 on a GPU) through {framework}"
-        parts.append(f"{product}: {statistics.median(flops) / 1e12:.2f} TFLOP/s.")
+        product = (line["framework"], line["matmul"]["size"], line["matmul"]["precision"])
+        peaks.setdefault(product, []).append(line["matmul"]["flops"])
+    for (framework, size, precision), flops in peaks.items():
+        tera = statistics.median(flops) / 1e12
+        parts.append(f"Matrix product of {size}² in {precision} through {framework}: {tera:.2f} TFLOP/s.")
     held = [line for line in measured if "duel" in line]
     if held:
         header = ("network", "numbers", "batch", "Tallow, images/s", "of the matmul peak", "PyTorch", "ratio")
@@ -115,6 +115,7 @@ def markdown(lines, notes, gpu, quick):
         rows = [
             [
                 line["network"],
+                line["precision"],
                 str(line["batch"]),
                 line["engine"],
                 f"{line['runtime_ms']:.3f}",
@@ -123,7 +124,7 @@ def markdown(lines, notes, gpu, quick):
             ]
             for line in serving
         ]
-        header = ("network", "batch", "engine", "runtime, ms", "bare ONNX Runtime, ms", "ratio")
+        header = ("network", "file", "batch", "engine", "runtime, ms", "bare ONNX Runtime, ms", "ratio")
         goal = f"\n\nGoal: at most {serving[0]['goal']:.2f}x."
         parts.append("### Serving beside bare ONNX Runtime with IO binding\n\n" + table(header, rows) + goal)
     if notes:

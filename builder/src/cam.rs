@@ -4,7 +4,7 @@
 //! 2016, "Learning deep features for discriminative localization", section 2); [`grad_cam`] for any (Selvaraju et al.
 //! 2017, "Grad-CAM: visual explanations from deep networks via gradient-based localization", section 3).
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::exec::Network;
@@ -52,7 +52,7 @@ impl CamHead {
 
 /// Logits `[N, classes]` and class activation maps `[N, classes, rows, columns]` of images `[N, C, H, W]`, at the
 /// resolution of the last feature map. `None` where the network has no [`CamHead`]. A map's mean over rows and columns,
-/// plus the classifier's bias, is the logit.
+/// plus the classifier's bias, is the logit. Logits are in the images' type, maps in f32.
 ///
 /// # Errors
 /// Where the images do not fit the network.
@@ -69,7 +69,8 @@ pub fn class_activation_maps(network: &Network, images: &Tensor) -> Result<Optio
     let (features, logits) = (features.expect("a layer of the graph"), logits.expect("a layer of the graph"));
     let (n, channels, height, width) = features.dims4()?;
     let weight = network.weights().get(&format!("{}.weight", network.graph().node(head.classifier).name));
-    let maps = weight.broadcast_matmul(&features.reshape((n, channels, height * width))?.contiguous()?)?;
+    let features = features.to_dtype(DType::F32)?.reshape((n, channels, height * width))?.contiguous()?;
+    let maps = weight.broadcast_matmul(&features)?;
     Ok(Some((logits, maps.reshape((n, weight.dim(0)?, height, width))?)))
 }
 
@@ -90,7 +91,7 @@ fn last_map(graph: &Graph, is_meant: impl Fn(&str) -> bool) -> Option<NodeId> {
 }
 
 /// Grad-CAM of one class: the map `[N, rows, columns]` of images `[N, C, H, W]` at a layer, ReLU(Σ_k α_k·f_k) with α_k
-/// the mean over the map of the gradient of the class's logit.
+/// the mean over the map of the gradient of the class's logit. Gradients are in the images' type, maps in f32.
 ///
 /// # Errors
 /// Where the images do not fit the network, the class is not there, or the layer gives no map.
@@ -108,7 +109,16 @@ pub fn grad_cam(network: &Network, images: &Tensor, class: usize, layer: NodeId)
     let n = images.dim(0)?;
     let one_hot: Vec<f32> = (0..n * classes).map(|i| f32::from(i % classes == class)).collect();
     let gradient = Tensor::from_vec(one_hot, (n, classes), images.device())?;
-    let features = tape.value(layer).clone();
-    let importance = tape.gradient_of(network, &gradient, layer)?.mean_keepdim((2, 3))?;
+    let dtype = tape.value(graph.output()).dtype();
+    let gradient = (gradient * scale(dtype))?.to_dtype(dtype)?;
+    let features = tape.value(layer).to_dtype(DType::F32)?;
+    let gradient = tape.gradient_of(network, &gradient, layer)?.to_dtype(DType::F32)?;
+    let importance = (gradient.mean_keepdim((2, 3))? / scale(dtype))?;
     Ok(features.broadcast_mul(&importance)?.sum(1)?.relu()?)
+}
+
+/// What gradients are multiplied by on their way back: those of f16 would vanish. A power of two changes none of their
+/// bits.
+fn scale(dtype: DType) -> f64 {
+    if dtype == DType::F16 { 1024.0 } else { 1.0 }
 }

@@ -6,6 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use tallow_builder::cam::{class_activation_maps, grad_cam, last_feature_map};
 use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, Linear, Shape};
 use tallow_builder::{CamHead, Graph, GraphBuilder, Network, Rng, Weights};
+use tallow_cuda::emulator::emulated;
+use tallow_cuda::testing;
 
 const SIZE: [usize; 2] = [9, 7];
 const CLASSES: usize = 4;
@@ -71,6 +73,42 @@ fn grad_cam_of_a_pooled_network_is_the_positive_part_of_its_map() {
         let expected =
             (maps.narrow(1, class, 1).unwrap().squeeze(1).unwrap().relu().unwrap() / 35.0).unwrap();
         assert!(largest_difference(&found, &expected) < 1e-7);
+    }
+}
+
+/// Of bf16 the emulator has no matrix product.
+#[test]
+fn kernels_for_gpus_give_the_same_maps_in_every_precision() {
+    let network = network(true);
+    let layers = ["silu", "add"].map(|name| network.graph().find(name).unwrap());
+    let maps = |network: &Network, images: &Tensor| {
+        let (_, maps) = class_activation_maps(network, images).unwrap().unwrap();
+        // Of all classes, for what is left of one may be little beside what is summed.
+        let grads = layers.map(|layer| {
+            let map = |class| grad_cam(network, images, class, layer).unwrap();
+            Tensor::cat(&(0..CLASSES).map(map).collect::<Vec<_>>(), 0).unwrap()
+        });
+        [&[maps][..], &grads].concat().iter().map(|map| map.to_device(&Device::Cpu).unwrap()).collect()
+    };
+    let expected: Vec<Tensor> = maps(&network, &images(2));
+    let agree = |found: Vec<Tensor>, tolerance: f32| {
+        for (found, expected) in found.iter().zip(&expected) {
+            let largest: f32 = expected.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+            let difference = largest_difference(found, expected);
+            assert!(difference <= tolerance * largest, "{difference} of {largest}, {tolerance}");
+        }
+    };
+    let cases = [(DType::F32, 1e-5), (DType::F16, 1e-2), (DType::BF16, 8e-2)];
+    for (dtype, tolerance) in &cases[..2] {
+        let images = images(2).to_dtype(*dtype).unwrap();
+        agree(emulated(|| maps(&network, &images)), *tolerance);
+    }
+    if let Some(gpu) = testing::gpu("class activation maps") {
+        let weights = network.weights().to_device(&gpu).unwrap();
+        let network = Network::new(network.graph().clone(), weights);
+        for (dtype, tolerance) in cases {
+            agree(maps(&network, &images(2).to_dtype(dtype).unwrap().to_device(&gpu).unwrap()), tolerance);
+        }
     }
 }
 

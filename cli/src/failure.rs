@@ -107,7 +107,10 @@ fn is_usage(error: &anyhow::Error) -> bool {
                         | Runtime::Output { .. }
                 )
             )
-            || matches!(cause.downcast_ref(), Some(tallow_conformance::Error::Option(_)))
+            || matches!(
+                cause.downcast_ref(),
+                Some(tallow_conformance::Error::Option(_) | tallow_conformance::Error::HalfLayers { .. })
+            )
             || matches!(
                 cause.downcast_ref(),
                 Some(Search::Setting { .. } | Search::AnotherSearch { .. } | Search::Models(_))

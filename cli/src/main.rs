@@ -6,8 +6,10 @@
 #![allow(rustdoc::invalid_html_tags, rustdoc::broken_intra_doc_links)]
 
 mod commands;
+mod device;
 mod factors;
 mod failure;
+mod features;
 mod foreign;
 mod gpu;
 mod image_size;
@@ -37,7 +39,7 @@ Exit codes:
 
 /// Train image classifiers and ship them as .onnx files that give the same numbers everywhere.
 #[derive(Parser)]
-#[command(name = "tallow", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "tallow", version = features::VERSION, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -46,6 +46,11 @@ impl Package {
         }
     }
 
+    /// Whether there is a wheel for this system.
+    pub(crate) fn is_published_here(self) -> bool {
+        wheel_for(self, std::env::consts::OS, std::env::consts::ARCH).is_ok()
+    }
+
     fn wheels(self) -> &'static [Wheel] {
         match self {
             Package::Cpu => &WHEELS,

@@ -16,7 +16,7 @@ const ORT_VARIABLE: &str = "ORT_DYLIB_PATH";
 /// One place and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SearchStep {
-    /// Who named the place: `the library option`, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH`, `the GPU cache` or
+    /// Who named the place: `EngineOptions::library`, where a caller gave one, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH`, `the GPU cache` or
     /// `the cache`.
     pub place: &'static str,
     /// The file or folder; `None` where nobody named one.
@@ -67,19 +67,20 @@ pub fn find_library(given: Option<&Path>) -> LibrarySearch {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // Nobody has to have the one for GPUs, so it decides only where it was installed.
     let for_gpus = library_folder(Package::Gpu).filter(|folder| library_in(folder).is_some());
-    search([
-        ("the library option", given.map(Path::to_owned)),
+    // No flag names one: a place that only a caller in Rust can give is told where one did.
+    let given = given.map(|path| ("EngineOptions::library", Some(path.to_owned())));
+    search(given.into_iter().chain([
         (TALLOW_VARIABLE, variable(TALLOW_VARIABLE)),
         (ORT_VARIABLE, variable(ORT_VARIABLE)),
         ("the GPU cache", for_gpus),
         ("the cache", library_folder(Package::Cpu)),
-    ])
+    ]))
 }
 
-fn search<const N: usize>(places: [(&'static str, Option<PathBuf>); N]) -> LibrarySearch {
+fn search(places: impl IntoIterator<Item = (&'static str, Option<PathBuf>)>) -> LibrarySearch {
     let mut found = None;
     let mut decided = false;
-    let steps = places.map(|(place, path)| {
+    let steps = places.into_iter().map(|(place, path)| {
         let outcome = match &path {
             _ if decided => "not looked at".into(),
             None => "not set".into(),
@@ -95,7 +96,8 @@ fn search<const N: usize>(places: [(&'static str, Option<PathBuf>); N]) -> Libra
         };
         SearchStep { place, path, outcome }
     });
-    LibrarySearch { found, steps: steps.into() }
+    let steps = steps.collect();
+    LibrarySearch { found, steps }
 }
 
 /// The library at a path: the file itself, or the one inside a folder.

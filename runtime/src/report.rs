@@ -2,16 +2,18 @@
 //! Loads libonnxruntime, and what its GPU providers need, to ask them, and reports instead of failing.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::cuda::driver::{Driver, GpuDevice};
-use crate::cuda::libraries::{GpuLibrary, folders};
+use crate::cuda::libraries::{GpuLibrary, VARIABLE, absent_folders, folders, look_for};
+use crate::cuda::version;
 use crate::engines::ort::gpu::{Missing, missing, needed_libraries};
 use crate::engines::ort::library::{LIBRARY_REMEDY, load_library, providers};
 use crate::engines::{EngineChoice, EngineKind, tract};
 use crate::error::RuntimeError;
+use crate::install::Package;
 use crate::library::{LibrarySearch, find_library};
 
 /// The state of the engines on this machine.
@@ -27,10 +29,15 @@ pub struct RuntimeReport {
     pub providers: Vec<String>,
     /// NVIDIA's driver and its devices.
     pub driver: DriverReport,
-    /// What the GPU providers need of CUDA, cuDNN and TensorRT; empty where there is no such provider.
+    /// Whether libonnxruntime has providers for GPUs beside it.
+    pub gpu_providers: bool,
+    /// What the GPU providers need of CUDA, cuDNN and TensorRT; where there are none, what those that can be installed need
+    /// of CUDA and cuDNN.
     pub libraries: Vec<GpuLibrary>,
     /// The folders that were looked in for them, after those of the system's loader.
     pub folders: Vec<String>,
+    /// What TALLOW_CUDA_LIBRARIES names and is no folder.
+    pub absent_folders: Vec<String>,
     /// Why its CUDA provider cannot be used; `None` if all it needs is there.
     pub cuda_missing: Option<Missing>,
     /// As `cuda_missing`, for TensorRT.
@@ -42,6 +49,8 @@ pub struct RuntimeReport {
 /// NVIDIA's driver.
 #[derive(Debug, Clone, Serialize)]
 pub struct DriverReport {
+    /// Its version, such as `580.65.06`, where the system tells it.
+    pub version: Option<String>,
     /// The newest CUDA that it runs, such as `13.0`.
     pub cuda: Option<String>,
     /// The GPUs that this process sees.
@@ -52,16 +61,17 @@ pub struct DriverReport {
 
 impl DriverReport {
     fn new() -> DriverReport {
+        let version = version::driver();
         let driver = match Driver::get() {
             Ok(driver) => driver,
-            Err(error) => return DriverReport { cuda: None, devices: vec![], error: Some(error) },
+            Err(error) => return DriverReport { version, cuda: None, devices: vec![], error: Some(error) },
         };
         let (major, minor) = driver.cuda_version();
         let (devices, error) = match driver.devices() {
             Ok(devices) => (devices, None),
             Err(error) => (vec![], Some(error)),
         };
-        DriverReport { cuda: Some(format!("{major}.{minor}")), devices, error }
+        DriverReport { version, cuda: Some(format!("{major}.{minor}")), devices, error }
     }
 }
 
@@ -75,16 +85,13 @@ pub fn runtime_report(library: Option<&Path>, device: i32) -> RuntimeReport {
     };
     // Before libonnxruntime is asked, for what it finds depends on what is loaded.
     let (cuda_missing, tensorrt_missing) = (why_not(EngineKind::OrtCuda), why_not(EngineKind::OrtTensorrt));
-    let (mut libraries, mut looked) = (vec![], vec![]);
-    if let Some(path) = &search.found {
-        for kind in [EngineKind::OrtTensorrt, EngineKind::OrtCuda] {
-            if let Some(found) = needed_libraries(kind, path) {
-                libraries = found;
-                looked = folders(path).iter().map(|folder| folder.display().to_string()).collect();
-                break;
-            }
-        }
-    }
+    let found = search.found.as_deref();
+    let looked = folders(found);
+    let kinds = [EngineKind::OrtTensorrt, EngineKind::OrtCuda];
+    let needed = found.and_then(|path| kinds.into_iter().find_map(|kind| needed_libraries(kind, path)));
+    let gpu_providers = needed.is_some();
+    let libraries = needed
+        .unwrap_or_else(|| if Package::Gpu.is_published_here() { look_for(None, &looked) } else { vec![] });
     let loaded = search.found.as_deref().map(load_library);
     let (onnxruntime, onnxruntime_error) = match loaded {
         Some(Ok(loaded)) => (Some(loaded.version), None),
@@ -97,13 +104,19 @@ pub fn runtime_report(library: Option<&Path>, device: i32) -> RuntimeReport {
         onnxruntime,
         onnxruntime_error,
         driver: DriverReport::new(),
+        gpu_providers,
         libraries,
-        folders: looked,
+        folders: texts(looked),
+        absent_folders: texts(absent_folders()),
         cuda_missing,
         tensorrt_missing,
         tract: tract::VERSION.to_owned(),
         search,
     }
+}
+
+fn texts(paths: Vec<PathBuf>) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
 }
 
 impl RuntimeReport {
@@ -139,11 +152,21 @@ impl fmt::Display for RuntimeReport {
         }
         self.driver.fmt(f)?;
         if !self.libraries.is_empty() {
-            writeln!(f, "the GPU providers need:")?;
+            match self.gpu_providers {
+                true => writeln!(f, "the GPU providers need:")?,
+                false => writeln!(
+                    f,
+                    "the GPU providers, which `tallow runtime install --gpu` installs, would need:"
+                )?,
+            }
             for library in &self.libraries {
-                let GpuLibrary { name, of, required, path } = library;
+                let GpuLibrary { name, of, required, path, version } = library;
                 let outcome = match (path, required) {
-                    (Some(path), _) => path.display().to_string(),
+                    (Some(path), _) => {
+                        let version = version.as_ref().map(|version| format!("  ({of} {version})"));
+                        format!("{}{}", path.display(), version.unwrap_or_default())
+                    }
+                    (None, _) if !self.gpu_providers => "not found".into(),
                     (None, true) => "NOT FOUND".into(),
                     (None, false) => "not found (opened where an operator needs it)".into(),
                 };
@@ -151,6 +174,9 @@ impl fmt::Display for RuntimeReport {
             }
             let looked = self.folders.iter().map(|folder| format!(", {folder}")).collect::<String>();
             writeln!(f, "  looked where the loader does{looked}")?;
+        }
+        for folder in &self.absent_folders {
+            writeln!(f, "  {VARIABLE} names {folder}, which is no folder")?;
         }
         match (&self.onnxruntime, &self.onnxruntime_error) {
             (Some(version), _) => {
@@ -177,10 +203,14 @@ impl fmt::Display for RuntimeReport {
 
 impl fmt::Display for DriverReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
         match (&self.cuda, &self.error) {
-            (Some(cuda), None) => writeln!(f, "NVIDIA driver runs CUDA up to {cuda}")?,
-            (Some(cuda), Some(error)) => writeln!(f, "NVIDIA driver runs CUDA up to {cuda}, but: {error}")?,
-            (None, Some(error)) => writeln!(f, "NVIDIA driver: none ({error})")?,
+            (Some(cuda), None) => writeln!(f, "NVIDIA driver{version} runs CUDA up to {cuda}")?,
+            (Some(cuda), Some(error)) => {
+                writeln!(f, "NVIDIA driver{version} runs CUDA up to {cuda}, but: {error}")?
+            }
+            (None, Some(error)) if version.is_empty() => writeln!(f, "NVIDIA driver: none ({error})")?,
+            (None, Some(error)) => writeln!(f, "NVIDIA driver{version} does not work here: {error}")?,
             (None, None) => {}
         }
         for GpuDevice { id, name, memory } in &self.devices {

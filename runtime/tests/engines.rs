@@ -137,8 +137,11 @@ fn an_engine_asked_for_by_name_never_becomes_another() {
         assert!(text.contains("/nowhere/libonnxruntime.so: does not exist"), "{text}");
         assert!(text.ends_with("run `tallow runtime install`, or name one in TALLOW_ONNXRUNTIME"), "{text}");
     }
-    let text = "cuda".parse::<EngineChoice>().unwrap_err().to_string();
-    assert_eq!(text, "unknown engine `cuda`: choose auto, ort-cuda, ort-tensorrt, ort or tract");
+    let text = "gpu".parse::<EngineChoice>().unwrap_err().to_string();
+    assert_eq!(text, "unknown engine `gpu`: choose auto, ort-cuda, ort-tensorrt, ort or tract");
+    for (short, name) in [("cuda", "ort-cuda"), ("tensorrt", "ort-tensorrt")] {
+        assert_eq!(short.parse::<EngineChoice>().unwrap().to_string(), name);
+    }
     for name in ["auto", "ort-cuda", "ort-tensorrt", "ort", "tract"] {
         assert_eq!(name.parse::<EngineChoice>().unwrap().to_string(), name);
     }
@@ -170,7 +173,7 @@ fn auto_takes_tract_where_there_is_no_library_and_says_why() {
     let text = selection.to_string();
     assert!(text.starts_with("engine tract: tract 0."), "{text}");
     assert!(
-        text.contains("\n  ort not taken: not available: no libonnxruntime (the library option /nowhere"),
+        text.contains("\n  ort not taken: not available: no libonnxruntime (EngineOptions::library /nowhere"),
         "{text}"
     );
 }

@@ -29,6 +29,15 @@ pub enum Error {
         problem: String,
     },
 
+    /// Layers of a float16 file are asked for.
+    #[error(
+        "{file}: computes in float16, and --layers compares in float32: leave --layers out, or verify the float32 file"
+    )]
+    HalfLayers {
+        /// The file.
+        file: String,
+    },
+
     /// A file of results cannot be written.
     #[error("{}: {}", path.display(), tallow_builder::files::explained(source))]
     Write {

@@ -8,7 +8,7 @@ use tallow_builder::Network;
 use tallow_cuda::Uploader;
 use tallow_input::{OutputKind, Views, mean_probabilities};
 
-use crate::compute::{Compute, Input, Inputs};
+use crate::compute::{Compute, Input, Inputs, Precision};
 use crate::data::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::metrics::csv::Validation;
@@ -62,7 +62,11 @@ pub(crate) fn evaluate_inputs(
         if logits.iter().all(|logit| logit.is_finite()) {
             return Ok(logits);
         }
-        Err(Error::NotFiniteOutput { batch: batch.index + 1, place: first_non_finite(network, images)? })
+        let mut place = first_non_finite(network, images)?;
+        if compute.precision() == Precision::F16 {
+            place += "; f16 ends at 65504, --precision bf16 does not";
+        }
+        Err(Error::NotFiniteOutput { batch: batch.index + 1, place })
     };
     evaluate_on(classes, forward, inputs, progress, pass, stop)
 }

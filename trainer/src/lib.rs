@@ -22,6 +22,7 @@ pub mod recipe;
 mod run_dir;
 pub mod schedule;
 pub mod soup;
+pub mod synthetic;
 pub mod tally;
 pub mod tensorboard;
 mod trainer;

@@ -5,11 +5,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use tallow_builder::graph::{Graph, Op, Role};
 use tallow_builder::{Network, Rng, Weights};
+use tallow_cuda::Uploader;
 
-use crate::compute::Compute;
+use crate::compute::{Compute, Input, Inputs};
 use crate::data::Loader;
 use crate::error::Result;
 use crate::metrics::{Running, cross_entropy};
@@ -84,13 +85,15 @@ pub fn has_moments(graph: &Graph) -> bool {
     graph.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm(_)))
 }
 
-/// Replaces the running moments of batch normalisation by the mean of those of `loader`'s batches, as PyTorch's
-/// `update_bn` does. False if `stop` was set before the end; the moments are of the batches seen then.
+/// Replaces the running moments of batch normalisation of `network`, whose weights are on `compute`'s device, by the mean
+/// of those of `loader`'s batches, as PyTorch's `update_bn` does. False if `stop` was set before the end; the moments are
+/// of the batches seen then.
 ///
 /// # Errors
 /// Those of the loader; where the images do not fit the network.
 pub fn recalibrate(
     network: &mut Network,
+    compute: &Compute,
     loader: &Loader,
     progress: &mut Progress,
     stop: &AtomicBool,
@@ -100,7 +103,7 @@ pub fn recalibrate(
     }
     for parameter in network.graph().parameters() {
         if parameter.role == Role::BatchesTracked {
-            network.weights_mut().set(&parameter.name, Tensor::zeros((), DType::I64, &Device::Cpu)?);
+            network.weights_mut().set(&parameter.name, Tensor::zeros((), DType::I64, compute.device())?);
         }
     }
     progress.start(Pass {
@@ -111,19 +114,21 @@ pub fn recalibrate(
         first_batch: 0,
     });
     let mut running = Running::new(network.graph().output_shape().elements());
-    for (seen, batch) in loader.epoch(0, 0)?.enumerate() {
+    let mut uploader = Uploader::new(compute.device())?;
+    let inputs = Inputs::new(compute, &mut uploader, loader.epoch(0, 0)?);
+    for (seen, input) in inputs.enumerate() {
         if stop.load(Ordering::Relaxed) {
             progress.finish();
             return Ok(false);
         }
-        let batch = batch?;
+        let Input { batch, images } = input?;
         let mut rng = Rng::stream(0, &[STREAM, batch.index as u64]);
-        let tape = network.record(&Compute::cpu().images(&batch)?, &mut rng)?;
+        let tape = network.record(&images, &mut rng)?;
         let mut statistics = tape.statistics(network);
         // A share of 1/n makes the moving average a mean.
         statistics.iter_mut().for_each(|layer| layer.momentum = 1.0 / (seen + 1) as f64);
         network.track(&statistics)?;
-        let logits: Vec<f32> = tape.value(network.graph().output()).flatten_all()?.to_vec1()?;
+        let logits = compute.to_host(tape.value(network.graph().output()))?;
         running.update(cross_entropy(&logits, &batch.labels), &logits, &batch.labels);
         progress.step(batch.len(), running.loss(), running.top1());
     }

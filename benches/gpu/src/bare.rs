@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The images that both sides get.
 pub fn random(shape: [usize; 4]) -> Result<Array4<f32>> {
-    let values = crate::training::normal(shape.to_vec(), &Device::Cpu)?;
+    let values = tallow_trainer::synthetic::normal(shape.to_vec(), &Device::Cpu)?;
     Ok(Array4::from_shape_vec(shape, values.flatten_all()?.to_vec1()?)?)
 }
 

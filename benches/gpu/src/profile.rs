@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     allow_tf32(args.precision == Precision::Tf32);
     let graph = setup.graph(false)?;
     let batch = args.batch.max(1);
-    let mut training = Training::new(&graph, setup.classes, batch, args.precision, args.device, &device)?;
+    let mut training = Training::new(&graph, batch, args.precision, args.device, &device)?;
     let wait = || Ok(device.synchronize()?);
     window(WARM_UP, || training.step(), wait)?;
     let step = window(STEPS, || training.step(), wait)?;

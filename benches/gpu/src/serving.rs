@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use serde::Serialize;
 use tallow_builder::Weights;
-use tallow_cuda::DeviceSpec;
+use tallow_cuda::{DeviceSpec, Precision};
 use tallow_exporter::{Existing, OnnxOptions, write_onnx};
 use tallow_runtime::{
-    Classifier, EngineChoice, EngineKind, EngineOptions, GpuOptions, ModelCard, Preprocess, find_library,
+    Classifier, Dtype, EngineChoice, EngineKind, EngineOptions, GpuOptions, ModelCard, Preprocess,
+    find_library,
 };
 
 use crate::bare::random;
@@ -31,6 +32,9 @@ pub struct Args {
     /// Networks, separated by commas, with random weights
     #[arg(long, value_delimiter = ',', default_value = "resnet50,efficientnet_b0")]
     networks: Vec<String>,
+    /// Files' numbers, separated by commas: f32, f16
+    #[arg(long, value_delimiter = ',', default_value = "f32,f16")]
+    precision: Vec<Precision>,
     /// Images at a time
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
@@ -45,6 +49,8 @@ pub struct Args {
 struct Measurement<'a> {
     kind: &'static str,
     network: &'a str,
+    /// The file's.
+    precision: Precision,
     size: usize,
     batch: usize,
     engine: EngineKind,
@@ -58,6 +64,8 @@ struct Measurement<'a> {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let files = args.precision.iter().map(|&precision| Ok((precision, dtype(precision)?)));
+    let files = files.collect::<Result<Vec<_>>>()?;
     let search = find_library(None);
     let library = search.found.as_deref().with_context(|| {
         format!(
@@ -70,21 +78,35 @@ pub fn run(args: &Args) -> Result<()> {
     for name in &args.networks {
         let setup = setup(name)?;
         let (graph, size) = (setup.graph(args.quick)?, setup.size(args.quick));
-        let file = folder.path().join(format!("{name}.onnx"));
         let labels = (0..setup.classes).map(|class| class.to_string()).collect();
         let card = ModelCard::new(name.as_str(), labels, Preprocess::imagenet(size as u32, size as u32));
         let weights = Weights::init(&graph, 1, &Device::Cpu)?;
-        write_onnx(&file, &graph, &weights, Some(&card), &OnnxOptions::default(), Existing::Keep)?;
-        for &batch in &args.batch {
-            line(&measure(args, name, [batch.max(1), 3, size, size], setup.classes, &file, library)?)?;
+        for &(precision, dtype) in &files {
+            let file = folder.path().join(format!("{name}.{precision}.onnx"));
+            let options = OnnxOptions { dtype, ..OnnxOptions::default() };
+            write_onnx(&file, &graph, &weights, Some(&card), &options, Existing::Keep)?;
+            for &batch in &args.batch {
+                let shape = [batch.max(1), 3, size, size];
+                line(&measure(args, name, precision, shape, setup.classes, &file, library)?)?;
+            }
         }
     }
     Ok(())
 }
 
+/// What a file can be in.
+fn dtype(precision: Precision) -> Result<Dtype> {
+    match precision {
+        Precision::F32 => Ok(Dtype::F32),
+        Precision::F16 => Ok(Dtype::F16),
+        Precision::Tf32 | Precision::Bf16 => bail!("--precision {precision}: files are in f32 or f16"),
+    }
+}
+
 fn measure<'a>(
     args: &Args,
     network: &'a str,
+    precision: Precision,
     shape: [usize; 4],
     classes: usize,
     file: &Path,
@@ -111,6 +133,7 @@ fn measure<'a>(
     Ok(Measurement {
         kind: "serving",
         network,
+        precision,
         size: shape[2],
         batch: shape[0],
         engine,

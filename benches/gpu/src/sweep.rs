@@ -93,13 +93,13 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("a batch holds at least one image");
     }
     let timing = if args.quick { timing::Args::quick() } else { args.timing };
-    let peak = peak::measure(&device, timing)?;
-    for setup in setups {
-        let graph = setup.graph(args.quick)?;
-        for &precision in &precisions {
-            allow_tf32(precision == Precision::Tf32);
+    for precision in precisions {
+        allow_tf32(precision == Precision::Tf32);
+        let peak = peak::measure(precision, &device, timing)?;
+        for setup in &setups {
+            let graph = setup.graph(args.quick)?;
             for batch in batches(args, &device) {
-                let measured = measure(args, setup, &graph, batch, precision, &device, peak, timing);
+                let measured = measure(args, &graph, batch, precision, &device, peak, timing);
                 let result = match measured {
                     Ok(figures) => Some(figures),
                     Err(error) if is_out_of_memory(&error) => None,
@@ -139,10 +139,8 @@ fn batches(args: &Args, device: &Device) -> Vec<usize> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one thing that a measurement is of")]
 fn measure(
     args: &Args,
-    setup: &Setup,
     graph: &Graph,
     batch: usize,
     precision: Precision,
@@ -151,7 +149,7 @@ fn measure(
     timing: timing::Args,
 ) -> Result<Figures> {
     tallow_cuda::device::reset_peak(device)?;
-    let mut training = Training::new(graph, setup.classes, batch, precision, args.device, device)?;
+    let mut training = Training::new(graph, batch, precision, args.device, device)?;
     let seconds = timing.measure(|| training.step(), || Ok(device.synchronize()?))?;
     let host = timing.measure_host(|| training.step(), || Ok(device.synchronize()?))?;
     let step = median(&seconds);

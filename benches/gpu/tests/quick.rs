@@ -44,6 +44,7 @@ fn every_network_trains_and_its_figures_are_sound() {
         assert!(figure("host_ms") > 0.0);
         assert!((figure("images_per_second") * step - 2.0).abs() < 1e-9);
         assert!((figure("flops") * step / (12.0 * figure("macs")) - 1.0).abs() < 1e-9);
+        assert_eq!(line["matmul"]["precision"], line["precision"]);
         let peak = line["matmul"]["flops"].as_f64().unwrap();
         assert!((figure("matmul_share") * peak / figure("flops") - 1.0).abs() < 1e-9);
         assert_eq!(line["windows_ms"].as_array().unwrap().len(), 2);
@@ -55,6 +56,7 @@ fn a_step_is_the_same_code_on_a_gpu_and_emulated() {
     let lines = lines("train --device emulated --quick --networks resnet18_cifar --precision f16");
     assert_eq!(lines.len(), 1);
     assert_eq!((&lines[0]["device"], &lines[0]["finite"]), (&"emulated".into(), &true.into()));
+    assert_eq!(lines[0]["matmul"]["precision"], "f16", "a share is of what can be had in the same numbers");
 }
 
 #[test]
@@ -62,7 +64,8 @@ fn what_cannot_be_measured_is_an_error_that_says_why() {
     assert!(refused("train --device cuda:4711").contains("cuda:4711"));
     assert!(refused("train --device cpu --precision bf16").contains("the CPU trains in f32"));
     assert!(refused("train --device cpu --networks alexnet").contains("none of resnet50"));
-    assert!(refused("train --device cpu --precision fp16").contains("f32, tf32, f16 or bf16"));
+    assert!(refused("train --device cpu --precision fp8").contains("f32, tf32, f16 or bf16"));
+    assert!(refused("serve --device cpu --precision bf16").contains("files are in f32 or f16"));
     assert!(refused("profile --device cpu").contains("a GPU's kernels"));
 }
 
@@ -74,25 +77,38 @@ fn the_runtime_is_measured_beside_bare_onnx_runtime() {
         return;
     }
     let lines = lines("serve --device cpu --quick --networks resnet18_cifar --batch 1,3");
-    assert_eq!(lines.len(), 2);
+    let files: Vec<&str> = lines.iter().map(|line| line["precision"].as_str().unwrap()).collect();
+    assert_eq!(files, ["f32", "f32", "f16", "f16"]);
     for line in &lines {
         assert_eq!((&line["kind"], &line["engine"]), (&"serving".into(), &"ort".into()));
         assert!(line["ratio"].as_f64().unwrap() > 0.0 && line["bare_ms"].as_f64().unwrap() > 0.0);
     }
 }
 
+/// `run` on the CPU, without PyTorch.
+fn driven(networks: &str, out: &Path) -> Output {
+    let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("run");
+    let mut driven = Command::new("python3");
+    driven.arg("-B").arg(driver).args(["--device", "cpu", "--quick", "--no-pytorch", "--no-serving"]);
+    driven.args(["--networks", networks, "--program", PROGRAM, "--out"]).arg(out).output().unwrap()
+}
+
+#[test]
+fn a_side_that_failed_is_told_by_the_exit_status_and_the_tables_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = driven("alexnet,resnet18_cifar", folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.trim_end().ends_with("failed: Tallow, alexnet, batch swept"), "{errors}");
+    let tables = std::fs::read_to_string(folder.path().join("results.md")).unwrap();
+    assert!(tables.contains("| resnet18_cifar | f32 | 2 | Tallow |"), "{tables}");
+    assert!(tables.contains("none of resnet50"), "{tables}");
+}
+
 #[test]
 fn the_driver_writes_the_tables_also_without_pytorch() {
     let folder = tempfile::tempdir().unwrap();
-    let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("run");
-    let output = Command::new("python3")
-        .arg("-B")
-        .arg(driver)
-        .args(["--device", "cpu", "--quick", "--no-pytorch", "--no-serving", "--networks", "resnet18_cifar"])
-        .args(["--program", PROGRAM, "--out"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
+    let output = driven("resnet18_cifar", folder.path());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tables = std::fs::read_to_string(folder.path().join("results.md")).unwrap();
     assert!(tables.contains("| resnet18_cifar | f32 | 2 | Tallow |"), "{tables}");

@@ -25,16 +25,16 @@ impl FromStr for DeviceSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let gpu = |text: &str| match text.strip_prefix("cuda") {
-            Some("") => Some(0),
-            Some(rest) => rest.strip_prefix(':')?.parse().ok(),
-            None => None,
-        };
         match text {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            _ => gpu(text).map(Self::Cuda).ok_or_else(|| Error::Spec { given: text.to_owned() }),
+            "auto" => return Ok(Self::Auto),
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => return Ok(Self::Cuda(0)),
+            _ => {}
         }
+        // A bare number is a GPU's, as in CUDA_VISIBLE_DEVICES.
+        let number = text.strip_prefix("cuda:").unwrap_or(text);
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| number.parse().ok()).flatten().map(Self::Cuda).ok_or(Error::Spec)
     }
 }
 
@@ -304,10 +304,12 @@ mod tests {
             ("cpu", DeviceSpec::Cpu),
             ("cuda", DeviceSpec::Cuda(0)),
             ("cuda:3", DeviceSpec::Cuda(3)),
+            ("0", DeviceSpec::Cuda(0)),
+            ("12", DeviceSpec::Cuda(12)),
         ] {
             assert_eq!(text.parse::<DeviceSpec>().unwrap(), spec);
         }
-        for text in ["", "gpu", "cuda:", "cuda:x", "cuda3", "cuda:-1", "CPU"] {
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda3", "cuda:-1", "cuda:+1", "-1", "+1", "CPU"] {
             let error = text.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("cuda:0"), "{error}");
         }

@@ -8,18 +8,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Errors that tell what to do about them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A device's name is not understood.
-    #[error("--device {given}: give cpu, auto, or cuda:N, such as cuda:0")]
-    Spec {
-        /// What was given.
-        given: String,
-    },
-    /// A precision's name is not understood.
-    #[error("--precision {given}: give f32, tf32, f16 or bf16")]
-    Precision {
-        /// What was given.
-        given: String,
-    },
+    /// A device's name is not understood. Who reads it says which name, and where.
+    #[error("a device is cpu, auto or cuda:N, such as cuda:0")]
+    Spec,
+    /// A precision's name is not understood. Who reads it says which name, and where.
+    #[error("a precision is f32, tf32, f16 or bf16")]
+    Precision,
     /// A GPU was asked for in a build that cannot use one.
     #[error(
         "cuda:{index} was asked for, but this build of Tallow computes on the CPU alone: build it with \

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The precision of products and activations. Parameters are f32 in any case, sums are taken in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum Precision {
     /// 24 bits, as on a CPU.
     #[default]
@@ -60,9 +60,29 @@ impl fmt::Display for Precision {
 impl FromStr for Precision {
     type Err = Error;
 
+    /// The names that are printed, and what other libraries call the same.
     fn from_str(text: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
-        known.ok_or_else(|| Error::Precision { given: text.to_owned() })
+        match text {
+            "f32" | "fp32" | "float32" => Ok(Self::F32),
+            "tf32" => Ok(Self::Tf32),
+            "f16" | "fp16" | "float16" => Ok(Self::F16),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            _ => Err(Error::Precision),
+        }
+    }
+}
+
+impl TryFrom<String> for Precision {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Precision> for String {
+    fn from(precision: Precision) -> Self {
+        precision.to_string()
     }
 }
 
@@ -75,7 +95,20 @@ mod tests {
         for precision in Precision::ALL {
             assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
         }
-        let error = "fp16".parse::<Precision>().unwrap_err().to_string();
-        assert!(error.contains("fp16") && error.contains("bf16"), "{error}");
+        let error = "fp8".parse::<Precision>().unwrap_err().to_string();
+        assert!(error.contains("tf32, f16 or bf16"), "{error}");
+    }
+
+    #[test]
+    fn what_other_libraries_call_a_precision_is_understood() {
+        for (names, precision) in [
+            (&["fp32", "float32"][..], Precision::F32),
+            (&["fp16", "float16"], Precision::F16),
+            (&["bfloat16"], Precision::Bf16),
+        ] {
+            for name in names {
+                assert_eq!(name.parse::<Precision>().unwrap(), precision, "{name}");
+            }
+        }
     }
 }

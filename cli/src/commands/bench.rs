@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use anyhow::{Result, bail};
 use ndarray::Array4;
 use serde::Serialize;
-use tallow_builder::kernels::CrossEntropy;
-use tallow_builder::{Network, Rng, Weights};
+use tallow_builder::Rng;
+use tallow_cuda::device::describe;
 use tallow_runtime::{Batch, Dim, Element, EngineChoice, EngineKind, ModelInfo};
-use tallow_trainer::optim::{Optimizer, OptimizerKind};
+use tallow_trainer::compute::Precision;
+use tallow_trainer::synthetic::Synthetic;
 
+use crate::device::{self, explained};
 use crate::failure::usage;
 use crate::model::onnx_file;
 use crate::output::{json, note, table};
@@ -37,6 +38,8 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "auto", conflicts_with = "train")]
     engine: Vec<EngineChoice>,
     #[command(flatten)]
+    device: device::Args,
+    #[command(flatten)]
     gpu: gpu::Args,
     #[command(flatten)]
     zoo: zoo::Args,
@@ -55,6 +58,11 @@ struct Timing {
     /// Whether inputs and outputs were bound; training has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     io_binding: Option<bool>,
+    /// Of training alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<Precision>,
     batch: usize,
     runs: usize,
     min_ms: f64,
@@ -74,7 +82,10 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         Some(_) if args.zoo.is_some() => {
             return Err(usage("--classes, --size, --width and --depth are for --train; a file has its own"));
         }
-        Some(model) => inference(&onnx_file(model)?, args, threads)?,
+        Some(model) => {
+            args.device.refuse("an .onnx file runs in an engine: for a GPU say --engine ort-cuda")?;
+            inference(&onnx_file(model)?, args, threads)?
+        }
         None => {
             args.gpu.refuse("training is measured on candle")?;
             training(args)?
@@ -87,8 +98,12 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         let ms = [t.min_ms, t.median_ms, t.p95_ms].map(|ms| format!("{ms:.2}"));
         let [min, median, p95] = ms;
         let speed = format!("{:.1}", t.images_per_second);
-        let bound = if t.io_binding == Some(true) { " (bound)" } else { "" };
-        vec![format!("{}{bound}", t.engine), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
+        let how = match (t.io_binding, t.precision) {
+            (Some(true), _) => " (bound)".into(),
+            (_, Some(precision)) => format!(" ({precision})"),
+            _ => String::new(),
+        };
+        vec![format!("{}{how}", t.engine), t.batch.to_string(), t.runs.to_string(), min, median, p95, speed]
     };
     let rows: Vec<Vec<String>> = timings.iter().map(row).collect();
     table(&["engine", "batch", "runs", "min ms", "median ms", "95 % ms", "images/s"], &rows)
@@ -114,6 +129,8 @@ fn measure(engine: &str, batch: usize, seconds: f64, mut work: impl FnMut() -> R
     Ok(Timing {
         engine: engine.to_owned(),
         io_binding: None,
+        device: None,
+        precision: None,
         batch,
         runs: times.len(),
         min_ms: times[0],
@@ -179,31 +196,22 @@ fn inference(file: &Path, args: &Args, threads: Option<usize>) -> Result<Vec<Tim
 fn training(args: &Args) -> Result<Vec<Timing>> {
     let (architecture, options) = args.zoo.resolve(args.train.as_deref())?;
     let graph = architecture.build(&options)?;
-    let pixels = graph.input_shape().elements();
-    let classes = graph.output_shape().elements();
-    let device = Device::Cpu;
-    let weights = Weights::init(&graph, 1, &device)?;
-    let kind = OptimizerKind::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
-    let mut optimizer = Optimizer::new(kind, &graph, &weights)?;
-    let mut network = Network::new(graph, weights);
+    let compute = args.device.open()?;
     let batches = if args.batch.is_empty() { vec![64] } else { args.batch.clone() };
-    let mut timings = vec![];
-    for n in batches {
-        let mut rng = Rng::new(1);
-        let values: Vec<f32> = (0..n * pixels).map(|_| rng.normal() as f32).collect();
-        let shape: Vec<usize> = std::iter::once(n).chain(network.graph().input_shape().dims()).collect();
-        let images = Tensor::from_vec(values, shape, &device)?;
-        let labels: Vec<u32> = (0..n).map(|i| (i % classes) as u32).collect();
+    let timing = |&batch: &usize| {
+        let mut training = Synthetic::new(&graph, batch, compute.precision(), compute.device())?;
+        // A step's time is its own where the next one begins when nothing is left to do.
         let step = || {
-            let tape = network.record(&images, &mut rng)?;
-            let logits = tape.value(network.graph().output()).clone();
-            let (_, gradient) = CrossEntropy { smoothing: 0.0 }.loss_and_gradient(&logits, &labels)?;
-            let statistics = tape.statistics(&network);
-            let gradients = tape.backward(&network, &gradient, |_| true)?;
-            optimizer.step(network.weights_mut(), &gradients, |_| 1e-3, 1.0).context("optimiser")?;
-            Ok(network.track(&statistics)?)
+            training.step()?;
+            Ok(compute.device().synchronize()?)
         };
-        timings.push(measure("candle", n, args.seconds, step)?);
-    }
-    Ok(timings)
+        let timing = measure("candle", batch, args.seconds, step)?;
+        if !training.is_sound()? {
+            bail!("training in {} left weights that are no finite numbers", compute.precision());
+        }
+        let device = Some(describe(compute.device()));
+        Ok(Timing { device, precision: Some(compute.precision()), ..timing })
+    };
+    let explained = |batch: &usize| timing(batch).map_err(|error| explained(error, "--batch", *batch));
+    batches.iter().map(explained).collect()
 }

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ndarray::ArrayView4;
-use serde_json::json;
+use serde_json::{Value, json};
 use tallow_builder::Network;
+use tallow_cuda::device::describe;
 use tallow_input::{OutputKind, Preprocess};
 use tallow_runtime::{Classifier, Element, EngineChoice};
 use tallow_trainer::augment::EvalTransform;
-use tallow_trainer::compute::Compute;
 use tallow_trainer::data::{
     Batch, Dataset, Known, Loader, LoaderOptions, RecordOptions, SplitOptions, Splits, folder,
     refuse_record_options, tfrecord,
@@ -22,6 +22,7 @@ use tallow_trainer::progress::{Pass, Progress};
 use tallow_trainer::{Config, RunDir};
 
 use super::train::skipped_json;
+use crate::device::{self, explained};
 use crate::failure::usage;
 use crate::foreign;
 use crate::model::{onnx_file, open_trained, origin_of};
@@ -31,7 +32,7 @@ use crate::{gpu, records, tta};
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// A run directory or a model directory (evaluated on candle), or an .onnx file (on an engine)
+    /// A run directory or a model directory (evaluated in candle), or an .onnx file (in an engine)
     model: PathBuf,
     /// A folder laid out as <class>/<image>, or with a validation folder in it, or TFRecord shards: their folder or a
     /// pattern such as 'dir/validation-*'; of a folder with train/ or training shards alone, what training holds out
@@ -42,6 +43,8 @@ pub struct Args {
     /// tract [default: auto for a file, candle for a directory]
     #[arg(long)]
     engine: Option<EngineChoice>,
+    #[command(flatten)]
+    device: device::Args,
     #[command(flatten)]
     gpu: gpu::Args,
     #[command(flatten)]
@@ -67,7 +70,11 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let start = Instant::now();
     let mut progress = Progress::stderr();
-    let (found, loader, engine) = if args.model.is_file() || args.engine.is_some() {
+    let (found, loader, by) = if args.model.is_file() || args.engine.is_some() {
+        args.device.refuse(
+            "an .onnx file runs in an engine: for a GPU say --engine ort-cuda, and --cuda-device for one that is not the \
+             first",
+        )?;
         let file = onnx_file(&args.model)?;
         let builder = Classifier::builder()
             .engine(args.engine.unwrap_or(EngineChoice::Auto))
@@ -79,19 +86,22 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         let forward = |batch: &Batch| logits(&classifier, batch);
         let classes = classifier.labels().len();
         let found = evaluate_with(classes, forward, &loader, &mut progress, pass(&loader), &NEVER)?;
-        (found, loader, classifier.selection().engine.to_string())
+        (found, loader, json!({ "engine": classifier.selection().engine.to_string() }))
     } else {
         args.foreign
             .refuse("a directory is evaluated as it says of itself: name its .onnx file, or an --engine")?;
         args.gpu.refuse("a directory is evaluated on candle: name its .onnx file, or an --engine")?;
         let trained = open_trained(&args.model)?;
-        let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?;
-        let network = Network::new(trained.graph, trained.weights);
-        let found = evaluate(&network, &Compute::cpu(), &loader, &mut progress, pass(&loader), &NEVER)?;
-        (found, loader, "candle".to_owned())
+        let compute = args.device.open()?;
+        let loader = loader(args, &trained.card.labels, &trained.card.preprocess)?.as_bytes(compute.is_gpu());
+        let network = Network::new(trained.graph, trained.weights.to_device(compute.device())?);
+        let found = evaluate(&network, &compute, &loader, &mut progress, pass(&loader), &NEVER)
+            .map_err(|error| explained(error, "--batch-size", args.batch_size))?;
+        let device = describe(compute.device());
+        (found, loader, json!({ "engine": "candle", "device": device, "precision": compute.precision() }))
     };
     let found = found.context("the evaluation was stopped")?;
-    report(args, &found, &loader, &engine, start.elapsed().as_secs_f64())
+    report(args, &found, &loader, by, start.elapsed().as_secs_f64())
 }
 
 /// What is left to do to an image outside the graph: of a graph that normalises, resizing and cropping.
@@ -212,7 +222,8 @@ fn shortened(names: &[String]) -> String {
     }
 }
 
-fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, seconds: f64) -> Result<()> {
+/// Prints what was found; `by` says what computed.
+fn report(args: &Args, found: &Evaluation, loader: &Loader, by: Value, seconds: f64) -> Result<()> {
     let skipped = loader.skipped();
     let Evaluation { validation, images, confusion, .. } = found;
     let classes = loader.dataset().classes();
@@ -223,11 +234,14 @@ fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, second
                 "recall": finite(confusion.recall(i)), "f1": finite(confusion.f1(i)),
             })
         };
-        return json(&json!({
-            "engine": engine, "images": images, "loss": validation.loss, "top1": validation.top1,
-            "top5": validation.top5, "seconds": seconds, "skipped": skipped_json(&skipped),
+        let mut result = json!({
+            "images": images, "loss": validation.loss, "top1": validation.top1, "top5": validation.top5,
+            "seconds": seconds, "skipped": skipped_json(&skipped),
             "classes": classes.iter().enumerate().map(class).collect::<Vec<_>>(),
-        }));
+        });
+        let by = by.as_object().into_iter().flatten();
+        by.for_each(|(key, value)| result[key] = value.clone());
+        return json(&result);
     }
     for image in &skipped {
         note!("left out {}: {}", image.origin, image.reason);
@@ -239,6 +253,7 @@ fn report(args: &Args, found: &Evaluation, loader: &Loader, engine: &str, second
     };
     let rows: Vec<Vec<String>> = classes.iter().enumerate().map(row).collect();
     table(&["class", "images", "precision", "recall", "F1"], &rows)?;
+    let engine = by["engine"].as_str().unwrap_or_default();
     say!("")?;
     say!(
         "top-1 {}, top-5 {}, loss {:.4} on {images} images ({engine}, {seconds:.1} s)",

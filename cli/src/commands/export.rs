@@ -32,7 +32,7 @@ pub struct Args {
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Onnx)]
     format: Format,
-    /// Where to [default: model.onnx, saved_model/ or tf_checkpoint/ in the run directory]
+    /// Where to [default: model.onnx, model.f16.onnx for --dtype f16, saved_model/ or tf_checkpoint/ in the run directory]
     #[arg(short, long)]
     output: Option<PathBuf>,
     /// Version of ONNX's operator set, 15 to 21 [default: 17]
@@ -75,8 +75,10 @@ pub struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Precision {
     /// 32-bit floats
+    #[value(aliases = ["fp32", "float32"])]
     F32,
     /// 16-bit floats; normalisation of bytes, batch normalisation that is not folded, and softmax stay in 32
+    #[value(aliases = ["fp16", "float16"])]
     F16,
 }
 
@@ -115,6 +117,8 @@ pub fn run(args: &Args) -> Result<()> {
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let output = match (&args.output, &args.from, args.format) {
         (Some(path), ..) => path.clone(),
+        // Beside a float32 file, whose name other commands look for.
+        (None, Some(run), Format::Onnx) if args.dtype == Precision::F16 => run.join("model.f16.onnx"),
         (None, Some(run), Format::Onnx) => run.join("model.onnx"),
         (None, Some(run), Format::SavedModel) => run.join("saved_model"),
         (None, Some(run), Format::TfCheckpoint) => run.join("tf_checkpoint"),

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tallow_runtime::install::Package;
 use tallow_runtime::{EngineChoice, Placement, RuntimeReport, install, runtime_report};
 
+use crate::features::Training;
 use crate::gpu;
 use crate::model::onnx_file;
 use crate::output::{json, say};
@@ -25,7 +26,7 @@ enum Command {
         #[arg(long)]
         gpu: bool,
     },
-    /// Show which engines there are, and where their libraries and the GPU's were looked for
+    /// Show which engines there are, where their libraries and the GPU's were looked for, and what this build trains on
     Info(Info),
 }
 
@@ -50,6 +51,7 @@ struct Info {
 struct Described {
     #[serde(flatten)]
     report: RuntimeReport,
+    training: Training,
     #[serde(skip_serializing_if = "Option::is_none")]
     placement: Option<Placement>,
 }
@@ -60,30 +62,43 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
             let package = if *gpu { Package::Gpu } else { Package::Cpu };
             let installed = install::install(package)?;
             let verb = if installed.already { "is already there:" } else { "is installed:" };
-            say!("libonnxruntime {verb} {}", installed.library.display())
+            say!("libonnxruntime {verb} {}", installed.library.display())?;
+            say!("{}", next(*gpu))
         }
         Command::Info(args) => info(args, threads),
     }
 }
 
+/// What to do with what was installed.
+fn next(gpu: bool) -> &'static str {
+    match gpu {
+        true => {
+            "next: tallow runtime info (whether the driver, CUDA and cuDNN are there), then\n      \
+             tallow predict MODEL.onnx PHOTOS --engine ort-cuda"
+        }
+        false => "next: tallow predict MODEL.onnx PHOTOS",
+    }
+}
+
 fn info(args: &Info, threads: Option<usize>) -> Result<()> {
-    let report = runtime_report(None, 0);
+    let (report, training) = (runtime_report(None, 0), Training::here());
     let Some(model) = &args.model else {
         args.gpu.refuse("name a file for it with --model")?;
+        let enough = report.check(args.engine);
         if args.json {
-            json(&report)?
+            json(&Described { report, training, placement: None })?;
         } else {
-            say!("{report}")?
+            say!("{report}\n{training}")?;
         }
-        return Ok(report.check(args.engine)?);
+        return Ok(enough?);
     };
     if !args.json {
-        say!("{report}")?;
+        say!("{report}\n{training}")?;
     }
     let file = onnx_file(model)?;
     let placement = Placement::of(&file, args.engine, &args.gpu.options(threads))?;
     if args.json {
-        return json(&Described { report, placement: Some(placement) });
+        return json(&Described { report, training, placement: Some(placement) });
     }
     say!("{} in {}, as it runs there:\n{placement}", file.display(), placement.engine)
 }

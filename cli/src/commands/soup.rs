@@ -19,6 +19,7 @@ use tallow_trainer::metrics::csv::Validation;
 use tallow_trainer::progress::{Pass, Progress};
 use tallow_trainer::{Config, RunDir, soup};
 
+use crate::device::{self, explained};
 use crate::failure::usage;
 use crate::model::{Trained, open_trained};
 use crate::output::{count, json, note, percent, say, table};
@@ -45,6 +46,8 @@ pub struct Args {
     data: Option<PathBuf>,
     #[command(flatten)]
     offset: records::Offset,
+    #[command(flatten)]
+    device: device::Args,
     /// Images at a time
     #[arg(short, long, default_value_t = 64, value_name = "IMAGES")]
     batch_size: usize,
@@ -155,9 +158,11 @@ fn refuse_stranger((first, base): (&Path, &Trained), (path, other): (&Path, &Tra
     Ok(())
 }
 
-/// Where soups are tasted: held-out images, and those of training.
+/// Where soups are tasted: held-out images, and those of training. Weights come from the host and go back there.
 struct Kitchen<'a> {
     graph: &'a Graph,
+    compute: Compute,
+    batch_size: usize,
     validation: Loader,
     train: Loader,
 }
@@ -166,30 +171,43 @@ impl<'a> Kitchen<'a> {
     /// `None` where neither images are named nor anything asks for some.
     fn open(args: &Args, graph: &'a Graph, card: &ModelCard) -> Result<Option<Self>> {
         if args.data.is_none() && !args.greedy && !args.recalibrate {
+            args.device
+                .refuse("the mean is taken on the CPU: judge with --data or --greedy, or --recalibrate")?;
             return Ok(None);
         }
         let data = data(args, &card.labels)?;
         if data.train.classes() != card.labels {
             bail!("the data has other classes than the ingredients: name the data that they were trained on");
         }
-        let validation = loader(data.validation, &card.preprocess, args.batch_size, false)?;
-        let train = loader(data.train, &card.preprocess, args.batch_size, true)?;
-        Ok(Some(Self { graph, validation, train }))
+        let compute = args.device.open()?;
+        let loader = |data, shuffle| {
+            let loader = loader(data, &card.preprocess, args.batch_size, shuffle)?;
+            anyhow::Ok(loader.as_bytes(compute.is_gpu()))
+        };
+        let (validation, train) = (loader(data.validation, false)?, loader(data.train, true)?);
+        Ok(Some(Self { graph, compute, batch_size: args.batch_size, validation, train }))
     }
 
     fn judge(&self, weights: &Weights) -> Result<Validation> {
-        let network = Network::new(self.graph.clone(), weights.clone());
+        let network = self.network(weights)?;
         let batches = self.validation.batches();
         let pass = Pass { what: "evaluate", epoch: 1, epochs: 1, batches, first_batch: 0 };
-        let found =
-            evaluate(&network, &Compute::cpu(), &self.validation, &mut Progress::stderr(), pass, &NEVER)?;
+        let mut progress = Progress::stderr();
+        let found = evaluate(&network, &self.compute, &self.validation, &mut progress, pass, &NEVER)
+            .map_err(|error| explained(error, "--batch-size", self.batch_size))?;
         Ok(found.context("the evaluation was stopped")?.validation)
     }
 
     fn recalibrate(&self, weights: Weights) -> Result<Weights> {
-        let mut network = Network::new(self.graph.clone(), weights);
-        soup::recalibrate(&mut network, &self.train, &mut Progress::stderr(), &NEVER)?;
-        Ok(network.weights().clone())
+        let mut network = self.network(&weights)?;
+        soup::recalibrate(&mut network, &self.compute, &self.train, &mut Progress::stderr(), &NEVER)
+            .map_err(|error| explained(error, "--batch-size", self.batch_size))?;
+        Ok(network.weights().to_device(&Device::Cpu)?)
+    }
+
+    /// The network with these weights where it is computed.
+    fn network(&self, weights: &Weights) -> Result<Network> {
+        Ok(Network::new(self.graph.clone(), weights.to_device(self.compute.device())?))
     }
 }
 

@@ -92,9 +92,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let served = served(args)?;
     args.gpu.check(&served)?;
     let kept = LayerOptions { keep_tensors: args.keep_tensors.clone() };
-    kept.check()?;
     let sides = args.precision.sides()?;
     let file = onnx_file(&args.file)?;
+    if args.layers {
+        kept.check(&file)?;
+    }
     check_named(args, &served)?;
     let mut options = VerifyOptions {
         seed: args.seed,

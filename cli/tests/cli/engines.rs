@@ -33,8 +33,12 @@ fn a_missing_library_is_an_error_only_where_it_was_asked_for() {
     run.ok();
     let report = without_ort("verify run").ok();
     assert!(report.contains("not run: no libonnxruntime") && report.contains("engines agree"), "{report}");
-    let info = without_ort("runtime info");
-    assert!(info.ok().contains("TALLOW_ONNXRUNTIME   does not exist  /nonexistent"));
+    let info = without_ort("runtime info").ok();
+    assert!(info.contains("TALLOW_ONNXRUNTIME   does not exist  /nonexistent"), "{info}");
+    assert!(
+        info.starts_with("libonnxruntime was looked for in:\n  TALLOW_ONNXRUNTIME "),
+        "no flag names one: {info}"
+    );
 }
 
 #[test]
@@ -55,6 +59,49 @@ fn cuda_is_an_error_that_names_the_way_out() {
     typed(shared(), &format!("{PREDICT} --engine ort-cuda"))
         .fails(1, &["engine ort-cuda is not available", "--engine ort"]);
     typed(shared(), "eval run/model.onnx --engine ort-cuda").fails(1, &["engine ort-cuda is not available"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_gpus_need_is_looked_for_before_anything_is_installed_for_them() {
+    let empty = tempfile::tempdir().unwrap();
+    let folders = format!("{}:/nonexistent/lib:", empty.path().display());
+    let run = |flags: &str| {
+        let mut command = command(shared());
+        command.env("TALLOW_ONNXRUNTIME", "/nonexistent").env("TALLOW_CUDA_LIBRARIES", &folders);
+        Run::from(command.args(["runtime", "info"]).args(flags.split_whitespace()).output().unwrap())
+    };
+    let json = run("--json").json();
+    assert_eq!(json["gpu_providers"], false);
+    assert_eq!(json["absent_folders"], serde_json::json!(["/nonexistent/lib"]));
+    let names: Vec<&str> =
+        json["libraries"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("libcudart.so.")), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("libcudnn.so.")), "{names:?}");
+    let looked: Vec<String> = serde_json::from_value(json["folders"].clone()).unwrap();
+    assert!(looked.contains(&empty.path().display().to_string()), "{looked:?}");
+    let text = run("").ok();
+    for part in [
+        "which `tallow runtime install --gpu` installs, would need:",
+        "looked where the loader does, ",
+        "TALLOW_CUDA_LIBRARIES names /nonexistent/lib, which is no folder",
+        "training      candle on the CPU",
+    ] {
+        assert!(text.contains(part), "`{part}` is missing: {text}");
+    }
+    // What it trains with is what the version says.
+    let version = typed(shared(), "--version").ok();
+    let features: Vec<String> = serde_json::from_value(json["training"]["features"].clone()).unwrap();
+    let expected = if features.is_empty() { String::new() } else { format!(" ({})", features.join(", ")) };
+    assert_eq!(version, format!("tallow {}{expected}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn engines_on_a_gpu_have_short_names() {
+    for (name, engine) in [("cuda", "ort-cuda"), ("tensorrt", "ort-tensorrt")] {
+        let run = without_ort(&format!("{PREDICT} --engine {name}"));
+        run.fails(1, &[&format!("engine {engine} is not available")]);
+    }
 }
 
 #[test]
@@ -105,6 +152,10 @@ fn the_library_for_gpus_is_preferred_where_it_is_installed() {
     let name = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     std::fs::write(folder.join(name), "no library").unwrap();
     assert_eq!(outcome(), ["found", "not looked at"]);
+    let mut again = command(shared());
+    again.env("XDG_CACHE_HOME", cache.path()).args(["runtime", "install", "--gpu"]);
+    let said = Run::from(again.output().unwrap()).ok();
+    assert!(said.contains("is already there: ") && said.contains("--engine ort-cuda"), "{said}");
 }
 
 #[test]

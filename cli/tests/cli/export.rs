@@ -47,6 +47,16 @@ fn a_float16_file_verifies_with_its_own_tolerance_and_says_what_it_is() {
     }
     let size = |name: &str| fs::metadata(at.join(name)).unwrap().len();
     typed(at, "export run --dtype f16 -o half.onnx --force").ok();
+    // The name that is not said is another one than that of the float32 file, which stays.
+    let before = fs::read(at.join("run/model.onnx")).unwrap();
+    let named = typed(at, "export run --dtype float16").ok();
+    assert!(named.starts_with("run/model.f16.onnx  "), "{named}");
+    assert!(fs::read(at.join("run/model.f16.onnx")).unwrap() == fs::read(at.join("half.onnx")).unwrap());
+    assert!(fs::read(at.join("run/model.onnx")).unwrap() == before);
+    typed(at, "verify run/model.f16.onnx").ok();
+    let layers = typed(at, "verify run/model.f16.onnx --layers");
+    assert_eq!(layers.out, "", "it is refused before anything runs");
+    layers.fails(2, &["run/model.f16.onnx", "float16", "leave --layers out"]);
     assert!(size("half.onnx") < size("run/model.onnx"));
     let info = typed(at, "info half.onnx").ok();
     for part in
@@ -60,8 +70,6 @@ fn a_float16_file_verifies_with_its_own_tolerance_and_says_what_it_is() {
     assert!(report.contains("computes in float16, for which the tolerance is 2e-2"), "{report}");
     let strict = typed(at, "verify half.onnx --from run --tolerance 1e-9");
     assert!(strict.code == Some(1) && !strict.out.contains("--layers"), "{strict:#?}");
-    typed(at, "verify half.onnx --from run --layers")
-        .fails(1, &["half.onnx: computes in float16", "--layers"]);
     typed(at, "predict half.onnx data/train/red/0.png --engine tract").ok();
     let refused = "--dtype f16 is for --format onnx";
     typed(at, "export run --dtype f16 --format saved-model -o new").fails(2, &[refused]);

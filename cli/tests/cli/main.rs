@@ -10,6 +10,7 @@ mod bad_files;
 mod bad_settings;
 mod cam;
 mod data;
+mod devices;
 mod engines;
 mod export;
 mod fine_tuning;

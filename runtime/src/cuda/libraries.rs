@@ -11,7 +11,7 @@ use ort::util::preload_dylib;
 use serde::Serialize;
 
 use super::driver;
-use super::elf;
+use super::{elf, version};
 
 /// Folders with libraries of CUDA, cuDNN and TensorRT, separated as in PATH.
 pub(crate) const VARIABLE: &str = "TALLOW_CUDA_LIBRARIES";
@@ -27,32 +27,45 @@ pub struct GpuLibrary {
     pub required: bool,
     /// Where it is; `None` where it was not found.
     pub path: Option<PathBuf>,
+    /// Its version, where it tells it: CUDA's runtime and cuDNN do.
+    pub version: Option<String>,
 }
 
 /// The folders that are looked in after the loader's own: [`VARIABLE`], CUDA_HOME, CUDA_PATH, where CUDA installs
-/// itself, and the provider's own.
-pub(crate) fn folders(provider: &Path) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        env::var_os(VARIABLE).map_or(vec![], |named| env::split_paths(&named).collect());
+/// itself, and that of libonnxruntime, if there is one.
+pub(crate) fn folders(library: Option<&Path>) -> Vec<PathBuf> {
+    let mut folders = named();
     let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
     let installed = (!cfg!(windows)).then(|| PathBuf::from("/usr/local/cuda"));
     let inside = if cfg!(windows) { ["bin", "bin/x64"] } else { ["lib64", "lib"] };
     for root in roots.chain(installed) {
         folders.extend(inside.map(|folder| root.join(folder)));
     }
-    folders.extend(provider.parent().map(Path::to_owned));
+    folders.extend(library.and_then(Path::parent).map(Path::to_owned));
     folders.retain(|folder| folder.is_dir());
     folders
 }
 
-/// Looks for what the provider's file needs, and what it opens by itself, and loads it.
-pub(crate) fn look_for(provider: &Path, folders: &[PathBuf]) -> Vec<GpuLibrary> {
+/// The folders in [`VARIABLE`].
+fn named() -> Vec<PathBuf> {
+    let named = env::var_os(VARIABLE).unwrap_or_default();
+    env::split_paths(&named).filter(|folder| !folder.as_os_str().is_empty()).collect()
+}
+
+/// Those of them that are no folders: they would be passed over in silence.
+pub(crate) fn absent_folders() -> Vec<PathBuf> {
+    named().into_iter().filter(|folder| !folder.is_dir()).collect()
+}
+
+/// Looks for what the provider's file needs, and what it opens by itself, and loads it. Without a provider it is what
+/// one for CUDA opens, in the versions that are installed here.
+pub(crate) fn look_for(provider: Option<&Path>, folders: &[PathBuf]) -> Vec<GpuLibrary> {
     wanted(provider).into_iter().map(|(name, required)| find(name, required, folders)).collect()
 }
 
 /// Names and whether they are required; dependencies come before what depends on them.
-fn wanted(provider: &Path) -> Vec<(String, bool)> {
-    let needed = elf::needed(provider).unwrap_or_default();
+fn wanted(provider: Option<&Path>) -> Vec<(String, bool)> {
+    let needed = provider.and_then(|provider| elf::needed(provider).ok()).unwrap_or_default();
     let mut wanted: Vec<(String, bool)> =
         needed.into_iter().filter(|name| software(name).is_some()).map(|name| (name, true)).collect();
     // The provider opens cuDNN itself. Without it no convolution runs; the rest is opened for operators that need it.
@@ -86,7 +99,8 @@ fn find(name: String, required: bool, folders: &[PathBuf]) -> GpuLibrary {
         let places = folders.iter().map(|folder| folder.join(&name));
         places.filter(|path| path.is_file()).find(|path| preload_dylib(path.as_path()).is_ok())
     };
-    GpuLibrary { of: software(&name).unwrap_or("CUDA"), name, required, path }
+    let version = path.as_deref().and_then(version::of_library);
+    GpuLibrary { of: software(&name).unwrap_or("CUDA"), name, required, path, version }
 }
 
 /// The file that a library in memory came from, as Linux tells it.
@@ -117,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_convolutions_need_is_required_and_named_once() {
-        let wanted = wanted(Path::new("/nowhere"));
+        let wanted = wanted(None);
         let required: Vec<&str> = wanted.iter().filter(|(_, r)| *r).map(|(name, _)| &**name).collect();
         assert_eq!(required, [CUDNN_DYLIBS[0]]);
         let names: std::collections::HashSet<&String> = wanted.iter().map(|(name, _)| name).collect();

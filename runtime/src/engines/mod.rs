@@ -89,9 +89,13 @@ pub enum EngineChoice {
 impl FromStr for EngineChoice {
     type Err = RuntimeError;
 
+    /// The names that are printed; `cuda` and `tensorrt` are understood, too.
     fn from_str(name: &str) -> Result<EngineChoice, RuntimeError> {
-        if name == "auto" {
-            return Ok(EngineChoice::Auto);
+        match name {
+            "auto" => return Ok(EngineChoice::Auto),
+            "cuda" => return Ok(EngineChoice::Named(EngineKind::OrtCuda)),
+            "tensorrt" => return Ok(EngineChoice::Named(EngineKind::OrtTensorrt)),
+            _ => {}
         }
         let kind = EngineKind::ALL.into_iter().find(|kind| kind.to_string() == name);
         kind.map(EngineChoice::Named).ok_or_else(|| RuntimeError::UnknownEngine { name: name.to_owned() })

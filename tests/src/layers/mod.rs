@@ -37,12 +37,21 @@ pub struct LayerOptions {
 }
 
 impl LayerOptions {
-    /// Refuses a folder for tensors that holds something, before any engine runs.
+    /// Refuses, before any engine runs, a file whose layers cannot be compared, and a folder for tensors that holds
+    /// something.
     ///
     /// # Errors
-    /// [`Error::NotEmpty`], and [`Error::Write`] where the folder cannot be read.
-    pub fn check(&self) -> Result<(), Error> {
-        self.keep_tensors.as_deref().map_or(Ok(()), keep::check)
+    /// [`Error::HalfLayers`], [`Error::NotEmpty`], and where the file or the folder cannot be read.
+    pub fn check(&self, path: &Path) -> Result<(), Error> {
+        self.keep_tensors.as_deref().map_or(Ok(()), keep::check)?;
+        refuse_half(&ModelInfo::read(path)?)
+    }
+}
+
+fn refuse_half(info: &ModelInfo) -> Result<(), Error> {
+    match info.dtype {
+        Dtype::F32 => Ok(()),
+        Dtype::F16 => Err(Error::HalfLayers { file: info.file.clone() }),
     }
 }
 
@@ -61,11 +70,7 @@ pub fn verify_layers(
         return Err(Error::Option("batches must hold at least one image each, and there must be one"));
     }
     let file = OnnxFile::read(path)?;
-    if file.info.dtype == Dtype::F16 {
-        let problem = "computes in float16, and layers are compared in float32: leave --layers out, or verify the float32 \
-                       file";
-        return Err(Error::File { file: file.info.file, problem: problem.into() });
-    }
+    refuse_half(&file.info)?;
     let sample = sample_shape(&file.info, options.size)?;
     let candle = match network {
         Some(network) => {

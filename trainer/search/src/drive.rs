@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::basis::Candidate;
 use crate::error::{Error, Result};
 use crate::journal::{Journal, Measured, Results};
-use crate::workers::{End, Training, Workers};
+use crate::workers::{End, Training, Workers, free_slot};
 
 /// Time between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -88,7 +88,7 @@ fn train(
             journal.check(&candidate)?;
             if !journal.results().contains_key(&candidate.index) {
                 let run = journal.run(candidate.index);
-                running.push(workers.start(candidate, run)?);
+                running.push(workers.start(candidate, run, free_slot(running))?);
             }
         }
         if stopping {

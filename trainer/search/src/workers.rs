@@ -1,6 +1,7 @@
 //! Candidates are trained by processes of their own, `tallow train`, so that each is a run like any other.
 //! A process ends when its standard input does: none outlives the search, whichever way that ends.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,8 @@ use crate::journal::Measured;
 
 /// The flag of `tallow train` that ties it to its standard input.
 const TIED: &str = "--until-stdin-ends";
+/// The variable by which CUDA shows a process some GPUs alone.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// What `tallow train` says where another process has the run.
 const BUSY: &str = "another process trains in it";
 /// What `tallow train` says where the candidate itself is to blame.
@@ -31,11 +34,15 @@ pub struct Workers {
     pub jobs: usize,
     /// Threads of each.
     pub threads: usize,
+    /// GPUs to share out among them; 0 or 1 leaves the device to the settings.
+    pub gpus: usize,
 }
 
 /// A candidate under training.
 pub(crate) struct Training {
     pub candidate: Candidate,
+    /// Its place among those that train at once.
+    pub slot: usize,
     run: PathBuf,
     child: Child,
     begun: Instant,
@@ -50,8 +57,8 @@ pub(crate) enum End {
 }
 
 impl Workers {
-    /// Starts a candidate's training in the folder `run`, or goes on with it.
-    pub(crate) fn start(&self, candidate: Candidate, run: PathBuf) -> Result<Training> {
+    /// Starts a candidate's training in the folder `run`, or goes on with it, in a place that is free.
+    pub(crate) fn start(&self, candidate: Candidate, run: PathBuf, slot: usize) -> Result<Training> {
         wait_until_free(&run);
         let log_path = run.with_extension("log");
         let log = File::options().create(true).append(true).open(&log_path);
@@ -59,6 +66,9 @@ impl Workers {
         let errors = log.try_clone().map_err(Error::io("write", &log_path))?;
         let mut command = Command::new(&self.program);
         command.arg("train").arg(TIED).arg("--threads").arg(self.threads.to_string());
+        if let Some(gpu) = self.gpu(slot, std::env::var(VISIBLE).ok().as_deref()) {
+            command.env(VISIBLE, gpu);
+        }
         if RunDir::open(&run).is_ok_and(|run| run.has_checkpoint()) {
             command.arg("--resume").arg(&run);
         } else {
@@ -74,8 +84,28 @@ impl Workers {
         }
         let child = command.stdin(Stdio::piped()).stdout(log).stderr(errors).spawn();
         let child = child.map_err(Error::io("start", &self.program))?;
-        Ok(Training { candidate, run, child, begun: Instant::now() })
+        Ok(Training { candidate, slot, run, child, begun: Instant::now() })
     }
+
+    /// The GPU of a place, as [`VISIBLE`] is to name it: each process by itself would take the first. No setting says it,
+    /// so that a run is not tied to a GPU. `visible` are those that the search itself was given.
+    fn gpu(&self, slot: usize, visible: Option<&str>) -> Option<String> {
+        if self.gpus <= 1 {
+            return None;
+        }
+        let number = slot % self.gpus;
+        let named = visible.and_then(|visible| visible.split(',').nth(number));
+        Some(named.map_or(number.to_string(), |named| named.trim().to_owned()))
+    }
+}
+
+/// The first place that no training has.
+pub(crate) fn free_slot(running: &[Training]) -> usize {
+    first_free(&running.iter().map(|training| training.slot).collect())
+}
+
+fn first_free(taken: &BTreeSet<usize>) -> usize {
+    (0..).find(|slot| !taken.contains(slot)).expect("numbers do not end")
 }
 
 impl Training {
@@ -87,7 +117,7 @@ impl Training {
     /// Starts it anew, as the run was another process's.
     pub fn again(&mut self, workers: &Workers) -> Result<()> {
         let begun = self.begun;
-        *self = workers.start(self.candidate.clone(), self.run.clone())?;
+        *self = workers.start(self.candidate.clone(), self.run.clone(), self.slot)?;
         self.begun = begun;
         Ok(())
     }
@@ -160,6 +190,19 @@ fn last_error(log: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trainings_at_once_get_gpus_in_turn_and_a_free_place_its_gpu_again() {
+        let workers = |gpus| Workers { program: "tallow".into(), jobs: 5, threads: 1, gpus };
+        let gpus = |visible| (0..5).map(|slot| workers(2).gpu(slot, visible).unwrap()).collect::<Vec<_>>();
+        assert_eq!(gpus(None), ["0", "1", "0", "1", "0"]);
+        // Of those that the search was given, not of all.
+        assert_eq!(gpus(Some("5, GPU-7f")), ["5", "GPU-7f", "5", "GPU-7f", "5"]);
+        // One GPU, or none, is what a process takes by itself.
+        assert_eq!([0, 1].map(|gpus| workers(gpus).gpu(3, None)), [None, None]);
+        assert_eq!(first_free(&BTreeSet::new()), 0);
+        assert_eq!(first_free(&[0, 1, 3].into()), 2);
+    }
 
     #[test]
     fn a_run_of_another_process_is_known_by_what_the_trainer_says() {

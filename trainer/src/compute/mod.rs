@@ -39,8 +39,8 @@ impl Compute {
     pub fn open(config: &ComputeConfig, local: usize) -> Result<Self> {
         let compute = Self { device: config.device.open(local)?, precision: config.precision };
         if config.precision != Precision::F32 && !compute.is_gpu() {
-            let remedy = "needs a GPU, but this run computes on the CPU, which has f32 alone: choose --precision f32, or \
-                          name a GPU, such as --device cuda:0";
+            let remedy = "needs a GPU, but the CPU computes here, which has f32 alone: choose --precision f32, or name a \
+                          GPU, such as --device cuda:0";
             return Err(Error::Setting { name: "precision", value: config.precision.to_string(), remedy });
         }
         allow_tf32(config.precision == Precision::Tf32);
@@ -77,8 +77,16 @@ impl Compute {
         {
             return input::at_once(self, bytes, batch);
         }
-        let shape = (batch.len() * batch.views.count(), 3, batch.height, batch.width);
-        let images = Tensor::from_slice(&batch.floats(), shape, &self.device)?;
+        let shape = [batch.len() * batch.views.count(), 3, batch.height, batch.width];
+        self.input(&batch.floats(), shape)
+    }
+
+    /// Normalised images of the host as a network's input of this shape, in the type that is computed in.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn input(&self, images: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        let images = Tensor::from_slice(images, &shape, &self.device)?;
         Ok(if self.is_gpu() { cast(&images, self.dtype())? } else { images })
     }
 

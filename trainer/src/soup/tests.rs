@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
+use candle_core::Device;
 use tallow_builder::graph::{GraphBuilder, Linear, Shape};
+use tallow_cuda::emulator::emulated;
 use tallow_input::Preprocess;
 
 use super::*;
@@ -78,11 +80,15 @@ fn recalibrated_moments_are_the_mean_of_the_batches_moments() {
     let options =
         LoaderOptions { batch_size: 100, shuffle: true, drop_last: true, ..LoaderOptions::default() };
     let preprocess = Preprocess { mean: [0.1, 0.2, 0.3], std: [0.5, 0.7, 0.9], ..Preprocess::imagenet(8, 8) };
-    let transform = Arc::new(EvalTransform::new(preprocess).unwrap());
-    let loader = Loader::new(Arc::new(Digits::new()), transform, options).unwrap();
+    let loader = |bytes| {
+        let transform = Arc::new(EvalTransform::new(preprocess).unwrap());
+        Loader::new(Arc::new(Digits::new()), transform, options).unwrap().as_bytes(bytes)
+    };
+    let (loader, loader_of_bytes) = (loader(false), loader(true));
     let mut network = Network::new(graph.clone(), constant(&graph, 7.0));
+    let (cpu, mut hidden) = (Compute::cpu(), Progress::hidden());
     let stop = AtomicBool::new(false);
-    assert!(recalibrate(&mut network, &loader, &mut Progress::hidden(), &stop).unwrap());
+    assert!(recalibrate(&mut network, &cpu, &loader, &mut hidden, &stop).unwrap());
 
     let (mut means, mut variances) = ([0.0; 3], [0.0; 3]);
     let batches: Vec<_> = loader.epoch(0, 0).unwrap().map(Result::unwrap).collect();
@@ -107,5 +113,15 @@ fn recalibrated_moments_are_the_mean_of_the_batches_moments() {
     assert_eq!(tracked, batches.len() as i64);
     assert_eq!(values(network.weights(), "fc.weight")[0], 7.0, "weights stay");
     let stop = AtomicBool::new(true);
-    assert!(!recalibrate(&mut network, &loader, &mut Progress::hidden(), &stop).unwrap());
+    assert!(!recalibrate(&mut network, &cpu, &loader, &mut hidden, &stop).unwrap());
+
+    // By the kernels for GPUs, which get bytes.
+    let mut there = Network::new(graph.clone(), constant(&graph, 7.0));
+    let stop = AtomicBool::new(false);
+    assert!(emulated(|| recalibrate(&mut there, &cpu, &loader_of_bytes, &mut hidden, &stop)).unwrap());
+    for name in ["bn.running_mean", "bn.running_var"] {
+        for (found, expected) in values(there.weights(), name).iter().zip(values(network.weights(), name)) {
+            assert!((found - expected).abs() < 1e-5 * expected.abs(), "{name}: {found}, {expected}");
+        }
+    }
 }

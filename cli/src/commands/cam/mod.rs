@@ -15,6 +15,7 @@ use tallow_input::{RgbImage, decode_file};
 use tallow_runtime::EngineChoice;
 use tallow_trainer::plot::{self, ActivationMap};
 
+use crate::device;
 use crate::failure::usage;
 use crate::output::percent;
 use crate::photos::{self, Answer};
@@ -48,6 +49,8 @@ pub struct Args {
     /// The engine for an .onnx file: auto, ort-cuda, ort or tract [default: auto]
     #[arg(long)]
     engine: Option<EngineChoice>,
+    #[command(flatten)]
+    device: device::Args,
     /// Replace pictures that are there
     #[arg(long)]
     force: bool,

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use ndarray::Axis;
 use tallow_builder::cam::{class_activation_maps, grad_cam, last_feature_map};
 use tallow_builder::{CamHead, Network, NodeId};
 use tallow_exporter::onnx::CAM;
 use tallow_input::{ModelCard, Preprocess, RgbImage, softmax};
 use tallow_runtime::{Classifier, Element, EngineOptions, OutputKind};
+use tallow_trainer::compute::Compute;
 use tallow_trainer::plot::ActivationMap;
 
 use super::{Args, choice};
@@ -36,7 +37,9 @@ pub enum Source {
 
 /// A network in candle.
 pub struct Candle {
+    /// Its weights are on the device.
     network: Network,
+    compute: Compute,
     card: ModelCard,
     /// The layer of Grad-CAM; without one it is class activation maps.
     layer: Option<NodeId>,
@@ -75,10 +78,13 @@ impl Source {
                 Some(layer.context("the network has no feature map to look at")?)
             }
         };
-        Ok(Self::Network(Box::new(Candle { network: Network::new(graph, weights), card, layer, method })))
+        let compute = args.device.open()?;
+        let network = Network::new(graph, weights.to_device(compute.device())?);
+        Ok(Self::Network(Box::new(Candle { network, compute, card, layer, method })))
     }
 
     fn file(args: &Args, model: &Path, threads: Option<usize>) -> Result<Self> {
+        args.device.refuse("an .onnx file runs in an engine: for a GPU say --engine ort-cuda")?;
         if args.layer.is_some() {
             return Err(usage(
                 "--layer needs the network's gradients, which a file has not: name the run or SavedModel it came from, \
@@ -136,10 +142,10 @@ impl Source {
 
 impl Candle {
     fn maps(&self, photo: &RgbImage, choose: impl FnOnce(&[f64]) -> Vec<usize>) -> Result<Vec<Seen>> {
-        let Self { network, card, layer, .. } = self;
+        let Self { network, compute, card, layer, .. } = self;
         let Preprocess { width, height, .. } = card.preprocess;
-        let shape = (1, 3, height as usize, width as usize);
-        let images = &Tensor::from_vec(card.preprocess.apply(photo)?, shape, &Device::Cpu)?;
+        let images = card.preprocess.apply(photo)?;
+        let images = &compute.input(&images, [1, 3, height as usize, width as usize])?;
         let (logits, map_of): (_, Box<dyn Fn(usize) -> Result<Tensor>>) = match *layer {
             Some(layer) => {
                 let map = move |class| Ok(grad_cam(network, images, class, layer)?.squeeze(0)?);
@@ -151,7 +157,7 @@ impl Candle {
                 (logits, Box::new(move |class| Ok(maps.get(0)?.get(class)?)))
             }
         };
-        let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+        let logits = compute.to_host(&logits)?;
         let probabilities = softmax(&logits);
         let seen = |class: usize| {
             let map = map_of(class)?;
@@ -160,7 +166,7 @@ impl Candle {
                 label: card.labels[class].clone(),
                 probability: probabilities[class],
                 size: [rows, columns],
-                values: map.flatten_all()?.to_vec1()?,
+                values: compute.to_host(&map)?,
             };
             Ok(Seen { class, logit: Some(logits[class]), map })
         };

@@ -61,7 +61,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
         millions(search.target() as u64),
         journal.folder().display()
     );
-    let ended = args.common.drive(&mut search, &mut journal, threads)?;
+    let ended = args.common.drive(&mut search, &mut journal, &config, threads)?;
     let report = search.report(journal.results());
     keep(&journal, &title, &report.trials(), &report.level(), report.best_config.as_ref())?;
     if !args.common.json {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tallow_builder::files::write_atomically;
+use tallow_cuda::{DeviceSpec, device};
 use tallow_search::{Basis, Candidate, Ended, Journal, Measured, Plan, Results, Workers, drive};
 use tallow_trainer::Config;
 use tallow_trainer::plot::{self, Trial};
@@ -48,7 +49,8 @@ struct Common {
     /// Where the search goes; the same command goes on with what is there [default: runs/search-<kind>-<model>-<data>]
     #[arg(short, long, value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// Candidates that train at once, each in a process of its own with its share of --threads
+    /// Candidates that train at once, each in a process of its own with its share of --threads; where there are several
+    /// GPUs and --device names none, they take them in turn
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
     /// Print JSON
@@ -90,13 +92,23 @@ impl Common {
     }
 
     /// Trains until all candidates are done or Ctrl-C.
-    fn drive(&self, plan: &mut dyn Plan, journal: &mut Journal, threads: Option<usize>) -> Result<Ended> {
+    fn drive(
+        &self,
+        plan: &mut dyn Plan,
+        journal: &mut Journal,
+        config: &Config,
+        threads: Option<usize>,
+    ) -> Result<Ended> {
         let all = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let workers = Workers {
             program: std::env::current_exe().context("cannot find this program's own file")?,
             jobs: self.jobs.into(),
             threads: (all / usize::from(self.jobs)).max(1),
+            gpus: if config.compute.device == DeviceSpec::Auto { device::count() } else { 0 },
         };
+        if workers.gpus > 1 && workers.jobs > 1 {
+            note!("candidates take {} GPUs in turn", workers.gpus);
+        }
         let stop = interrupt::listen("stopping after these batches; Ctrl-C again stops at once")?;
         let of = plan.len();
         let mut done = journal.results().len();

@@ -15,13 +15,13 @@ use candle_core::Device;
 use serde_json::json;
 use tallow_builder::Weights;
 use tallow_builder::graph::Op;
-use tallow_cuda::DeviceSpec;
 use tallow_distributed::Place;
 use tallow_trainer::data::Skipped;
 use tallow_trainer::distributed::Transport;
 use tallow_trainer::progress::Progress;
 use tallow_trainer::{Changes, Config, NewRun, Outcome, Trainer};
 
+use crate::device::announce;
 use crate::failure::{INTERRUPTED, usage};
 use crate::interrupt;
 use crate::model::free;
@@ -194,14 +194,7 @@ pub fn describe(trainer: &Trainer) {
         trainer.network().graph().output_shape(),
         trainer.run_dir().path().display(),
     );
-    let compute = trainer.compute();
-    note!("on {}, {}", tallow_cuda::device::describe(compute.device()), compute.precision());
-    if !compute.is_gpu()
-        && config.compute.device == DeviceSpec::Auto
-        && let Some(reason) = tallow_cuda::device::unused_gpu()
-    {
-        note!("{reason}");
-    }
+    announce(trainer.compute(), config.compute.device);
     if let Some(transport) = trainer.transport() {
         note!(
             "{} processes train together: {} images in a batch{}; gradients go {}",

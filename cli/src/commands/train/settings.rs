@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use tallow_cuda::DeviceSpec;
-use tallow_trainer::compute::Precision;
 use tallow_trainer::data::{Fold, has_validation};
 use tallow_trainer::optim::{Decay, OptimizerKind};
 use tallow_trainer::recipe;
@@ -15,6 +14,7 @@ use tallow_trainer::{Changes, Config};
 use super::augmentation::Augmentation;
 use super::fine_tune;
 use super::start::Start;
+use crate::device;
 use crate::factors::Factors;
 use crate::failure::usage;
 use crate::image_size::ImageSize;
@@ -118,13 +118,8 @@ pub struct Settings {
     /// Make a broken image an error instead of leaving it out
     #[arg(long)]
     strict: bool,
-    /// Where to compute: cpu, cuda:N, or auto, which takes a GPU where this build finds one [default: auto]
-    #[arg(help_heading = COMPUTE, long, value_name = "DEVICE")]
-    device: Option<DeviceSpec>,
-    /// Of products and activations: f32; on a GPU also tf32, bf16 or f16. Parameters, sums and the optimiser are f32 in
-    /// any case [default: f32]
-    #[arg(help_heading = COMPUTE, long, value_name = "TYPE")]
-    precision: Option<Precision>,
+    #[command(flatten)]
+    device: device::Args,
     /// Compute most activations once more on the way back instead of keeping them: less memory, a third more time
     #[arg(help_heading = COMPUTE, long)]
     checkpoint_activations: bool,
@@ -158,11 +153,10 @@ enum Schedule {
 impl Settings {
     /// What a run that is gone on with may change besides its epochs; `None` where more was said.
     pub fn changes(&self) -> Result<Option<Changes>> {
-        let Self { device, precision, checkpoint_activations, batch_size, accumulate, .. } = *self;
+        let Self { device, checkpoint_activations, batch_size, accumulate, .. } = *self;
         let alone = Self {
             data: self.data.clone(),
             device,
-            precision,
             checkpoint_activations,
             batch_size,
             accumulate,
@@ -172,6 +166,7 @@ impl Settings {
             return Ok(None);
         }
         let data = self.data()?;
+        let device::Args { device, precision } = device;
         let how = Changes {
             device,
             precision,
@@ -185,7 +180,7 @@ impl Settings {
 
     /// The GPU that a flag names.
     pub fn gpu(&self) -> Option<usize> {
-        match self.device {
+        match self.device.device {
             Some(DeviceSpec::Cuda(index)) => Some(index),
             _ => None,
         }
@@ -283,8 +278,7 @@ impl Settings {
         config.dropout = self.dropout.or(config.dropout);
         config.stochastic_depth = self.stochastic_depth.or(config.stochastic_depth);
         config.ema = self.ema.map(|decay| Decay { decay, warm_up: true }).or(config.ema);
-        take(&mut config.compute.device, &self.device);
-        take(&mut config.compute.precision, &self.precision);
+        self.device.apply(&mut config.compute);
         config.compute.checkpoint_activations |= self.checkpoint_activations;
         config.distributed.sync_batch_norm |= self.sync_bn;
         take(&mut config.distributed.bucket_mb, &self.bucket_mb);

@@ -125,7 +125,7 @@ fn provider_files(engine: EngineKind, library: &Path) -> Result<Vec<PathBuf>, St
 pub(crate) fn needed_libraries(engine: EngineKind, library: &Path) -> Option<Vec<GpuLibrary>> {
     let mut libraries: Vec<GpuLibrary> = vec![];
     for provider in provider_files(engine, library).ok()?.iter().rev() {
-        for found in look_for(provider, &folders(library)) {
+        for found in look_for(Some(provider), &folders(Some(library))) {
             match libraries.iter_mut().find(|known| known.name == found.name) {
                 Some(known) => known.required |= found.required,
                 None => libraries.push(found),
@@ -162,7 +162,7 @@ pub(crate) fn missing(engine: EngineKind, library: &Path, device: i32) -> Option
     if let Some(reason) = old_driver(&libraries, driver.cuda_version()) {
         return missing(reason, "update NVIDIA's driver, or use --engine ort");
     }
-    absent(&libraries, &folders(library))
+    absent(&libraries, &folders(Some(library)))
 }
 
 fn count(devices: usize) -> String {
@@ -207,7 +207,8 @@ mod tests {
     use super::*;
 
     fn library(name: &str, of: &'static str, required: bool, there: bool) -> GpuLibrary {
-        GpuLibrary { name: name.into(), of, required, path: there.then(|| PathBuf::from(name)) }
+        let path = there.then(|| PathBuf::from(name));
+        GpuLibrary { name: name.into(), of, required, path, version: None }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use tallow_trainer::Error as Train;
 
 /// The command ended before its work was done because it was told to, as shells report a Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
-const USAGE: u8 = 2;
+/// The command line or a setting made no sense.
+pub const USAGE: u8 = 2;
 
 /// A flag or setting that makes no sense: exit code 2.
 #[derive(Debug)]
@@ -50,6 +51,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     crate::output::note!("error: {}", text(error));
+    code(error)
+}
+
+/// The exit code of a command that ended with this error.
+pub fn code(error: &anyhow::Error) -> ExitCode {
     if is_usage(error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }
 

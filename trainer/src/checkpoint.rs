@@ -9,7 +9,7 @@ use tallow_builder::files::write_atomically;
 use tallow_builder::weights::{read_safetensors, write_safetensors};
 use tallow_builder::{Graph, Weights};
 
-use crate::error::{Error, Result, other};
+use crate::error::{Error, Result};
 use crate::evaluate::is_finite;
 use crate::metrics::Running;
 use crate::metrics::csv::Validation;
@@ -70,6 +70,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The checkpoint that may stand in for a damaged one: the best for the last, else the last.
+    pub(crate) fn other(path: &Path) -> PathBuf {
+        let is_last = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("last"));
+        path.with_file_name(if is_last { "best" } else { "last" })
+    }
+
     /// Writes the checkpoint as the folder `path`, replacing an older one: everything goes to a temporary folder
     /// first, and a crash between the renames is mended by [`Self::read`].
     ///
@@ -217,7 +223,7 @@ fn not_written(path: &Path, error: Error) -> Error {
         Error::CheckpointNotWritten { reason, .. } => reason,
         other => other.to_string(),
     };
-    let kept = Checkpoint::exists(path) || Checkpoint::exists(&other(path));
+    let kept = Checkpoint::exists(path) || Checkpoint::exists(&Checkpoint::other(path));
     Error::CheckpointNotWritten { path: path.to_owned(), reason, kept }
 }
 

@@ -1,6 +1,9 @@
 //! What can go wrong in this crate: one enum, each message one line that says what is wrong, where, and what to do.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::checkpoint::Checkpoint;
+use crate::data::{folder, tfrecord};
 
 /// An error of the trainer.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +30,7 @@ pub enum Error {
         found: String,
     },
     /// A class folder without images.
-    #[error("no images in the class folder {}{others}: add {}, or remove the folder", .path.display(), crate::data::folder::EXTENSIONS.join(", "))]
+    #[error("no images in the class folder {}{others}: add {}, or remove the folder", .path.display(), folder::EXTENSIONS.join(", "))]
     EmptyClass {
         /// The class folder.
         path: PathBuf,
@@ -56,7 +59,7 @@ pub enum Error {
         differences: String,
     },
     /// A class folder's name cannot be a line of labels.txt.
-    #[error("the name of the folder {} {problem}: rename it, because class names become labels", shown(.path))]
+    #[error("the name of the folder {} {problem}: rename it, because class names become labels", folder::shown(.path))]
     ClassName {
         /// The folder.
         path: PathBuf,
@@ -88,7 +91,7 @@ pub enum Error {
     #[error("the data set has no samples: there is nothing to iterate over")]
     NoSamples,
     /// A damaged or unreadable TFRecord file.
-    #[error("{}", of_records(.0))]
+    #[error("{}", tfrecord::explained(.0))]
     Records(tallow_tensorflow::Error),
     /// TFRecord shards that cannot be used.
     #[error("{}: {problem}", .path.display())]
@@ -254,7 +257,7 @@ pub enum Error {
     },
     /// A checkpoint that cannot be used.
     #[error(
-        "damaged checkpoint: {problem}; put {} in its place, or start a new run with --weights", other(.path).display()
+        "damaged checkpoint: {problem}; put {} in its place, or start a new run with --weights", Checkpoint::other(.path).display()
     )]
     Checkpoint {
         /// The checkpoint's folder.
@@ -379,28 +382,6 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
-}
-
-/// The checkpoint that may stand in for a damaged one: the best for the last, else the last.
-pub(crate) fn other(checkpoint: &Path) -> PathBuf {
-    let is_last = checkpoint.file_name().is_some_and(|name| name.to_string_lossy().ends_with("last"));
-    checkpoint.with_file_name(if is_last { "best" } else { "last" })
-}
-
-/// What is wrong with a TFRecord file, with the remedy that this crate knows for what the system says.
-fn of_records(error: &tallow_tensorflow::Error) -> String {
-    match error {
-        tallow_tensorflow::Error::Io { path, source } => {
-            format!("cannot read {}: {}", path.display(), tallow_builder::files::explained(source))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A path on one line, whatever its name has in it.
-fn shown(path: &Path) -> String {
-    let one = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.into() };
-    path.display().to_string().chars().map(one).collect()
 }
 
 impl Error {

@@ -2,6 +2,8 @@
 //! The processes are this test binary itself, started again for its test `a_rank` alone.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+#[path = "support/half_broken.rs"]
+mod half_broken;
 #[allow(dead_code)] // Each test of whole runs needs some of it.
 mod support;
 
@@ -29,6 +31,7 @@ use tallow_trainer::progress::{Pass, Progress};
 use tallow_trainer::schedule::{RateDecay, Schedule};
 use tallow_trainer::{Config, NewRun, RunDir, Trainer};
 
+use half_broken::half_broken;
 use support::{contents, train_until};
 
 /// What a process is told besides its place: the folder with `config.toml`, in which it trains in `run`.
@@ -165,31 +168,10 @@ fn processes_with_synchronised_moments_train_as_one_with_all_their_images() {
     }
 }
 
-/// Noise in class folders, some of it no images: which process meets them depends on the order.
-fn images(folder: &Path) -> String {
-    let mut rng = tallow_builder::Rng::new(4);
-    for class in ["dark", "light"] {
-        let path = folder.join("train").join(class);
-        std::fs::create_dir_all(&path).unwrap();
-        for number in 0..20 {
-            let file = path.join(format!("{number}.png"));
-            let base = if class == "light" { 100 } else { 0 };
-            let image = image::RgbImage::from_fn(8, 8, |_, _| {
-                image::Rgb([0; 3].map(|_: u8| base + rng.below(120) as u8))
-            });
-            image.save(&file).unwrap();
-            if number % 7 == 3 {
-                std::fs::write(&file, "no image").unwrap();
-            }
-        }
-    }
-    folder.to_str().unwrap().to_owned()
-}
-
 #[test]
 fn images_that_cannot_be_used_weigh_nothing_in_any_process() {
     let data = tempfile::tempdir().unwrap();
-    let config = Config { data: images(data.path()), epochs: 1, ..config(4, true) };
+    let config = Config { data: half_broken(data.path()), epochs: 1, ..config(4, true) };
     let together = folder(&config);
     let weights = train(together.path(), 2, None);
     assert!(weights[0] == weights[1], "ranks differ");

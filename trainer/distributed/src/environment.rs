@@ -30,8 +30,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// What the environment says: the variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun
-    /// sets, or else SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, which srun sets for more than one task. `None` where
+    /// What the environment says: the variables RANK, WORLD_SIZE, LOCAL_RANK and, where there are several processes,
+    /// MASTER_ADDR and MASTER_PORT, which torchrun sets, or else SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, which srun sets for more than one task. `None` where
     /// neither is there.
     ///
     /// # Errors
@@ -111,6 +111,11 @@ impl Variables<'_> {
             Some(value) => parse("LOCAL_WORLD_SIZE", &value, "is no number of processes")?,
             None => 1,
         };
+        if world_size == 1 {
+            // There is nobody to meet.
+            let (master, ports) = ("localhost".into(), vec![]);
+            return Ok(Place { rank, local_rank, world_size, local_world_size, master, ports });
+        }
         let (master, port) = (self.required("MASTER_ADDR", remedy)?, self.required("MASTER_PORT", remedy)?);
         let port: u16 = parse("MASTER_PORT", &port, "is no port from 1 to 65535")?;
         if port == 0 {
@@ -234,6 +239,14 @@ mod tests {
             assert_eq!(place(text).unwrap(), None, "{text}");
         }
         assert_eq!(place(&SLURM.replace("NTASKS=4", "NTASKS=1")).unwrap(), None);
+    }
+
+    #[test]
+    fn one_process_of_a_launcher_needs_to_know_of_no_other() {
+        let alone = place("RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 MASTER_PORT=none").unwrap().unwrap();
+        assert_eq!((alone.rank, alone.world_size, alone.ports), (0, 1, vec![]));
+        let error = place("RANK=1 WORLD_SIZE=1").unwrap_err().to_string();
+        assert!(error.contains("RANK = `1`: ranks go from 0 to 0"), "{error}");
     }
 
     #[test]

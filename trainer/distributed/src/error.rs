@@ -54,7 +54,7 @@ pub enum Error {
     },
 
     /// A rank ended with an error of its own and said so.
-    #[error("rank {origin} failed: {reason}")]
+    #[error("{}", of_another(*.origin, .reason))]
     Aborted {
         /// The rank that failed.
         origin: usize,
@@ -125,6 +125,12 @@ impl Error {
             other => (rank, other.to_string()),
         }
     }
+}
+
+/// The error of another rank. Where it lost a third one, it says itself who it is.
+fn of_another(origin: usize, reason: &str) -> String {
+    let own = reason.starts_with(&format!("rank {origin} "));
+    if own { reason.to_owned() } else { format!("rank {origin} failed: {reason}") }
 }
 
 impl From<candle_core::Error> for Error {

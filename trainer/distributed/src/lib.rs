@@ -9,6 +9,7 @@ mod buckets;
 mod environment;
 mod error;
 mod host_list;
+mod identity;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod reduce;
@@ -17,6 +18,7 @@ mod tcp;
 pub use buckets::Buckets;
 pub use environment::Place;
 pub use error::{Error, Result};
+pub use identity::Identity;
 #[cfg(feature = "nccl")]
 pub use nccl::{BesideComputing, NcclCommunicator};
 pub use reduce::{InBackground, SumTensors};

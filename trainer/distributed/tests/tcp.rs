@@ -1,12 +1,15 @@
 //! Collectives over TCP on this host: sums, what ranks see of each other, and how they end.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use tallow_distributed::{Buckets, Communicator, Error, InBackground, Options, Place, TcpCommunicator};
+use tallow_distributed::{
+    Buckets, Communicator, Error, Identity, InBackground, Options, Place, TcpCommunicator,
+};
 
 /// A port that is free at this moment.
 fn free_port() -> u16 {
@@ -14,7 +17,8 @@ fn free_port() -> u16 {
 }
 
 fn options(channels: usize) -> Options {
-    Options { fingerprint: [7; 32], timeout: Duration::from_secs(20), channels }
+    let identity = Identity::default().with("`batch_size`", "32").with("`seed`", "0");
+    Options { timeout: Duration::from_secs(20), ..Options::new(identity, channels).unwrap() }
 }
 
 fn place(rank: usize, world_size: usize, port: u16) -> Place {
@@ -205,9 +209,11 @@ fn meeting(first: (Place, Options), second: (Place, Options)) -> [String; 2] {
 #[test]
 fn processes_of_other_runs_are_refused_on_both_sides() {
     let port = free_port();
-    let other = Options { fingerprint: [8; 32], ..options(1) };
+    let identity = Identity::default().with("`batch_size`", "64").with("`seed`", "1");
+    let other = Options { identity, ..options(1) };
     for error in meeting((place(0, 2, port), options(1)), (place(1, 2, port), other)) {
-        assert!(error.contains("other settings") && error.contains(&format!("127.0.0.1:{port}")), "{error}");
+        let parts = ["`batch_size` is 32 on rank 0 and 64 on rank 1: start all with the same", "127.0.0.1:"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
     let port = free_port();
     for error in meeting((place(0, 2, port), options(1)), (place(1, 3, port), options(1))) {
@@ -226,7 +232,7 @@ fn who_is_missing_is_named_and_strangers_at_the_port_do_no_harm() {
     let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
     let port = free_port();
     let error = TcpCommunicator::connect(&place(0, 3, port), &hasty).err().unwrap().to_string();
-    assert!(error.contains("rank 1, 2 did not come within 1 s"), "{error}");
+    assert!(error.contains("ranks 1, 2 did not come within 1 s"), "{error}");
     let error = TcpCommunicator::connect(&place(1, 3, port), &hasty).err().unwrap().to_string();
     assert!(error.contains("rank 1 cannot join") && error.contains("MASTER_ADDR"), "{error}");
     let nowhere = Place { master: "no-such-host.invalid".into(), ..place(1, 2, port) };
@@ -236,21 +242,106 @@ fn who_is_missing_is_named_and_strangers_at_the_port_do_no_harm() {
     // A port scan, and a launcher's own server at the first of two ports.
     let (taken, port) = (TcpListener::bind("127.0.0.1:0").unwrap(), free_port());
     let ports = vec![taken.local_addr().unwrap().port(), port];
-    let stranger = std::thread::spawn(move || {
-        use std::io::Write;
-        let start = Instant::now();
-        let mut stream = loop {
-            match std::net::TcpStream::connect(("127.0.0.1", port)) {
-                Ok(stream) => break stream,
-                Err(_) => assert!(start.elapsed() < Duration::from_secs(10)),
-            }
-        };
-        stream.write_all(&[b'x'; 200]).unwrap();
-    });
+    let stranger = std::thread::spawn(move || knock(port).write_all(&[b'x'; 200]).unwrap());
     let server = std::thread::spawn(move || taken.accept().map(drop));
     let host = Place { ports: vec![ports[1]], ..place(0, 2, port) };
     let guest = Place { ports, ..place(1, 2, port) };
     assert_eq!(meeting((host, options(1)), (guest, options(1))), ["met", "met"]);
     stranger.join().unwrap();
     server.join().unwrap().unwrap();
+}
+
+/// Lines that [`Options::notice`] was given; in this process, for all tests.
+static NOTICES: Mutex<Vec<String>> = Mutex::new(vec![]);
+
+#[test]
+fn who_waits_says_so_once_on_both_sides() {
+    let notice = |line: &str| NOTICES.lock().unwrap().push(line.to_owned());
+    let (port, late) = (free_port(), free_port());
+    let quick = Options { notice_after: Duration::from_millis(200), notice, ..options(1) };
+    let hasty = Options { timeout: Duration::from_secs(1), ..quick.clone() };
+    assert!(TcpCommunicator::connect(&place(0, 3, port), &hasty).is_err());
+    assert!(TcpCommunicator::connect(&place(2, 3, late), &hasty).is_err());
+    let expected = [
+        format!("rank 0 waits at 127.0.0.1:{port} for ranks 1, 2 (of 3)"),
+        format!("rank 2 looks for rank 0 at 127.0.0.1:{late}: nobody listens there"),
+    ];
+    assert_eq!(*NOTICES.lock().unwrap(), expected);
+    // Those who find each other at once say nothing.
+    assert_eq!(meeting((place(0, 2, port), quick.clone()), (place(1, 2, port), quick)), ["met", "met"]);
+    assert_eq!(NOTICES.lock().unwrap().len(), 2);
+}
+
+/// Connects as soon as somebody listens.
+fn knock(port: u16) -> TcpStream {
+    let start = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn those_who_say_nothing_keep_nobody_waiting() {
+    let port = free_port();
+    let start = Instant::now();
+    let host =
+        std::thread::spawn(move || TcpCommunicator::connect(&place(0, 3, port), &options(2)).map(drop));
+    // Silent, in the middle of a word, and gone.
+    let mut silent = [(); 20].map(|()| knock(port));
+    silent[7].write_all(b"TALLOWDP").unwrap();
+    drop(knock(port));
+    let guests = [1, 2].map(|rank| {
+        std::thread::spawn(move || TcpCommunicator::connect(&place(rank, 3, port), &options(2)).map(drop))
+    });
+    for thread in guests.into_iter().chain([host]) {
+        thread.join().unwrap().unwrap();
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+
+    // Where a silent program has the port of rank 0, the time is up at some point.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
+    let guest = place(1, 2, taken.local_addr().unwrap().port());
+    let error = TcpCommunicator::connect(&guest, &hasty).err().unwrap().to_string();
+    assert!(error.contains("was not found within 1 s (no answer comes from there)"), "{error}");
+
+    // One that was found, while others do not come.
+    let host = Options { timeout: Duration::from_secs(4), ..options(1) };
+    let host = std::thread::spawn(move || TcpCommunicator::connect(&place(0, 3, port), &host).map(drop));
+    let error = TcpCommunicator::connect(&place(1, 3, port), &hasty).err().unwrap().to_string();
+    assert!(error.contains("not all had come within 1 s"), "{error}");
+    let error = host.join().unwrap().unwrap_err().to_string();
+    assert!(error.contains("rank 2 did not come"), "{error}");
+}
+
+#[test]
+fn another_version_is_called_so_and_one_that_comes_again_is_taken_in() {
+    let host = |port| move || TcpCommunicator::connect(&place(0, 2, port), &options(1)).map(drop);
+    let port = free_port();
+    let old = std::thread::spawn(host(port));
+    let mut stream = knock(port);
+    // The first version's hello.
+    stream.write_all(&[&b"TALLOWDP"[..], &1u32.to_le_bytes(), &[0; 50]].concat()).unwrap();
+    let mut answer = vec![];
+    stream.read_to_end(&mut answer).unwrap();
+    let error = old.join().unwrap().unwrap_err().to_string();
+    for text in [error, String::from_utf8_lossy(&answer).into_owned()] {
+        assert!(text.contains("is of another version of tallow (its protocol is 1"), "{text}");
+    }
+
+    // A host that was taken away and comes back before all are there.
+    let port = free_port();
+    let rank_0 =
+        std::thread::spawn(move || TcpCommunicator::connect(&place(0, 3, port), &options(1)).map(drop));
+    let hasty = Options { timeout: Duration::from_millis(500), ..options(1) };
+    assert!(TcpCommunicator::connect(&place(1, 3, port), &hasty).is_err());
+    let guests = [1, 2].map(|rank| {
+        std::thread::spawn(move || TcpCommunicator::connect(&place(rank, 3, port), &options(1)).map(drop))
+    });
+    for thread in guests.into_iter().chain([rank_0]) {
+        thread.join().unwrap().unwrap();
+    }
 }

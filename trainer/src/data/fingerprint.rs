@@ -29,6 +29,11 @@ impl Fingerprint {
         Self { train: Part::of(&*data.train), validation: Part::of(&*data.validation) }
     }
 
+    /// Training and validation in a few words that are others for other samples.
+    pub(crate) fn described(&self) -> [(&'static str, String); 2] {
+        [("training", self.train.described()), ("validation", self.validation.described())]
+    }
+
     /// In words, how `now` is another data set than this, if it is.
     pub fn differences(&self, now: &Self) -> Option<String> {
         let parts =
@@ -53,6 +58,16 @@ impl Part {
             hash.update(format!("{class}\0{}\0", data.name(index)));
         }
         Self { images, names: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    fn described(&self) -> String {
+        let images: usize = self.images.values().sum();
+        let classes: Vec<&str> =
+            self.images.keys().map(String::as_str).filter(|class| *class != UNKNOWN).collect();
+        // Where labels are known only with their images, no name has a class.
+        let digest = Sha256::digest(format!("{}\0{}", classes.join("\0"), self.names));
+        let digest: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{images} images in {} classes with the digest {digest}", classes.len())
     }
 
     fn differences(&self, what: &str, now: &Self) -> Option<String> {

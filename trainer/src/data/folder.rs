@@ -270,6 +270,12 @@ pub(crate) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&ending(path).as_str())
 }
 
+/// A path on one line, whatever its name has in it.
+pub(crate) fn shown(path: &Path) -> String {
+    let one = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.into() };
+    path.display().to_string().chars().map(one).collect()
+}
+
 /// The folders in `root` that are not hidden, sorted by name.
 fn class_folders(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut folders = BTreeMap::new();

@@ -126,6 +126,11 @@ impl Trainer {
         [self.train.dataset().len(), self.validation.dataset().len()]
     }
 
+    /// Batches in an epoch where every image can be used.
+    pub fn batches(&self) -> usize {
+        self.train.batches()
+    }
+
     /// Trains to the last epoch, or until `stop` is set; then a checkpoint is written and the run can be resumed.
     ///
     /// # Errors

@@ -1,5 +1,8 @@
 //! Ranks as threads of one process, so that their states and what they say to each other can be looked at.
 
+#[path = "../../tests/support/half_broken.rs"]
+mod half_broken;
+
 use std::net::TcpListener;
 
 use candle_core::{DType, Tensor};
@@ -14,6 +17,8 @@ use tallow_builder::Weights;
 use tallow_cuda::emulator::{self, emulated};
 use tallow_distributed::Place;
 use tallow_tensorflow::event::{EventReader, is_event_file};
+
+use half_broken::half_broken;
 
 /// A run of seconds with moments of its own in each process.
 fn config(batch_size: usize) -> Config {
@@ -114,25 +119,6 @@ fn where_rank_0_has_no_image_it_takes_the_moments_of_the_first_that_has_one() {
         assert_eq!((averages, *broadcasts), (&two[0].0, 2), "a message more");
     }
     assert_eq!((&two[1].0, two[1].1), (&two[0].0, 1));
-}
-
-/// Noise in class folders, every other image of which is none: shares of a batch have two, one or nothing.
-fn half_broken(folder: &Path) -> String {
-    let mut rng = tallow_builder::Rng::new(4);
-    for class in ["dark", "light"] {
-        let path = folder.join("train").join(class);
-        std::fs::create_dir_all(&path).unwrap();
-        for number in 0..24 {
-            let file = path.join(format!("{number}.png"));
-            let base = if class == "light" { 100 } else { 0 };
-            let pixel = |_, _| image::Rgb([0; 3].map(|_: u8| base + rng.below(120) as u8));
-            match number % 2 {
-                0 => image::RgbImage::from_fn(8, 8, pixel).save(&file).unwrap(),
-                _ => std::fs::write(&file, "no image").unwrap(),
-            }
-        }
-    }
-    folder.to_str().unwrap().to_owned()
 }
 
 /// The losses of all steps that a run has written down.

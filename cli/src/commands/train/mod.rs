@@ -58,18 +58,34 @@ pub struct Args {
     /// Stop as at a Ctrl-C when standard input ends: a search that is killed takes its trainings with it
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
+    /// Write the error that ends this process to a file, for --processes, which tells whose it is
+    #[arg(long, value_name = "FILE", hide = true)]
+    error_file: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+    let ended = dispatch(args, threads);
+    match &args.error_file {
+        Some(file) => processes::handed_over(ended, file),
+        None => ended,
+    }
+}
+
+fn dispatch(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     if let Some(processes) = args.processes {
         if let (Some(gpu), true) = (args.settings.gpu(), processes > 1) {
             return Err(usage(format!(
                 "--device cuda:{gpu} would be the GPU of all {processes} processes: leave it out, and each takes its own"
             )));
         }
-        return processes::run(usize::from(processes));
+        let processes = usize::from(processes);
+        if let Some(run) = args.resume.as_ref().or(args.run.as_ref()) {
+            return processes::run(processes, run, false);
+        }
+        let (config, _) = args.settings.resolve(args.epochs)?;
+        return processes::run(processes, &free_run(&config), true);
     }
     if args.print_config {
         let (config, _) = args.settings.resolve(args.epochs)?;
@@ -207,6 +223,14 @@ pub fn describe(trainer: &Trainer) {
                 Transport::GpusThroughHosts =>
                     "through the hosts, over TCP: a build with `--features cuda,cudnn,nccl` sends them from GPU to GPU",
             }
+        );
+    }
+    let batches = trainer.batches();
+    if config.accumulate > batches {
+        note!(
+            "note: --grad-accum {} takes more batches into a step than an epoch has ({batches}): each epoch is one step of \
+             all its batches; a smaller --batch-size makes more of them",
+            config.accumulate
         );
     }
     if let Some(records) = &config.records {

@@ -1,39 +1,52 @@
-//! Collectives over TCP, between processes on one host or on many. `rendezvous` brings them together, `link` is the way
-//! to the two neighbours, `ring` what goes round, `frame` one message.
+//! Collectives over TCP, between processes on one host or on many. `rendezvous` brings them together: `hello` is what
+//! each says, `door` where it is heard, `host` rank 0's part. `link` is the way to the two neighbours, `ring` what goes
+//! round, `frame` one message.
 
+mod door;
 mod frame;
+mod hello;
+mod host;
 mod link;
 mod rendezvous;
 mod ring;
 
+use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Communicator;
 use crate::environment::Place;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use ring::Ring;
 
 /// How long a silent peer is waited for where nothing else is said: rank 0 may be writing a checkpoint.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long others are waited for at first before anybody is told.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What decides which processes belong together, and how patient they are.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Of the run's settings: processes with another one are refused.
-    pub fingerprint: [u8; 32],
+    /// The run's settings and data: processes with others are refused.
+    pub identity: Identity,
     /// How long a silent peer is waited for.
     pub timeout: Duration,
     /// Independent communicators between the same processes, for threads that must not wait for each other.
     pub channels: usize,
+    /// How long others are waited for at first before `notice` is told.
+    pub notice_after: Duration,
+    /// Takes the line that says who is waited for, and where.
+    pub notice: fn(&str),
 }
 
 impl Options {
-    /// With the patience that the variable TALLOW_TIMEOUT (in seconds) says, or else 10 minutes.
+    /// With the patience that the variable TALLOW_TIMEOUT (in seconds) says, or else 10 minutes; where others are waited
+    /// for longer than 5 seconds, standard error says so.
     ///
     /// # Errors
     /// [`Error::Environment`] where the variable is no number above 0.
-    pub fn new(fingerprint: [u8; 32], channels: usize) -> Result<Self> {
+    pub fn new(identity: Identity, channels: usize) -> Result<Self> {
         let timeout = match std::env::var("TALLOW_TIMEOUT") {
             Ok(value) => match value.trim().parse::<u64>() {
                 Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
@@ -48,7 +61,11 @@ impl Options {
             },
             Err(_) => PATIENCE,
         };
-        Ok(Self { fingerprint, timeout, channels })
+        let notice = |line: &str| {
+            // Nobody may be listening there.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        };
+        Ok(Self { identity, timeout, channels, notice_after: QUIET, notice })
     }
 }
 

@@ -38,6 +38,16 @@ pub use options::RecordOptions;
 pub use order::{Mixing, mixed};
 pub(crate) use written::Written;
 
+/// What is wrong with a TFRecord file, with the remedy that this crate knows for what the system says.
+pub(crate) fn explained(error: &tallow_tensorflow::Error) -> String {
+    match error {
+        tallow_tensorflow::Error::Io { path, source } => {
+            format!("cannot read {}: {}", path.display(), tallow_builder::files::explained(source))
+        }
+        other => other.to_string(),
+    }
+}
+
 thread_local! {
     /// A record's bytes; large buffers are costly to get from the system anew for each record.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(vec![]) };

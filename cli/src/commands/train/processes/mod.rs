@@ -1,36 +1,46 @@
 //! `tallow train --processes N`: N processes on this host that train together, as torchrun would start them. They end
 //! together: with the last one where all goes well, with the first that fails, and with this one.
 
+mod verdict;
+
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::failure::{INTERRUPTED, usage};
+use crate::failure::{self, INTERRUPTED, usage};
 use crate::interrupt;
 use crate::output::note;
 
 /// The flag that started this, and those that its processes get.
 const FLAG: &str = "--processes";
 const TIED: &str = "--until-stdin-ends";
+const ERROR_FILE: &str = "--error-file";
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the others may take to say why they end, once one has failed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A process, and what it said last of all errors.
+/// A process.
 struct Rank {
     child: Child,
     ended: Option<ExitStatus>,
-    error: Option<JoinHandle<Option<String>>>,
+    /// Whether this module ended it.
+    killed: bool,
+    /// Where it writes the error that ends it.
+    error: PathBuf,
+    /// Passes on what it says; rank 0 says it itself.
+    relay: Option<JoinHandle<()>>,
 }
 
-/// Starts the processes with this one's arguments and waits for them.
-pub fn run(processes: usize) -> Result<ExitCode> {
+/// Starts the processes with this one's arguments, `run` instead of a folder that each would have to choose, and waits
+/// for them.
+pub fn run(processes: usize, run: &Path, chosen: bool) -> Result<ExitCode> {
     if let Some(variable) = ["RANK", "WORLD_SIZE"].into_iter().find(|name| std::env::var_os(name).is_some()) {
         return Err(usage(format!(
             "{FLAG} starts the processes itself, but {variable} is set as a launcher sets it: leave out the one or the \
@@ -40,9 +50,15 @@ pub fn run(processes: usize) -> Result<ExitCode> {
     let pressed = listen()?;
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let port = port.context("cannot find a free port on 127.0.0.1")?.port();
+    let errors = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let mut arguments = without_flag(std::env::args_os().skip(1));
+    if chosen {
+        arguments.extend(["--run".into(), run.into()]);
+    }
     let mut ranks = vec![];
     for rank in 0..processes {
-        match start(rank, processes, port) {
+        let error = errors.path().join(rank.to_string());
+        match start(&arguments, rank, processes, port, error) {
             Ok(started) => ranks.push(started),
             Err(error) => {
                 ranks.iter_mut().for_each(Rank::kill);
@@ -51,7 +67,21 @@ pub fn run(processes: usize) -> Result<ExitCode> {
         }
     }
     wait(&mut ranks, pressed)?;
-    verdict(ranks)
+    ranks.iter_mut().filter_map(|rank| rank.relay.take()).for_each(|relay| drop(relay.join()));
+    if pressed.load(Ordering::Relaxed) > 1 {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    verdict::verdict(&ranks, run)
+}
+
+/// How a process ends that [`run`] started: it hands its error over, because only all of them show whose it is.
+pub fn handed_over(ended: Result<ExitCode>, file: &Path) -> Result<ExitCode> {
+    let Err(error) = ended else { return ended };
+    match std::fs::write(file, failure::text(&error)) {
+        Ok(()) => Ok(failure::code(&error)),
+        // Better said twice than not at all.
+        Err(_) => Err(error),
+    }
 }
 
 /// Counts how often Ctrl-C was pressed, or that standard input has ended where this process is tied to it.
@@ -69,10 +99,10 @@ fn listen() -> Result<&'static AtomicUsize> {
     Ok(&PRESSED)
 }
 
-fn start(rank: usize, processes: usize, port: u16) -> Result<Rank> {
+fn start(arguments: &[OsString], rank: usize, processes: usize, port: u16, error: PathBuf) -> Result<Rank> {
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let mut command = Command::new(program);
-    command.args(without_flag(std::env::args_os().skip(1))).arg(TIED);
+    command.args(arguments).arg(TIED).arg(ERROR_FILE).arg(&error);
     let numbers =
         [("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", processes), ("LOCAL_WORLD_SIZE", processes)];
     command.envs(numbers.map(|(name, value)| (name, value.to_string())));
@@ -87,19 +117,19 @@ fn start(rank: usize, processes: usize, port: u16) -> Result<Rank> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn().with_context(|| format!("cannot start the process of rank {rank}"))?;
-    let error = child.stderr.take().map(|stderr| {
+    let relay = child.stderr.take().map(|stderr| {
         std::thread::spawn(move || {
-            let mut error = None;
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                match line.strip_prefix("error: ") {
-                    Some(text) => error = Some(text.to_owned()),
-                    None => note!("rank {rank}: {line}"),
-                }
+                note!("{}", said_by(rank, &line));
             }
-            error
         })
     });
-    Ok(Rank { child, ended: None, error })
+    Ok(Rank { child, ended: None, killed: false, error, relay })
+}
+
+/// What a rank says, with its number, which some lines have already.
+fn said_by(rank: usize, line: &str) -> String {
+    if line.starts_with("rank ") { line.to_owned() } else { format!("rank {rank}: {line}") }
 }
 
 /// The arguments without this module's flag and its number.
@@ -123,7 +153,7 @@ impl Rank {
     fn kill(&mut self) {
         if self.ended.is_none() {
             // It may have ended a moment ago.
-            let _ = self.child.kill();
+            self.killed |= self.child.kill().is_ok();
         }
     }
 
@@ -155,44 +185,6 @@ fn wait(ranks: &mut [Rank], pressed: &AtomicUsize) -> Result<()> {
             ranks.iter_mut().for_each(Rank::kill);
         }
         std::thread::sleep(PAUSE);
-    }
-}
-
-/// What all of them together came to. Rank 0 has said its own error itself.
-fn verdict(ranks: Vec<Rank>) -> Result<ExitCode> {
-    let codes: Vec<Option<i32>> =
-        ranks.iter().map(|rank| rank.ended.and_then(|status| status.code())).collect();
-    if codes.iter().all(|code| *code == Some(0)) {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let first_failed = ranks.iter().position(Rank::failed);
-    let (Some(first), Some(Some(code))) = (first_failed, codes.first()) else {
-        return match first_failed {
-            Some(_) => failed_without_words(ranks),
-            None => Ok(ExitCode::from(INTERRUPTED)),
-        };
-    };
-    if first == 0 {
-        return Ok(ExitCode::from(u8::try_from(*code).unwrap_or(1)));
-    }
-    failed_without_words(ranks)
-}
-
-/// The error of the first rank that says one, or else how it ended.
-fn failed_without_words(ranks: Vec<Rank>) -> Result<ExitCode> {
-    let mut ended = None;
-    for (number, rank) in ranks.into_iter().enumerate() {
-        let failed = rank.failed();
-        let error = rank.error.and_then(|error| error.join().ok()).flatten();
-        match error {
-            Some(error) => bail!("rank {number}: {error}"),
-            None if failed && ended.is_none() => ended = rank.ended.map(|status| (number, status)),
-            None => {}
-        }
-    }
-    match ended {
-        Some((number, status)) => bail!("the process of rank {number} ended without a word ({status})"),
-        None => bail!("a process ended without a word"),
     }
 }
 

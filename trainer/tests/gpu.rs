@@ -83,7 +83,8 @@ fn train(config: Config) -> State {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut trainer = Trainer::create(&run, config).unwrap();
-    let start = trainer.network().weights().iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+    let on_host = |tensor: &Tensor| tensor.to_device(&Device::Cpu).unwrap();
+    let start = trainer.network().weights().iter().map(|(name, tensor)| (name.to_owned(), on_host(tensor)));
     let start = start.collect();
     train_until(&mut trainer, BATCHES);
     let state = std::fs::read_to_string(run.join("checkpoints/last/state.json")).unwrap();

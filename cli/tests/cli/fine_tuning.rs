@@ -198,3 +198,16 @@ fn folds_hold_out_other_images_and_a_run_keeps_its_own() {
     let data = |name: &str| std::fs::read(at.join(name).join("data.json")).unwrap();
     assert!(data("1of4") != data("4of4"));
 }
+
+#[test]
+fn a_step_that_is_longer_than_an_epoch_is_told() {
+    let folder = workplace();
+    let train = |run: &str, accumulate: usize| {
+        let line = format!("{QUICK} --data data --run {run} --grad-accum {accumulate}");
+        let ended = typed(folder.path(), &line);
+        assert_eq!(ended.code, Some(0), "{ended:#?}");
+        ended.err.contains("note: --grad-accum 4 takes more batches into a step than an epoch has (3)")
+    };
+    assert!(train("more", 4));
+    assert!(!train("as_many", 3));
+}

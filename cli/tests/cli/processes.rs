@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Run, command, typed};
+use crate::support::{Run, command, typed, workplace};
 
 const TRAIN: &str = "train --data digits --model plain_cnn --size 8 --batch-size 32 --run run";
 
@@ -79,6 +79,30 @@ fn what_is_wrong_is_said_once_with_the_remedy() {
     .fails(1, &["rank 1 cannot join the other processes at 127.0.0.1:9", "MASTER_PORT"]);
 }
 
+#[test]
+fn one_process_of_a_launcher_trains_alone_without_an_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path());
+    command.args(format!("{TRAIN} --epochs 1").split(' ')).env("RANK", "0").env("WORLD_SIZE", "1");
+    let run = Run::from(command.output().unwrap());
+    assert!(!run.err.contains("processes train together"), "{run:#?}");
+    run.ok();
+}
+
+#[test]
+fn the_error_of_any_process_is_said_once() {
+    let folder = workplace();
+    std::fs::write(folder.path().join("data/train/red/broken.png"), "no image").unwrap();
+    // Which process meets it is up to the order.
+    for seed in [0, 1] {
+        let flags = "--model plain_cnn --size 8 --batch-size 2 --epochs 2 --warmup 0 --workers 1 --strict";
+        let line = format!("train --data data --run run{seed} --seed {seed} {flags} --processes 2");
+        let ended = typed(folder.path(), &line);
+        assert_eq!(ended.err.matches("broken.png").count(), 1, "{ended:#?}");
+        ended.fails(1, &["broken.png"]);
+    }
+}
+
 /// Processes started as torchrun would.
 fn launched(folder: &Path, line: impl Fn(usize) -> String) -> Vec<Child> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
@@ -96,7 +120,8 @@ fn processes_of_different_settings_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let children = launched(folder.path(), |rank| format!("{TRAIN} --epochs {}", rank + 1));
     for child in children {
-        Run::from(child.wait_with_output().unwrap()).fails(1, &["other settings", "start all with the same"]);
+        Run::from(child.wait_with_output().unwrap())
+            .fails(1, &["`epochs` is 1 on rank 0 and 2 on rank 1: start all with the same settings"]);
     }
 }
 
@@ -138,23 +163,66 @@ mod ends {
         }
     }
 
+    /// The processes that a training has started.
     #[cfg(target_os = "linux")]
-    #[test]
-    fn where_one_is_killed_the_others_end_and_say_which_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let line = format!("{TRAIN} --processes 3 --epochs 10000");
-        let child = spawn(command(folder.path()).args(line.split(' ')));
-        wait_for_an_epoch(folder.path());
+    fn started_by(child: &Child) -> Vec<String> {
         let id = child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        let is_rank_1 = |id: &&str| {
-            let variables = std::fs::read(format!("/proc/{id}/environ")).unwrap();
-            variables.split(|byte| *byte == 0).any(|variable| variable == b"RANK=1")
-        };
-        let victim = children.split_whitespace().find(is_rank_1).unwrap();
-        assert!(Command::new("kill").args(["-KILL", victim]).status().unwrap().success());
+        children.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn where_one_is_killed_all_end_and_one_line_says_which_and_how_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        for sync in ["", " --sync-bn"] {
+            let _ = std::fs::remove_dir_all(folder.path().join("run"));
+            let line = format!("{TRAIN} --processes 3 --epochs 10000{sync}");
+            let child = spawn(command(folder.path()).args(line.split(' ')));
+            wait_for_an_epoch(folder.path());
+            let is_rank_1 = |id: &&String| {
+                let variables = std::fs::read(format!("/proc/{id}/environ")).unwrap();
+                variables.split(|byte| *byte == 0).any(|variable| variable == b"RANK=1")
+            };
+            let victim = started_by(&child).iter().find(is_rank_1).unwrap().clone();
+            assert!(Command::new("kill").args(["-KILL", &victim]).status().unwrap().success());
+            let start = Instant::now();
+            let ended = Run::from(child.wait_with_output().unwrap());
+            assert!(!ended.err.contains("lost rank"), "{ended:#?}");
+            ended.fails(
+                1,
+                &[
+                    "rank 1 was ended by signal 9 (SIGKILL), most often by the kernel for want of memory",
+                    "--batch-size",
+                    "tallow train --resume run --processes 3",
+                ],
+            );
+            assert!(start.elapsed() < Duration::from_secs(30));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_second_ctrl_c_ends_all_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        // Steps of many seconds.
+        let line = "train --data digits --model resnet20 --size 32 --batch-size 512 --run run --processes 2";
+        let child = spawn(command(folder.path()).args(line.split(' ')));
         let start = Instant::now();
-        Run::from(child.wait_with_output().unwrap()).fails(1, &["lost rank 1"]);
-        assert!(start.elapsed() < Duration::from_secs(30));
+        while !folder.path().join("run/metrics.csv").exists() {
+            assert!(start.elapsed() < Duration::from_secs(60), "no run within a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ranks = started_by(&child);
+        interrupt(&child);
+        std::thread::sleep(Duration::from_millis(200));
+        interrupt(&child);
+        let asked = Instant::now();
+        let ended = Run::from(child.wait_with_output().unwrap());
+        assert_eq!(ended.code, Some(130), "{ended:#?}");
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?} to the end", asked.elapsed());
+        assert!(!ended.err.contains("error"), "{ended:#?}");
+        assert!(ranks.len() == 2 && !ranks.iter().any(|id| Path::new("/proc").join(id).exists()));
+        assert!(!folder.path().join("run/checkpoints").exists());
     }
 }

@@ -2,28 +2,17 @@
 #![cfg(feature = "nccl")]
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use tallow_distributed::{BesideComputing, Buckets, NcclCommunicator, Options, Place, TcpCommunicator};
+use tallow_cuda::testing;
+use tallow_distributed::{
+    BesideComputing, Buckets, Identity, NcclCommunicator, Options, Place, TcpCommunicator,
+};
 
 /// A communicator of one process on the first GPU; says that `test` did not run where there is none.
 fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
-    let device = match Device::new_cuda_with_stream(0) {
-        Ok(device) => device,
-        Err(error) => {
-            let required = std::env::var_os("TALLOW_REQUIRE_CUDA").is_some_and(|value| value == "1");
-            assert!(!required, "{test}: TALLOW_REQUIRE_CUDA is set, but there is no CUDA device ({error})");
-            // Past the test harness, which shows what passing tests print to nobody.
-            let _ = writeln!(std::io::stderr(), "{test}: NOT RUN, there is no CUDA device ({error})");
-            return None;
-        }
-    };
-    // As a training opens it: streams are ordered by what the communicator does, not by cudarc.
-    // SAFETY: every tensor here is made and used on the device's stream.
-    unsafe { device.as_cuda_device().unwrap().disable_event_tracking() };
+    let device = testing::gpu(test)?;
     let place = Place {
         rank: 0,
         local_rank: 0,
@@ -32,7 +21,7 @@ fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
         master: "127.0.0.1".into(),
         ports: vec![1],
     };
-    let options = Options { fingerprint: [0; 32], timeout: Duration::from_secs(60), channels: 1 };
+    let options = Options::new(Identity::default(), 1).unwrap();
     let host = TcpCommunicator::connect(&place, &options).unwrap().remove(0);
     let communicator = NcclCommunicator::new(device.as_cuda_device().unwrap(), &host).unwrap();
     Some((device, communicator))

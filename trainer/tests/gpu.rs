@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use tallow_builder::weights::read_safetensors;
@@ -80,6 +81,10 @@ struct State {
 }
 
 fn train(config: Config) -> State {
+    // Whether a GPU may round to TF32 is the process's: trainings there come one after the other.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let on_gpu = config.compute.device != DeviceSpec::Cpu;
+    let _alone = on_gpu.then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let mut trainer = Trainer::create(&run, config).unwrap();

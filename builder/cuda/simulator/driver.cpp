@@ -109,6 +109,7 @@ bool is_device_memory(const void *address, size_t bytes) {
 }
 
 API int cuInit(unsigned) { return SUCCESS; }
+API int cuDriverGetVersion(int *version) { return *version = 13000, SUCCESS; }
 API int cuDeviceGetCount(int *count) { return *count = devices(), SUCCESS; }
 API int cuDeviceGet(int *device, int ordinal) {
     if (ordinal < 0 || ordinal >= devices()) return INVALID_DEVICE;
@@ -137,6 +138,8 @@ API int cuDevicePrimaryCtxRetain(void **made, int device) { return *made = (void
 API int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API int cuCtxGetCurrent(void **current) { return *current = context, SUCCESS; }
 API int cuCtxSetCurrent(void *made) { return context = made, SUCCESS; }
+API int cuCtxPushCurrent_v2(void *made) { return context = made, SUCCESS; }
+API int cuCtxPopCurrent_v2(void **current) { return *current = context, context = nullptr, SUCCESS; }
 API int cuCtxSynchronize() { return in_context("cuCtxSynchronize"); }
 API int cuCtxDestroy_v2(void *) { return SUCCESS; }
 API int cuGetErrorString(int error, const char **text) {

@@ -31,8 +31,8 @@ pub struct Place {
 
 impl Place {
     /// What the environment says: the variables RANK, WORLD_SIZE, LOCAL_RANK and, where there are several processes,
-    /// MASTER_ADDR and MASTER_PORT, which torchrun sets, or else SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, which srun sets for more than one task. `None` where
-    /// neither is there.
+    /// MASTER_ADDR and MASTER_PORT, which torchrun sets, or else SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID, which
+    /// srun sets for more than one task. `None` where neither is there.
     ///
     /// # Errors
     /// [`Error::Environment`] where one is missing or makes no sense.

@@ -314,7 +314,7 @@ fn those_who_say_nothing_keep_nobody_waiting() {
     let error = TcpCommunicator::connect(&place(1, 3, port), &hasty).err().unwrap().to_string();
     assert!(error.contains("not all had come within 1 s"), "{error}");
     let error = host.join().unwrap().unwrap_err().to_string();
-    assert!(error.contains("rank 2 did not come"), "{error}");
+    assert!(error.contains("ranks 1, 2 did not come within 4 s, or left again"), "{error}");
 }
 
 #[test]

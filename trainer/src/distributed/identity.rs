@@ -142,7 +142,7 @@ mod tests {
             assert!(text.starts_with(expected), "{text}");
         }
         let text = difference(|_| {}, 1000).unwrap();
-        assert!(text.starts_with("the training data is 1437 images in 10 classes"), "{text}");
-        assert!(text.contains(" images in 10 classes"), "{text}");
+        assert!(text.starts_with("the training data is 1438 images in 10 classes"), "{text}");
+        assert!(text.contains("rank 0 and 799 images in 10 classes"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! Ranks as threads of one process, so that their states and what they say to each other can be looked at.
 
-#[path = "../../tests/support/half_broken.rs"]
-mod half_broken;
+#[path = "../../tests/support/partly_broken.rs"]
+mod partly_broken;
 
 use std::net::TcpListener;
 
@@ -18,7 +18,7 @@ use tallow_cuda::emulator::{self, emulated};
 use tallow_distributed::Place;
 use tallow_tensorflow::event::{EventReader, is_event_file};
 
-use half_broken::half_broken;
+use partly_broken::partly_broken;
 
 /// A run of seconds with moments of its own in each process.
 fn config(batch_size: usize) -> Config {
@@ -119,6 +119,11 @@ fn where_rank_0_has_no_image_it_takes_the_moments_of_the_first_that_has_one() {
         assert_eq!((averages, *broadcasts), (&two[0].0, 2), "a message more");
     }
     assert_eq!((&two[1].0, two[1].1), (&two[0].0, 1));
+}
+
+/// Every other image is none: shares of a batch have two, one or nothing.
+fn half_broken(folder: &Path) -> String {
+    partly_broken(folder, 24, |number| number % 2 == 1)
 }
 
 /// The losses of all steps that a run has written down.

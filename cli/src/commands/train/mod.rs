@@ -228,8 +228,8 @@ pub fn describe(trainer: &Trainer) {
     let batches = trainer.batches();
     if config.accumulate > batches {
         note!(
-            "note: --grad-accum {} takes more batches into a step than an epoch has ({batches}): each epoch is one step of \
-             all its batches; a smaller --batch-size makes more of them",
+            "note: --grad-accum {} takes more batches into a step than an epoch has ({batches}): each epoch is one step \
+             of all its batches; a smaller --batch-size makes more of them",
             config.accumulate
         );
     }

@@ -27,14 +27,14 @@ impl Meeting<'_> {
         })?;
         let world_size = self.place.world_size;
         let mut guests: Guests = (0..world_size).map(|_| None).collect();
-        while guests.iter().skip(1).any(Option::is_none) {
+        while !guests.iter().skip(1).all(is_here) {
             let waits =
                 || format!("rank 0 waits at {} for {} (of {world_size})", self.address(), missing(&guests));
             let Some((stream, bytes)) = self.next(&mut door, waits)? else {
                 let seconds = self.options.timeout.as_secs();
                 return Err(self.failed(format!(
-                    "{} did not come within {seconds} s: see what its output says, and that MASTER_ADDR, MASTER_PORT \
-                     and WORLD_SIZE are the same everywhere",
+                    "{} did not come within {seconds} s, or left again: see what its output says, and that \
+                     MASTER_ADDR, MASTER_PORT and WORLD_SIZE are the same everywhere",
                     missing(&guests)
                 )));
             };
@@ -92,11 +92,7 @@ impl Meeting<'_> {
                 hello.world_size, self.place.world_size
             ));
         }
-        let is_taken = match guests.get(rank) {
-            Some(Some((stream, _))) => !has_left(stream),
-            Some(None) => rank == 0,
-            None => true,
-        };
+        let is_taken = rank == 0 || guests.get(rank).is_none_or(is_here);
         if is_taken {
             return Some(format!("the process from {from} has RANK = {rank}, as another process has"));
         }
@@ -105,9 +101,14 @@ impl Meeting<'_> {
     }
 }
 
-/// Those who have not come, such as `ranks 1, 3`.
+/// Whether one has come, and has not ended since: who waits too long does, and may be started again.
+fn is_here(guest: &Option<(TcpStream, SocketAddr)>) -> bool {
+    guest.as_ref().is_some_and(|(stream, _)| !has_left(stream))
+}
+
+/// Those who are not here, such as `ranks 1, 3`.
 fn missing(guests: &Guests) -> String {
-    let missing = guests.iter().enumerate().skip(1).filter(|(_, guest)| guest.is_none());
+    let missing = guests.iter().enumerate().skip(1).filter(|(_, guest)| !is_here(guest));
     let missing: Vec<String> = missing.map(|(rank, _)| rank.to_string()).collect();
     format!("rank{} {}", if missing.len() == 1 { "" } else { "s" }, missing.join(", "))
 }

@@ -38,8 +38,8 @@ struct Rank {
     relay: Option<JoinHandle<()>>,
 }
 
-/// Starts the processes with this one's arguments, `run` instead of a folder that each would have to choose, and waits
-/// for them.
+/// Starts the processes with this one's arguments and waits for them. They train in `run`, which they are told where it
+/// was `chosen` here and not said.
 pub fn run(processes: usize, run: &Path, chosen: bool) -> Result<ExitCode> {
     if let Some(variable) = ["RANK", "WORLD_SIZE"].into_iter().find(|name| std::env::var_os(name).is_some()) {
         return Err(usage(format!(
@@ -132,7 +132,7 @@ fn said_by(rank: usize, line: &str) -> String {
     if line.starts_with("rank ") { line.to_owned() } else { format!("rank {rank}: {line}") }
 }
 
-/// The arguments without this module's flag and its number.
+/// The arguments without this module's flag and its number, and without the one that each process gets anyway.
 fn without_flag(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = vec![];
     let mut number_follows = false;
@@ -142,7 +142,7 @@ fn without_flag(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         }
         let text = argument.to_string_lossy();
         number_follows = text == FLAG;
-        if !number_follows && !text.starts_with(&format!("{FLAG}=")) {
+        if !number_follows && text != TIED && !text.starts_with(&format!("{FLAG}=")) {
             kept.push(argument);
         }
     }
@@ -197,6 +197,6 @@ mod tests {
         let kept = |line: &str| without_flag(line.split(' ').map(OsString::from)).join(" ".as_ref());
         assert_eq!(kept("train --processes 2 --data x"), "train --data x");
         assert_eq!(kept("train --data x --processes=2 --run y"), "train --data x --run y");
-        assert_eq!(kept("train --data x"), "train --data x");
+        assert_eq!(kept("train --until-stdin-ends --data x"), "train --data x");
     }
 }

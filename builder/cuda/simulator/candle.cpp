@@ -1,6 +1,5 @@
 // Those of candle's kernels that Tallow calls, by their names and arguments (candle-kernels 0.11).
 
-#include <functional>
 #include <type_traits>
 
 #include "simulator.hpp"
@@ -168,7 +167,7 @@ template <typename T> void of_numbers(std::map<std::string, Run> &all, const std
 
 } // namespace
 
-Kernel candle_kernel(const std::string &name) {
+Run candle_kernel(const std::string &name) {
     static const std::map<std::string, Run> all = [] {
         std::map<std::string, Run> all;
         of_numbers<float>(all, "f32");
@@ -181,5 +180,5 @@ Kernel candle_kernel(const std::string &name) {
         return all;
     }();
     auto found = all.find(name);
-    return {name, found == all.end() ? nullptr : found->second};
+    return found == all.end() ? nullptr : found->second;
 }

@@ -108,19 +108,22 @@ void convolve(const Problem &p, Direction direction, std::vector<float> &x, std:
                     }
 }
 
-int run(const Problem &p, Direction direction, const void *alpha, const void *x, const void *w, const void *y,
-        void *room, size_t size, const void *beta) {
+int run(void *handle, const Problem &p, Direction direction, const void *alpha, const void *x, const void *w,
+        const void *y, void *room, size_t size, const void *beta) {
     if (int error = check(p, x, w, y, room, size)) return error;
-    bool rounds = p.conv.math == TENSOR_OP_MATH || p.conv.math == TENSOR_OP_MATH_ALLOW_CONVERSION;
-    const Described *sides[] = {&p.x, &p.w, &p.y};
-    const void *addresses[] = {x, w, y};
-    int written = direction == FORWARD ? 2 : direction == DATA ? 0 : 1;
-    std::vector<float> values[3];
-    for (int side = 0; side < 3; side++)
-        values[side] = side == written ? std::vector<float>(sides[side]->elements(), 0.0f)
-                                       : widened(addresses[side], *sides[side], rounds);
-    convolve(p, direction, values[0], values[1], values[2]);
-    narrowed((void *)addresses[written], *sides[written], values[written], *(const float *)alpha, *(const float *)beta);
+    float factor = *(const float *)alpha, kept = *(const float *)beta;
+    enqueue(((Handle *)handle)->stream, [=] {
+        bool rounds = p.conv.math == TENSOR_OP_MATH || p.conv.math == TENSOR_OP_MATH_ALLOW_CONVERSION;
+        const Described *sides[] = {&p.x, &p.w, &p.y};
+        const void *addresses[] = {x, w, y};
+        int written = direction == FORWARD ? 2 : direction == DATA ? 0 : 1;
+        std::vector<float> values[3];
+        for (int side = 0; side < 3; side++)
+            values[side] = side == written ? std::vector<float>(sides[side]->elements(), 0.0f)
+                                           : widened(addresses[side], *sides[side], rounds);
+        convolve(p, direction, values[0], values[1], values[2]);
+        narrowed((void *)addresses[written], *sides[written], values[written], factor, kept);
+    });
     return SUCCESS;
 }
 
@@ -133,7 +136,7 @@ struct Measured {
 };
 
 /// Algorithms of every kind: the fastest is not deterministic, the next rounds, the third wants too much room.
-int find(const Problem &p, const void *x, const void *w, const void *y, int written, int wanted, int *count,
+int find(void *handle, const Problem &p, const void *x, const void *w, const void *y, int written, int wanted, int *count,
          Measured *found, void *room, size_t size) {
     if (int error = check(p, x, w, y, room, size)) return error;
     const Measured all[] = {{0, SUCCESS, 0.1f, 0, 0, p.conv.math, {}},
@@ -144,6 +147,7 @@ int find(const Problem &p, const void *x, const void *w, const void *y, int writ
     *count = std::min(wanted, 5);
     std::copy(all, all + *count, found);
     // Measuring writes over the result.
+    finish(((Handle *)handle)->stream);
     const Described &d = written == 0 ? p.x : written == 1 ? p.w : p.y;
     memset((void *)(written == 0 ? x : written == 1 ? w : y), 0xff, d.bytes());
     return SUCCESS;
@@ -154,9 +158,9 @@ int find(const Problem &p, const void *x, const void *w, const void *y, int writ
 
 } // namespace
 
-API int cudnnCreate(void **handle) { return *handle = malloc(1), has_context() ? 0 : 2000; }
-API int cudnnDestroy(void *handle) { return free(handle), SUCCESS; }
-API int cudnnSetStream(void *, void *) { return SUCCESS; }
+API int cudnnCreate(void **handle) { return *handle = new Handle{}, has_context() ? 0 : 2000; }
+API int cudnnDestroy(void *handle) { return delete (Handle *)handle, SUCCESS; }
+API int cudnnSetStream(void *handle, void *stream) { return ((Handle *)handle)->stream = stream, SUCCESS; }
 API size_t cudnnGetVersion() { return 92000; }
 API const char *cudnnGetErrorString(int) { return "see the simulated GPU's message"; }
 API int cudnnCreateTensorDescriptor(void **made) { return *made = new Described{}, SUCCESS; }
@@ -178,32 +182,32 @@ API int cudnnSetConvolution2dDescriptor(void *d, int ph, int pw, int sh, int sw,
 }
 API int cudnnSetConvolutionGroupCount(void *d, int groups) { return C(d).groups = groups, SUCCESS; }
 API int cudnnSetConvolutionMathType(void *d, int math) { return C(d).math = math, SUCCESS; }
-API int cudnnConvolutionForward(void *, const void *alpha, void *xd, const void *x, void *wd, const void *w, void *cd,
+API int cudnnConvolutionForward(void *h, const void *alpha, void *xd, const void *x, void *wd, const void *w, void *cd,
                                 int, void *room, size_t size, const void *beta, void *yd, void *y) {
-    return run({D(xd), D(wd), D(yd), C(cd)}, FORWARD, alpha, x, w, y, room, size, beta);
+    return run(h, {D(xd), D(wd), D(yd), C(cd)}, FORWARD, alpha, x, w, y, room, size, beta);
 }
-API int cudnnConvolutionBackwardData(void *, const void *alpha, void *wd, const void *w, void *yd, const void *y,
+API int cudnnConvolutionBackwardData(void *h, const void *alpha, void *wd, const void *w, void *yd, const void *y,
                                      void *cd, int, void *room, size_t size, const void *beta, void *xd, void *x) {
-    return run({D(xd), D(wd), D(yd), C(cd)}, DATA, alpha, x, w, y, room, size, beta);
+    return run(h, {D(xd), D(wd), D(yd), C(cd)}, DATA, alpha, x, w, y, room, size, beta);
 }
-API int cudnnConvolutionBackwardFilter(void *, const void *alpha, void *xd, const void *x, void *yd, const void *y,
+API int cudnnConvolutionBackwardFilter(void *h, const void *alpha, void *xd, const void *x, void *yd, const void *y,
                                        void *cd, int, void *room, size_t size, const void *beta, void *wd, void *w) {
-    return run({D(xd), D(wd), D(yd), C(cd)}, FILTER, alpha, x, w, y, room, size, beta);
+    return run(h, {D(xd), D(wd), D(yd), C(cd)}, FILTER, alpha, x, w, y, room, size, beta);
 }
-API int cudnnFindConvolutionForwardAlgorithmEx(void *, void *xd, const void *x, void *wd, const void *w, void *cd,
+API int cudnnFindConvolutionForwardAlgorithmEx(void *h, void *xd, const void *x, void *wd, const void *w, void *cd,
                                                void *yd, void *y, int wanted, int *count, Measured *found, void *room,
                                                size_t size) {
-    return find({D(xd), D(wd), D(yd), C(cd)}, x, w, y, 2, wanted, count, found, room, size);
+    return find(h, {D(xd), D(wd), D(yd), C(cd)}, x, w, y, 2, wanted, count, found, room, size);
 }
-API int cudnnFindConvolutionBackwardDataAlgorithmEx(void *, void *wd, const void *w, void *yd, const void *y, void *cd,
+API int cudnnFindConvolutionBackwardDataAlgorithmEx(void *h, void *wd, const void *w, void *yd, const void *y, void *cd,
                                                     void *xd, void *x, int wanted, int *count, Measured *found,
                                                     void *room, size_t size) {
-    return find({D(xd), D(wd), D(yd), C(cd)}, x, w, y, 0, wanted, count, found, room, size);
+    return find(h, {D(xd), D(wd), D(yd), C(cd)}, x, w, y, 0, wanted, count, found, room, size);
 }
-API int cudnnFindConvolutionBackwardFilterAlgorithmEx(void *, void *xd, const void *x, void *yd, const void *y,
+API int cudnnFindConvolutionBackwardFilterAlgorithmEx(void *h, void *xd, const void *x, void *yd, const void *y,
                                                       void *cd, void *wd, void *w, int wanted, int *count,
                                                       Measured *found, void *room, size_t size) {
-    return find({D(xd), D(wd), D(yd), C(cd)}, x, w, y, 1, wanted, count, found, room, size);
+    return find(h, {D(xd), D(wd), D(yd), C(cd)}, x, w, y, 1, wanted, count, found, room, size);
 }
 API int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
     return *bytes = 2048, SUCCESS;

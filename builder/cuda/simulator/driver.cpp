@@ -1,10 +1,12 @@
-// The driver: devices, memory, streams, modules, launches. Everything is done when the call returns, so what a stream
-// or an event would wait for is always there.
+// The driver: devices, memory, streams, modules, launches.
 
-#include <atomic>
+#include <condition_variable>
+#include <deque>
 #include <dlfcn.h>
+#include <random>
 #include <set>
 #include <sys/mman.h>
+#include <thread>
 #include <unistd.h>
 
 #include "simulator.hpp"
@@ -29,14 +31,77 @@ struct Block {
     size_t bytes;
     char *map;
     size_t mapped;
+    /// Whether a stream has been told to free it.
+    bool condemned;
 };
 
-std::mutex lock;
+/// What a thread does, one after the other.
+struct Stream {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<std::function<void()>> queue;
+    uint64_t given = 0, done = 0;
+
+    Stream() {
+        std::thread([this] { work(); }).detach();
+    }
+    void work() {
+        std::mt19937 random((unsigned)(uintptr_t)this);
+        size_t delay = setting("SIMULATED_GPU_DELAY_US", 0);
+        for (;;) {
+            std::unique_lock<std::mutex> held(mutex);
+            changed.wait(held, [this] { return !queue.empty(); });
+            auto next = std::move(queue.front());
+            queue.pop_front();
+            held.unlock();
+            if (delay) usleep(random() % delay);
+            next();
+            held.lock();
+            done++;
+            changed.notify_all();
+        }
+    }
+    void push(std::function<void()> next) {
+        std::lock_guard<std::mutex> held(mutex);
+        queue.push_back(std::move(next));
+        given++;
+        changed.notify_all();
+    }
+    uint64_t last() {
+        std::lock_guard<std::mutex> held(mutex);
+        return given;
+    }
+    void wait(uint64_t place) {
+        std::unique_lock<std::mutex> held(mutex);
+        changed.wait(held, [&] { return done >= place; });
+    }
+};
+
+/// A place in a stream, where it has been recorded.
+struct Event {
+    Stream *stream;
+    uint64_t place;
+    void wait() const {
+        if (stream) stream->wait(place);
+    }
+};
+
+// Never destroyed: streams work until the process is gone.
+std::mutex &lock = *new std::mutex;
 /// By their first address.
-std::map<uintptr_t, Block> blocks;
+auto &blocks = *new std::map<uintptr_t, Block>;
+/// Page-locked memory of the host: its sizes.
+auto &pinned = *new std::map<uintptr_t, size_t>;
+auto &streams = *new std::set<void *>;
+auto &events = *new std::set<void *>;
 size_t used, peak;
-std::set<void *> streams, events;
 thread_local void *context;
+
+bool is_pinned(const void *address) {
+    std::lock_guard<std::mutex> guard(lock);
+    auto after = pinned.upper_bound((uintptr_t)address);
+    return after != pinned.begin() && (uintptr_t)address < std::prev(after)->first + std::prev(after)->second;
+}
 
 /// Memory that ends at a page that nobody may touch, and is full of what is no number.
 int allocate(uint64_t *address, size_t bytes) {
@@ -53,21 +118,27 @@ int allocate(uint64_t *address, size_t bytes) {
     size_t poisoned = std::min(rounded, POISONED);
     memset(start, 0xff, poisoned);
     memset(start + rounded - poisoned, 0xff, poisoned);
-    blocks[(uintptr_t)start] = {bytes, map, pages + PAGE};
+    blocks[(uintptr_t)start] = {bytes, map, pages + PAGE, false};
     used += bytes;
     peak = std::max(peak, used);
     *address = (uint64_t)start;
     return SUCCESS;
 }
 
-int release(uint64_t address) {
+/// Frees memory once all that a stream was given is done; who uses it after that is ended by the system.
+int release(uint64_t address, void *stream) {
     std::lock_guard<std::mutex> guard(lock);
     auto block = blocks.find(address);
-    if (block == blocks.end()) return refuse(INVALID_VALUE, "%#lx is freed, but was not allocated", address);
-    used -= block->second.bytes;
-    // Who uses it after this is ended by the system.
-    munmap(block->second.map, block->second.mapped);
-    blocks.erase(block);
+    if (block == blocks.end() || block->second.condemned)
+        return refuse(INVALID_VALUE, "%#lx is freed, but was not allocated", address);
+    block->second.condemned = true;
+    enqueue(stream, [address] {
+        std::lock_guard<std::mutex> guard(lock);
+        auto block = blocks.find(address);
+        used -= block->second.bytes;
+        munmap(block->second.map, block->second.mapped);
+        blocks.erase(block);
+    });
     return SUCCESS;
 }
 
@@ -85,8 +156,27 @@ int copy(const char *call, void *stream, void *to, const void *from, size_t byte
     if (int error = on_stream(call, stream)) return error;
     if (to_device && !is_device_memory(to, bytes)) return refuse(INVALID_VALUE, "%s: beyond an allocation", call);
     if (from_device && !is_device_memory(from, bytes)) return refuse(INVALID_VALUE, "%s: beyond an allocation", call);
-    memmove(to, from, bytes);
+    if (!from_device && !is_pinned(from)) {
+        // The driver has read ordinary memory when it returns.
+        std::string kept((const char *)from, bytes);
+        enqueue(stream, [to, kept] { memcpy(to, kept.data(), kept.size()); });
+        return SUCCESS;
+    }
+    enqueue(stream, [to, from, bytes] { memmove(to, from, bytes); });
+    if (!to_device && !is_pinned(to)) finish(stream);
     return SUCCESS;
+}
+
+int is_event(const char *call, void *event) {
+    std::lock_guard<std::mutex> guard(lock);
+    return events.count(event) ? SUCCESS : refuse(INVALID_HANDLE, "%s: no event", call);
+}
+
+/// Parameters of a kernel in PTX, whose list begins at `at`.
+unsigned parameters(const std::string &ptx, size_t at) {
+    unsigned count = 0;
+    for (size_t end = ptx.find(')', at); (at = ptx.find(".param", at)) < end; at++) count++;
+    return count;
 }
 
 /// A module: of a library that the compiler made, or candle's PTX.
@@ -98,6 +188,10 @@ struct Module {
 
 } // namespace
 
+void enqueue(void *stream, std::function<void()> work) { ((Stream *)stream)->push(std::move(work)); }
+
+void finish(void *stream) { ((Stream *)stream)->wait(((Stream *)stream)->last()); }
+
 bool has_context() { return context; }
 
 bool is_device_memory(const void *address, size_t bytes) {
@@ -105,7 +199,7 @@ bool is_device_memory(const void *address, size_t bytes) {
     auto after = blocks.upper_bound((uintptr_t)address);
     if (after == blocks.begin()) return false;
     auto block = std::prev(after);
-    return (uintptr_t)address + bytes <= block->first + block->second.bytes;
+    return !block->second.condemned && (uintptr_t)address + bytes <= block->first + block->second.bytes;
 }
 
 API int cuInit(unsigned) { return SUCCESS; }
@@ -140,7 +234,14 @@ API int cuCtxGetCurrent(void **current) { return *current = context, SUCCESS; }
 API int cuCtxSetCurrent(void *made) { return context = made, SUCCESS; }
 API int cuCtxPushCurrent_v2(void *made) { return context = made, SUCCESS; }
 API int cuCtxPopCurrent_v2(void **current) { return *current = context, context = nullptr, SUCCESS; }
-API int cuCtxSynchronize() { return in_context("cuCtxSynchronize"); }
+API int cuCtxSynchronize() {
+    if (int error = in_context("cuCtxSynchronize")) return error;
+    std::unique_lock<std::mutex> guard(lock);
+    auto all = streams;
+    guard.unlock();
+    for (void *stream : all) finish(stream);
+    return SUCCESS;
+}
 API int cuCtxDestroy_v2(void *) { return SUCCESS; }
 API int cuGetErrorString(int error, const char **text) {
     static const std::map<int, const char *> texts = {
@@ -158,6 +259,9 @@ API int cuGetErrorName(int error, const char **text) {
 API int cuMemAllocAsync(uint64_t *address, size_t bytes, void *stream) {
     if (int error = in_context("cuMemAllocAsync")) return error;
     if (int error = on_stream("cuMemAllocAsync", stream)) return error;
+    if (int error = allocate(address, bytes); error != OUT_OF_MEMORY) return error;
+    // What the stream frees before is there for what it takes after.
+    finish(stream);
     return allocate(address, bytes);
 }
 API int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
@@ -167,19 +271,24 @@ API int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
 API int cuMemFreeAsync(uint64_t address, void *stream) {
     if (int error = in_context("cuMemFreeAsync")) return error;
     if (int error = on_stream("cuMemFreeAsync", stream)) return error;
-    return release(address);
+    return release(address, stream);
 }
 API int cuMemFree_v2(uint64_t address) {
-    if (int error = in_context("cuMemFree")) return error;
-    return release(address);
+    if (int error = cuCtxSynchronize()) return error;
+    static Stream &own = *new Stream;
+    if (int error = release(address, &own)) return error;
+    return finish(&own), SUCCESS;
 }
 API int cuMemHostAlloc(void **address, size_t bytes, unsigned) {
     if (int error = in_context("cuMemHostAlloc")) return error;
-    *address = malloc(bytes);
-    return *address ? SUCCESS : OUT_OF_MEMORY;
+    if (!(*address = malloc(bytes))) return OUT_OF_MEMORY;
+    std::lock_guard<std::mutex> guard(lock);
+    return pinned[(uintptr_t)*address] = bytes, SUCCESS;
 }
 API int cuMemFreeHost(void *address) {
     if (int error = in_context("cuMemFreeHost")) return error;
+    std::lock_guard<std::mutex> guard(lock);
+    pinned.erase((uintptr_t)address);
     return free(address), SUCCESS;
 }
 API int cuMemGetInfo_v2(size_t *free, size_t *total) {
@@ -221,41 +330,55 @@ API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *st
     if (int error = in_context("cuMemsetD8Async")) return error;
     if (int error = on_stream("cuMemsetD8Async", stream)) return error;
     if (!is_device_memory((void *)to, bytes)) return refuse(INVALID_VALUE, "cuMemsetD8Async: beyond an allocation");
-    return memset((void *)to, value, bytes), SUCCESS;
+    enqueue(stream, [=] { memset((void *)to, value, bytes); });
+    return SUCCESS;
 }
 
 API int cuStreamCreate(void **stream, unsigned) {
     if (int error = in_context("cuStreamCreate")) return error;
     std::lock_guard<std::mutex> guard(lock);
-    return streams.insert(*stream = malloc(1)), SUCCESS;
+    return streams.insert(*stream = new Stream), SUCCESS;
 }
 API int cuStreamDestroy_v2(void *stream) {
     if (int error = on_stream("cuStreamDestroy", stream)) return error;
+    // What it was given is still done.
     std::lock_guard<std::mutex> guard(lock);
     return streams.erase(stream), SUCCESS;
 }
 API int cuStreamSynchronize(void *stream) {
     if (int error = in_context("cuStreamSynchronize")) return error;
-    return on_stream("cuStreamSynchronize", stream);
+    if (int error = on_stream("cuStreamSynchronize", stream)) return error;
+    return finish(stream), SUCCESS;
 }
 API int cuStreamIsCapturing(void *, int *status) { return *status = 0, SUCCESS; }
-API int cuStreamWaitEvent(void *stream, void *event, unsigned) {
-    if (int error = on_stream("cuStreamWaitEvent", stream)) return error;
-    std::lock_guard<std::mutex> guard(lock);
-    return events.count(event) ? SUCCESS : refuse(INVALID_HANDLE, "cuStreamWaitEvent: no event");
-}
 API int cuEventCreate(void **event, unsigned) {
     if (int error = in_context("cuEventCreate")) return error;
     std::lock_guard<std::mutex> guard(lock);
-    return events.insert(*event = malloc(1)), SUCCESS;
+    return events.insert(*event = new Event{nullptr, 0}), SUCCESS;
 }
 API int cuEventDestroy_v2(void *event) {
     std::lock_guard<std::mutex> guard(lock);
     return events.erase(event) ? SUCCESS : refuse(INVALID_HANDLE, "cuEventDestroy: no event");
 }
-API int cuEventRecord(void *, void *stream) { return on_stream("cuEventRecord", stream); }
-API int cuEventSynchronize(void *) { return in_context("cuEventSynchronize"); }
+API int cuEventRecord(void *event, void *stream) {
+    if (int error = in_context("cuEventRecord")) return error;
+    if (int error = on_stream("cuEventRecord", stream)) return error;
+    if (int error = is_event("cuEventRecord", event)) return error;
+    return *(Event *)event = {(Stream *)stream, ((Stream *)stream)->last()}, SUCCESS;
+}
+API int cuEventSynchronize(void *event) {
+    if (int error = in_context("cuEventSynchronize")) return error;
+    if (int error = is_event("cuEventSynchronize", event)) return error;
+    return ((Event *)event)->wait(), SUCCESS;
+}
 API int cuEventElapsedTime_v2(float *milliseconds, void *, void *) { return *milliseconds = 1, SUCCESS; }
+API int cuStreamWaitEvent(void *stream, void *event, unsigned) {
+    if (int error = on_stream("cuStreamWaitEvent", stream)) return error;
+    if (int error = is_event("cuStreamWaitEvent", event)) return error;
+    // As it has been recorded by now.
+    enqueue(stream, [recorded = *(Event *)event] { recorded.wait(); });
+    return SUCCESS;
+}
 
 API int cuModuleLoadData(void **module, const void *image) {
     if (int error = in_context("cuModuleLoadData")) return error;
@@ -277,12 +400,15 @@ API int cuModuleGetFunction(void **function, void *handle, const char *name) {
     if (known == module->kernels.end()) {
         Kernel kernel;
         if (module->library) {
-            kernel = {name, (decltype(kernel.run))dlsym(module->library, ("emulate_" + std::string(name)).c_str())};
-            if (!kernel.run) return refuse(NOT_FOUND, "no kernel %s was compiled", name);
+            auto run = dlsym(module->library, ("emulate_" + std::string(name)).c_str());
+            auto count = (const unsigned *)dlsym(module->library, ("count_" + std::string(name)).c_str());
+            if (!run || !count) return refuse(NOT_FOUND, "no kernel %s was compiled", name);
+            kernel = {name, *count, (decltype(kernel.run))run};
         } else {
-            if (module->ptx.find(".entry " + std::string(name) + "(") == std::string::npos)
-                return refuse(NOT_FOUND, "candle has no kernel %s", name);
-            kernel = candle_kernel(name);
+            const std::string entry = ".entry " + std::string(name) + "(";
+            size_t at = module->ptx.find(entry);
+            if (at == std::string::npos) return refuse(NOT_FOUND, "candle has no kernel %s", name);
+            kernel = {name, parameters(module->ptx, at), candle_kernel(name)};
         }
         known = module->kernels.emplace(name, kernel).first;
     }
@@ -297,7 +423,13 @@ API int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsig
         return refuse(INVALID_VALUE, "%s: a grid of %u × %u × %u blocks of %u threads", kernel->name.c_str(), x, y, z,
                       threads);
     if (!kernel->run) return refuse(NOT_SUPPORTED, "candle's kernel %s is not simulated", kernel->name.c_str());
-    const unsigned grid[] = {x, y, z};
-    kernel->run(arguments, grid, threads);
+    std::vector<uint64_t> values(kernel->count);
+    for (unsigned i = 0; i < kernel->count; i++) memcpy(&values[i], arguments[i], sizeof values[i]);
+    enqueue(stream, [=]() mutable {
+        const unsigned grid[] = {x, y, z};
+        std::vector<void *> addresses;
+        for (uint64_t &value : values) addresses.push_back(&value);
+        kernel->run(addresses.data(), grid, threads);
+    });
     return SUCCESS;
 }

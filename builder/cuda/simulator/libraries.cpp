@@ -47,62 +47,71 @@ struct Matrix {
     }
 };
 
-int multiply(bool ta, bool tb, int m, int n, int k, double alpha, Matrix a, Matrix b, double beta, Matrix c, int count,
+int multiply(void *handle, bool ta, bool tb, int m, int n, int k, double alpha, Matrix a, Matrix b, double beta, Matrix c, int count,
              bool rounds) {
     const int INVALID = 7;
     if (!has_context()) return refuse(INVALID, "a product in a thread without a context");
     if (!a.fits(count) || !b.fits(count) || !c.fits(count)) return refuse(INVALID, "a product beyond an allocation");
-    for (int batch = 0; batch < count; batch++)
-        for (int j = 0; j < n; j++)
-            for (int i = 0; i < m; i++) {
-                double sum = 0;
-                for (int l = 0; l < k; l++) {
-                    size_t at = (size_t)batch * a.stride + (ta ? (size_t)i * a.leading + l : (size_t)l * a.leading + i);
-                    size_t bt = (size_t)batch * b.stride + (tb ? (size_t)l * b.leading + j : (size_t)j * b.leading + l);
-                    sum += element(a.address, a.type, at, rounds) * element(b.address, b.type, bt, rounds);
+    enqueue(((Handle *)handle)->stream, [=] {
+        for (int batch = 0; batch < count; batch++)
+            for (int j = 0; j < n; j++)
+                for (int i = 0; i < m; i++) {
+                    double sum = 0;
+                    for (int l = 0; l < k; l++) {
+                        size_t at = (size_t)batch * a.stride + (ta ? (size_t)i * a.leading + l : (size_t)l * a.leading + i);
+                        size_t bt = (size_t)batch * b.stride + (tb ? (size_t)l * b.leading + j : (size_t)j * b.leading + l);
+                        sum += element(a.address, a.type, at, rounds) * element(b.address, b.type, bt, rounds);
+                    }
+                    size_t at = (size_t)batch * c.stride + (size_t)j * c.leading + i;
+                    set(c.address, c.type, at, alpha * sum + (beta == 0 ? 0 : beta * element(c.address, c.type, at, false)));
                 }
-                size_t at = (size_t)batch * c.stride + (size_t)j * c.leading + i;
-                set(c.address, c.type, at, alpha * sum + (beta == 0 ? 0 : beta * element(c.address, c.type, at, false)));
-            }
+    });
     return SUCCESS;
 }
 
 } // namespace
 
-API int cublasCreate_v2(void **handle) { return *handle = malloc(1), has_context() ? SUCCESS : 1; }
-API int cublasDestroy_v2(void *handle) { return free(handle), SUCCESS; }
-API int cublasSetStream_v2(void *, void *) { return SUCCESS; }
-API int cublasGemmStridedBatchedEx(void *, int ta, int tb, int m, int n, int k, const void *alpha, void *a, int at,
+API int cublasCreate_v2(void **handle) { return *handle = new Handle{}, has_context() ? 0 : 1; }
+API int cublasDestroy_v2(void *handle) { return delete (Handle *)handle, SUCCESS; }
+API int cublasSetStream_v2(void *handle, void *stream) { return ((Handle *)handle)->stream = stream, SUCCESS; }
+API int cublasGemmStridedBatchedEx(void *h, int ta, int tb, int m, int n, int k, const void *alpha, void *a, int at,
                                    int lda, long long sa, void *b, int bt, int ldb, long long sb, const void *beta,
                                    void *c, int ct, int ldc, long long sc, int count, int compute, int) {
     if (compute != COMPUTE_32F && compute != COMPUTE_32F_FAST_TF32)
         return refuse(15, "a product in arithmetic %d is not simulated", compute);
     Matrix left = {a, at, ta ? k : m, ta ? m : k, lda, sa}, right = {b, bt, tb ? n : k, tb ? k : n, ldb, sb};
-    return multiply(ta, tb, m, n, k, *(const float *)alpha, left, right, *(const float *)beta,
+    return multiply(h, ta, tb, m, n, k, *(const float *)alpha, left, right, *(const float *)beta,
                     {c, ct, m, n, ldc, sc}, count, compute == COMPUTE_32F_FAST_TF32);
 }
-API int cublasDgemmStridedBatched(void *, int ta, int tb, int m, int n, int k, const double *alpha, void *a, int lda,
+API int cublasDgemmStridedBatched(void *h, int ta, int tb, int m, int n, int k, const double *alpha, void *a, int lda,
                                   long long sa, void *b, int ldb, long long sb, const double *beta, void *c, int ldc,
                                   long long sc, int count) {
     Matrix left = {a, F64, ta ? k : m, ta ? m : k, lda, sa}, right = {b, F64, tb ? n : k, tb ? k : n, ldb, sb};
-    return multiply(ta, tb, m, n, k, *alpha, left, right, *beta, {c, F64, m, n, ldc, sc}, count, false);
+    return multiply(h, ta, tb, m, n, k, *alpha, left, right, *beta, {c, F64, m, n, ldc, sc}, count, false);
 }
 
 // cuRAND.
 
 namespace {
-template <typename T, typename D> int draw(void *generator, T *to, size_t count, D distribution) {
+struct Generator : Handle {
+    std::mt19937_64 engine;
+};
+
+template <typename T, typename D> int draw(void *handle, T *to, size_t count, D distribution) {
     if (!is_device_memory(to, count * sizeof(T))) return refuse(102, "random numbers beyond an allocation");
-    for (size_t i = 0; i < count; i++) to[i] = distribution(*(std::mt19937_64 *)generator);
+    Generator *generator = (Generator *)handle;
+    enqueue(generator->stream, [=]() mutable {
+        for (size_t i = 0; i < count; i++) to[i] = distribution(generator->engine);
+    });
     return SUCCESS;
 }
 } // namespace
 
-API int curandCreateGenerator(void **generator, int) { return *generator = new std::mt19937_64, SUCCESS; }
-API int curandDestroyGenerator(void *generator) { return delete (std::mt19937_64 *)generator, SUCCESS; }
-API int curandSetStream(void *, void *) { return SUCCESS; }
+API int curandCreateGenerator(void **generator, int) { return *generator = new Generator, SUCCESS; }
+API int curandDestroyGenerator(void *generator) { return delete (Generator *)generator, SUCCESS; }
+API int curandSetStream(void *generator, void *stream) { return ((Generator *)generator)->stream = stream, SUCCESS; }
 API int curandSetPseudoRandomGeneratorSeed(void *generator, unsigned long long seed) {
-    return ((std::mt19937_64 *)generator)->seed(seed), SUCCESS;
+    return ((Generator *)generator)->engine.seed(seed), SUCCESS;
 }
 API int curandGenerateUniform(void *g, float *to, size_t count) {
     return draw(g, to, count, std::uniform_real_distribution<float>(0, 1));
@@ -117,11 +126,11 @@ API int curandGenerateNormalDouble(void *g, double *to, size_t count, double mea
     return draw(g, to, count, std::normal_distribution<double>(mean, deviation));
 }
 
-// NCCL, between processes of a host, through memory that they share. A sum is done when the call returns, so ranks that
-// ask for theirs in different orders are found out.
+// NCCL, between processes of a host, through memory that they share. Ranks whose sums come in different orders are ended.
 
 namespace {
 
+/// Bytes that a rank sums at a time.
 const size_t SHARED = 64 << 20;
 
 struct Id {
@@ -190,7 +199,8 @@ API int ncclCommInitRank(void **made, int ranks, Id id, int rank) {
     if (rank == 0) shm_unlink(id.name);
     return *made = c, SUCCESS;
 }
-API int ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, void *handle, void *) {
+API int ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, void *handle,
+                      void *stream) {
     const int INVALID = 4;
     Communicator &c = *(Communicator *)handle;
     size_t bytes = count * (type == 8 ? 8 : 4);
@@ -198,19 +208,24 @@ API int ncclAllReduce(const void *from, void *to, size_t count, int type, int op
     if (!is_device_memory(from, bytes) || !is_device_memory(to, bytes))
         return refuse(INVALID, "a sum beyond an allocation");
     if (!has_context()) return refuse(INVALID, "a sum in a thread without a context");
-    c.shared->asked[c.rank].count = count;
-    c.shared->asked[c.rank].type = type;
-    c.meet();
-    for (int rank = 0; rank < c.ranks; rank++)
-        if (c.shared->asked[rank].count != count || c.shared->asked[rank].type != type)
-            return refuse(INVALID, "rank %d sums %zu numbers, rank %d %zu: other sums", c.rank, count, rank,
-                          c.shared->asked[rank].count);
-    if (type == 8) sum(c, (const double *)from, (double *)to, count);
-    else sum(c, (const float *)from, (float *)to, count);
+    enqueue(stream, [=, &c] {
+        c.shared->asked[c.rank].count = count;
+        c.shared->asked[c.rank].type = type;
+        c.meet();
+        for (int rank = 0; rank < c.ranks; rank++)
+            if (c.shared->asked[rank].count != count || c.shared->asked[rank].type != type) {
+                refuse(INVALID, "rank %d sums %zu numbers, rank %d %zu: other sums", c.rank, count, rank,
+                       c.shared->asked[rank].count);
+                abort();
+            }
+        if (type == 8) sum(c, (const double *)from, (double *)to, count);
+        else sum(c, (const float *)from, (float *)to, count);
+    });
     return SUCCESS;
 }
-API int ncclCommAbort(void *handle) { return delete (Communicator *)handle, SUCCESS; }
-API int ncclCommDestroy(void *handle) { return delete (Communicator *)handle, SUCCESS; }
+// A sum may be under way, so it stays.
+API int ncclCommAbort(void *) { return SUCCESS; }
+API int ncclCommDestroy(void *) { return SUCCESS; }
 
 // The runtime, which candle's quantised kernels register with; Tallow launches none of those.
 

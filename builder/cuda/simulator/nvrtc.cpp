@@ -18,7 +18,7 @@ struct Program {
 /// For each kernel of a source, a function that unpacks its arguments. Fibres are for those with barriers alone.
 std::string exported(const std::string &text) {
     const std::string mark = "\nKERNEL ";
-    std::string made;
+    std::string made = "template <typename... A> constexpr unsigned parameters(void (*)(A...)) { return sizeof...(A); }\n";
     for (size_t at = text.find(mark); at != std::string::npos;) {
         size_t start = at + mark.size(), next = text.find(mark, start);
         std::string kernel = text.substr(start, next == std::string::npos ? next : next - start);
@@ -27,7 +27,8 @@ std::string exported(const std::string &text) {
         for (const char *call : {"__syncthreads", "block_", "sum_over_rows", "row_of_block"})
             barriers = barriers || kernel.find(call) != std::string::npos;
         made += "extern \"C\" void emulate_" + name + "(void **arguments, const unsigned *grid, unsigned threads) " +
-                "{ emulate(" + name + ", arguments, grid, threads, " + (barriers ? "true" : "false") + "); }\n";
+                "{ emulate(" + name + ", arguments, grid, threads, " + (barriers ? "true" : "false") + "); }\n" +
+                "extern \"C\" const unsigned count_" + name + " = parameters(" + name + ");\n";
         at = next;
     }
     return made;

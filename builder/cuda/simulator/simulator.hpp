@@ -1,5 +1,6 @@
-// A GPU of the host's memory: what NVIDIA's libraries do for Tallow and candle, done by the CPU at once. It takes no
-// call that a GPU would not take, and its memory is fenced, so that a test finds what would corrupt a GPU's.
+// A GPU of the host's memory: what NVIDIA's libraries do for Tallow and candle, done by the CPU, a thread for each
+// stream. It takes no call that a GPU would not take, its memory is fenced, and streams can be slowed down, so that a
+// test finds what would corrupt a GPU's.
 
 #pragma once
 #include <cmath>
@@ -7,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -42,15 +44,28 @@ bool has_context();
 /// Whether so many bytes at an address lie in one allocation on the device.
 bool is_device_memory(const void *address, size_t bytes);
 
+/// Has a stream do something after all that it has been given before.
+void enqueue(void *stream, std::function<void()> work);
+
+/// Waits until a stream has done all that it has been given.
+void finish(void *stream);
+
+/// A library's handle, which works on a stream.
+struct Handle {
+    void *stream;
+};
+
 /// A kernel of a module.
 struct Kernel {
     std::string name;
+    /// Number of its arguments, each of at most eight bytes.
+    unsigned count;
     /// Runs it with the addresses of its arguments on a grid.
     void (*run)(void **arguments, const unsigned *grid, unsigned threads);
 };
 
-/// candle's kernel of this name, `run` null where it is none of those that are simulated.
-Kernel candle_kernel(const std::string &name);
+/// candle's kernel of this name; null where it is none of those that are simulated.
+void (*candle_kernel(const std::string &name))(void **, const unsigned *, unsigned);
 
 struct f16 {
     uint16_t bits;

@@ -142,7 +142,23 @@ int release(uint64_t address, void *stream) {
     return SUCCESS;
 }
 
+/// How often each of the driver's calls was made, which SIMULATED_GPU_COUNTS prints at the end.
+struct Counts {
+    std::mutex mutex;
+    std::map<std::string, size_t> calls;
+    void add(const char *call) {
+        std::lock_guard<std::mutex> held(mutex);
+        calls[call]++;
+    }
+    ~Counts() {
+        if (!getenv("SIMULATED_GPU_COUNTS")) return;
+        for (const auto &[call, count] : calls) fprintf(stderr, "simulated GPU: %zu × %s\n", count, call.c_str());
+    }
+};
+
 int in_context(const char *call) {
+    static Counts counts;
+    counts.add(call);
     return context ? SUCCESS : refuse(INVALID_CONTEXT, "%s in a thread without a context", call);
 }
 

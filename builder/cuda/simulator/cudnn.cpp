@@ -8,6 +8,8 @@ namespace {
 enum : int { BAD_PARAM = 2000, NOT_SUPPORTED_BY_CUDNN = 3000 };
 enum : int { FLOAT = 0, HALF = 2, BFLOAT16 = 9 };
 enum : int { NHWC = 1 };
+/// Bytes that every algorithm works in.
+const size_t ROOM = 2048;
 enum : int { DEFAULT_MATH = 0, TENSOR_OP_MATH = 1, TENSOR_OP_MATH_ALLOW_CONVERSION = 2, FMA_MATH = 3 };
 
 /// Of a map [n, c, h, w] or a filter [k, c, r, s].
@@ -111,6 +113,7 @@ void convolve(const Problem &p, Direction direction, std::vector<float> &x, std:
 int run(void *handle, const Problem &p, Direction direction, const void *alpha, const void *x, const void *w,
         const void *y, void *room, size_t size, const void *beta) {
     if (int error = check(p, x, w, y, room, size)) return error;
+    if (size < ROOM) return refuse(BAD_PARAM, "a convolution has %zu bytes to work in", size);
     float factor = *(const float *)alpha, kept = *(const float *)beta;
     enqueue(((Handle *)handle)->stream, [=] {
         bool rounds = p.conv.math == TENSOR_OP_MATH || p.conv.math == TENSOR_OP_MATH_ALLOW_CONVERSION;
@@ -121,6 +124,7 @@ int run(void *handle, const Problem &p, Direction direction, const void *alpha, 
         for (int side = 0; side < 3; side++)
             values[side] = side == written ? std::vector<float>(sides[side]->elements(), 0.0f)
                                            : widened(addresses[side], *sides[side], rounds);
+        memset(room, 0xff, size);
         convolve(p, direction, values[0], values[1], values[2]);
         narrowed((void *)addresses[written], *sides[written], values[written], factor, kept);
     });
@@ -210,13 +214,13 @@ API int cudnnFindConvolutionBackwardFilterAlgorithmEx(void *h, void *xd, const v
     return find(h, {D(xd), D(wd), D(yd), C(cd)}, x, w, y, 1, wanted, count, found, room, size);
 }
 API int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
-    return *bytes = 2048, SUCCESS;
+    return *bytes = ROOM, SUCCESS;
 }
 API int cudnnGetConvolutionBackwardDataWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
-    return *bytes = 2048, SUCCESS;
+    return *bytes = ROOM, SUCCESS;
 }
 API int cudnnGetConvolutionBackwardFilterWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *bytes) {
-    return *bytes = 2048, SUCCESS;
+    return *bytes = ROOM, SUCCESS;
 }
 
 // candle's own convolutions, which Tallow does not use.

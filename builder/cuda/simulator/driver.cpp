@@ -336,6 +336,16 @@ API int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *
 API int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
     return copy("cuMemcpyDtoHAsync", stream, to, (void *)from, bytes, false, true);
 }
+API int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes) {
+    if (int error = cuCtxSynchronize()) return error;
+    if (!is_device_memory((void *)to, bytes)) return refuse(INVALID_VALUE, "cuMemcpyHtoD: beyond an allocation");
+    return memcpy((void *)to, from, bytes), SUCCESS;
+}
+API int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes) {
+    if (int error = cuCtxSynchronize()) return error;
+    if (!is_device_memory((void *)from, bytes)) return refuse(INVALID_VALUE, "cuMemcpyDtoH: beyond an allocation");
+    return memcpy(to, (void *)from, bytes), SUCCESS;
+}
 API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
     return copy("cuMemcpyDtoDAsync", stream, (void *)to, (void *)from, bytes, true, true);
 }

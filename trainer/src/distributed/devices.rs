@@ -44,7 +44,7 @@ fn transport(uuids: &[Vec<u8>], nccl: bool) -> Result<Transport> {
     for (peer, uuid) in uuids.iter().enumerate() {
         if let Some(rank) = ranks.insert(uuid, peer) {
             let problem = "both compute on the same GPU, which NCCL does not allow: start one process for each GPU (see \
-                 nvidia-smi -L and CUDA_VISIBLE_DEVICES)";
+                 nvidia-smi -L and CUDA_VISIBLE_DEVICES), or all with --device cpu";
             return Err(Error::Devices { rank, peer, problem: problem.into() });
         }
     }

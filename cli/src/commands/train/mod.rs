@@ -294,7 +294,11 @@ fn report(trainer: &Trainer, outcome: &Outcome) -> Result<()> {
         )?;
     }
     if outcome.interrupted {
-        say!("stopped; go on with: tallow train --resume {run}")
+        let processes = match trainer.processes() {
+            1 => String::new(),
+            several => format!(" --processes {several}, or by as many of a launcher"),
+        };
+        say!("stopped; go on with: tallow train --resume {run}{processes}")
     } else {
         say!("curves.png, confusion.png, metrics.csv and checkpoints are in {run}")?;
         if trainer.config().diagnose {

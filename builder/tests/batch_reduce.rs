@@ -124,14 +124,14 @@ fn gradients_come_one_by_one_from_the_last_layer_to_the_first() {
     let record = || network.record(&images, &mut Rng::new(0)).unwrap();
     let all = record().backward(&network, &grad, |_| true).unwrap();
     let mut names = vec![];
-    let ready = |name: &str, gradient: Tensor| {
+    let ready = |name: &str, gradient: Tensor| -> tallow_builder::Result<()> {
         assert_eq!(flat(&gradient), flat(&all[name]));
         names.push(name.to_owned());
         Ok(())
     };
     record().backward_watched(&network, &grad, |name| name != "stem.bias", ready).unwrap();
     assert_eq!(names, ["fc.weight", "fc.bias", "stem.weight"]);
-    let stop = |_: &str, _: Tensor| Err(candle_core::Error::Msg("full".into()).into());
+    let stop = |_: &str, _: Tensor| Err(tallow_builder::Error::from(candle_core::Error::Msg("full".into())));
     let error = record().backward_watched(&network, &grad, |_| true, stop).unwrap_err();
     assert!(error.to_string().contains("full"));
 }

@@ -16,8 +16,8 @@ const ORT_VARIABLE: &str = "ORT_DYLIB_PATH";
 /// One place and what was found there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SearchStep {
-    /// Who named the place: `EngineOptions::library`, where a caller gave one, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH`, `the GPU cache` or
-    /// `the cache`.
+    /// Who named the place: `EngineOptions::library`, where a caller gave one, `TALLOW_ONNXRUNTIME`, `ORT_DYLIB_PATH`,
+    /// `the GPU cache` or `the cache`.
     pub place: &'static str,
     /// The file or folder; `None` where nobody named one.
     pub path: Option<PathBuf>,

@@ -295,8 +295,7 @@ pub enum Error {
     /// A resumed run would take other steps.
     #[error(
         "batches of {batch_size} images, {accumulate} in a step: the run's steps have {step} images in each of the \
-         processes that it began with, and \
-         --resume keeps that: choose --batch-size and --grad-accum whose product it is"
+         processes that it began with, and --resume keeps that: choose --batch-size and --grad-accum whose product it is"
     )]
     StepChanged {
         /// Images in a batch.

@@ -85,29 +85,16 @@ template <typename T> void copy2d(void **a, const unsigned *, unsigned) {
         for (uint32_t j = 0; j < columns; j++) to[i * to_stride + j] = from[i * from_stride + j];
 }
 
-template <typename T> struct Sum {
-    static T start(T) { return 0; }
-    static T next(T a, T b) { return a + b; }
-};
-template <typename T> struct Max {
-    static T start(T first) { return first; }
-    static T next(T a, T b) { return b > a ? b : a; }
-};
-template <typename T> struct Min {
-    static T start(T first) { return first; }
-    static T next(T a, T b) { return b < a ? b : a; }
-};
-
 /// A result from each block, or, where they are `small`, from each thread: then the first argument counts results.
-template <typename T, typename F, bool small = false> void reduce(void **a, const unsigned *grid, unsigned) {
+template <typename T, T (*F)(T, T), bool small = false> void reduce(void **a, const unsigned *grid, unsigned) {
     size_t count = argument<size_t>(a, 0), each = argument<size_t>(a, 1), dims = argument<size_t>(a, 2);
     const size_t *info = argument<const size_t *>(a, 3);
     const T *from = argument<const T *>(a, 4);
     T *to = argument<T *>(a, 5);
     for (size_t result = 0; result < (small ? count : grid[0]); result++) {
         size_t start = result * each, stop = small ? start + each : std::min(start + each, count);
-        T value = F::start(from[place(start, dims, info)]);
-        for (size_t i = start; i < stop; i++) value = F::next(value, from[place(i, dims, info)]);
+        T value = from[place(start, dims, info)];
+        for (size_t i = start + 1; i < stop; i++) value = F(value, from[place(i, dims, info)]);
         to[result] = value;
     }
 }
@@ -159,10 +146,10 @@ template <typename T> void of_numbers(std::map<std::string, Run> &all, const std
     all["uneg_" + type] = unary<T, negative<T>>;
     all["uexp_" + type] = unary<T, exponential<T>>;
     all["ulog_" + type] = unary<T, logarithm<T>>;
-    all["fast_sum_" + type] = reduce<T, Sum<T>>;
-    all["fast_sum_small_" + type] = reduce<T, Sum<T>, true>;
-    all["fast_max_" + type] = reduce<T, Max<T>>;
-    all["fast_min_" + type] = reduce<T, Min<T>>;
+    all["fast_sum_" + type] = reduce<T, add<T>>;
+    all["fast_sum_small_" + type] = reduce<T, add<T>, true>;
+    all["fast_max_" + type] = reduce<T, larger<T>>;
+    all["fast_min_" + type] = reduce<T, smaller<T>>;
 }
 
 } // namespace

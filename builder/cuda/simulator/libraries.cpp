@@ -225,7 +225,6 @@ API int ncclAllReduce(const void *from, void *to, size_t count, int type, int op
 }
 // A sum may be under way, so it stays.
 API int ncclCommAbort(void *) { return SUCCESS; }
-API int ncclCommDestroy(void *) { return SUCCESS; }
 
 // The runtime, which candle's quantised kernels register with; Tallow launches none of those.
 

@@ -1,5 +1,5 @@
 // The compiler of kernels: the host's, with the definitions that tests of kernels use (emulator/host.hpp). What it
-// gives as PTX names a library of functions `emulate_KERNEL`.
+// gives as PTX names a library with the functions that the sources export there.
 
 #include <fstream>
 #include <functional>
@@ -14,25 +14,6 @@ namespace {
 struct Program {
     std::string source, ptx, log;
 };
-
-/// For each kernel of a source, a function that unpacks its arguments. Fibres are for those with barriers alone.
-std::string exported(const std::string &text) {
-    const std::string mark = "\nKERNEL ";
-    std::string made = "template <typename... A> constexpr unsigned parameters(void (*)(A...)) { return sizeof...(A); }\n";
-    for (size_t at = text.find(mark); at != std::string::npos;) {
-        size_t start = at + mark.size(), next = text.find(mark, start);
-        std::string kernel = text.substr(start, next == std::string::npos ? next : next - start);
-        std::string name = kernel.substr(0, kernel.find('('));
-        bool barriers = false;
-        for (const char *call : {"__syncthreads", "block_", "sum_over_rows", "row_of_block"})
-            barriers = barriers || kernel.find(call) != std::string::npos;
-        made += "extern \"C\" void emulate_" + name + "(void **arguments, const unsigned *grid, unsigned threads) " +
-                "{ emulate(" + name + ", arguments, grid, threads, " + (barriers ? "true" : "false") + "); }\n" +
-                "extern \"C\" const unsigned count_" + name + " = parameters(" + name + ");\n";
-        at = next;
-    }
-    return made;
-}
 
 } // namespace
 
@@ -51,9 +32,10 @@ API int nvrtcCompileProgram(void *handle, int, const char *const *) {
     struct stat status;
     if (stat(library.c_str(), &status) == 0) return SUCCESS;
     std::string base = library + "." + std::to_string(getpid()) + "." + std::to_string((uintptr_t)program);
-    std::ofstream(base + ".cpp") << "#include \"" HOST_HPP "\"\n" << program->source << exported(program->source);
-    std::string command =
-        "g++ -std=c++17 -O2 -shared -fPIC -w -o " + base + " " + base + ".cpp > " + base + ".log 2>&1";
+    std::ofstream(base + ".cpp") << "#include \"" HOST_HPP "\"\n" << program->source;
+    const char *compiler = getenv("CXX");
+    std::string command = std::string(compiler ? compiler : "g++") +
+        " -std=c++17 -O2 -shared -fPIC -w -o " + base + " " + base + ".cpp > " + base + ".log 2>&1";
     bool failed = system(command.c_str()) != 0;
     std::stringstream log;
     log << std::ifstream(base + ".log").rdbuf();

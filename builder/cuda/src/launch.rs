@@ -54,8 +54,27 @@ impl Variant {
         // After the prelude, which declares the types.
         text += &format!("\ntypedef {} T;\n", self.element_name()?);
         text += source.text;
+        text += &format!("\n#ifdef EMULATED\n{}#endif\n", exported(source.text));
         Ok(text)
     }
+}
+
+/// For the host: for each kernel of a source, a function that unpacks its arguments, and their number. Fibres are for
+/// those with barriers alone.
+fn exported(text: &str) -> String {
+    let kernels = text.split("\nKERNEL ").skip(1).filter_map(|kernel| kernel.split_once('('));
+    kernels
+        .map(|(name, body)| {
+            let barriers = ["__syncthreads", "block_", "sum_over_rows", "row_of_block"]
+                .iter()
+                .any(|call| body.contains(call));
+            format!(
+                "extern \"C\" void emulate_{name}(void **arguments, const unsigned *grid, unsigned threads) \
+                 {{ emulate({name}, arguments, grid, threads, {barriers}); }}\n\
+                 extern \"C\" const unsigned count_{name} = parameters({name});\n"
+            )
+        })
+        .collect()
 }
 
 /// An argument of a kernel.

@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 use super::apply::{BatchStatistics, Recorded, Saved, Wanted, again, gradients};
 use super::plan::{Plan, Step};
 use super::{Network, at};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, NodeId, Op};
 use crate::kernels::add;
 
@@ -95,7 +95,7 @@ impl Tape {
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Gradients> {
         let mut gradients = Gradients::new();
-        self.backward_watched(network, grad, wanted, |name, gradient| {
+        self.backward_watched(network, grad, wanted, |name, gradient| -> Result<()> {
             gradients.insert(name.to_owned(), gradient);
             Ok(())
         })?;
@@ -107,13 +107,13 @@ impl Tape {
     ///
     /// # Errors
     /// As [`Self::backward`], and those of `ready`.
-    pub fn backward_watched(
+    pub fn backward_watched<E: From<Error>>(
         self,
         network: &Network,
         grad: &Tensor,
         wanted: impl Fn(&str) -> bool,
-        mut ready: impl FnMut(&str, Tensor) -> Result<()>,
-    ) -> Result<()> {
+        mut ready: impl FnMut(&str, Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.walk(network, grad, &wanted, None, &mut ready).map(drop)
     }
 
@@ -124,20 +124,21 @@ impl Tape {
     /// Where the gradient does not fit the output.
     pub fn gradient_of(self, network: &Network, grad: &Tensor, layer: NodeId) -> Result<Tensor> {
         let zeros = self.value(layer).zeros_like()?;
-        let found = self.walk(network, grad, &|_| false, Some(layer), &mut |_, _| Ok(()))?;
+        let found =
+            self.walk(network, grad, &|_| false, Some(layer), &mut |_, _| -> Result<()> { Ok(()) })?;
         Ok(found.unwrap_or(zeros))
     }
 
     /// Hands on the gradients of parameters, down to the first layer that has a wanted one or is `last`, and gives
     /// `last`'s own.
-    fn walk(
+    fn walk<E: From<Error>>(
         mut self,
         network: &Network,
         grad: &Tensor,
         wanted: &dyn Fn(&str) -> bool,
         last: Option<NodeId>,
-        ready: &mut dyn FnMut(&str, Tensor) -> Result<()>,
-    ) -> Result<Option<Tensor>> {
+        ready: &mut dyn FnMut(&str, Tensor) -> Result<(), E>,
+    ) -> Result<Option<Tensor>, E> {
         let graph = network.graph();
         let plan = self.plan.clone();
         let (needed, parameters) = needed(graph, &plan, wanted, last);
@@ -179,7 +180,7 @@ impl Tape {
                     for (input, grad) in inputs.iter().zip(found.inputs) {
                         let slot = &mut grads[input.index()];
                         *slot = match (slot.take(), grad) {
-                            (Some(a), Some(b)) => Some(add(&a, &b)?),
+                            (Some(a), Some(b)) => Some(add(&a, &b).map_err(Error::from)?),
                             (a, b) => a.or(b),
                         };
                     }

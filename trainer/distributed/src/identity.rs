@@ -35,10 +35,8 @@ impl Identity {
 
     /// In words, where that of another rank first differs from this, which is rank 0's.
     pub fn difference(&self, other: &Self, rank: usize) -> Option<String> {
-        let missing = other.0.iter().filter(|(name, _)| self.get(name).is_none());
-        let name =
-            self.0.iter().find(|(name, value)| other.get(name) != Some(value)).or(missing.take(1).last());
-        let (name, _) = name?;
+        let differs = self.0.iter().find(|(name, value)| other.get(name) != Some(value));
+        let (name, _) = differs.or_else(|| other.0.iter().find(|(name, _)| self.get(name).is_none()))?;
         let (own, others) = (self.get(name), other.get(name));
         let shown = |value: Option<&str>| value.unwrap_or("not set").to_owned();
         Some(match [own, others].into_iter().flatten().all(|value| value.len() <= SHOWN) {

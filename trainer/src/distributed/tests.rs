@@ -38,7 +38,7 @@ fn moments_and_gradients_are_summed_in_one_order_whatever_a_pass_keeps() {
             let reduce = Some(Arc::new(sums.clone()) as Arc<dyn BatchReduce>);
             let tape = network.record_keeping(&images, &mut Rng::new(1), &|_| false, keep, reduce).unwrap();
             let grad = Tensor::ones((2, 4), DType::F32, &Device::Cpu).unwrap();
-            let watch = |name: &str, _| {
+            let watch = |name: &str, _| -> tallow_builder::Result<()> {
                 sums.add(name.to_owned());
                 Ok(())
             };

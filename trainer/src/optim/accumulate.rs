@@ -17,7 +17,6 @@ pub fn merged(
     (mut mean, images): (Gradients, usize),
     (other, more): (Gradients, usize),
 ) -> Result<Gradients> {
-    let share = share(images, more);
     if other.values().next().is_some_and(is_on_gpu) {
         let (mut names, mut pairs) = (vec![], vec![]);
         for (name, new) in other {
@@ -29,14 +28,11 @@ pub fn merged(
                 None => drop(mean.insert(name, new)),
             }
         }
-        mean.extend(names.into_iter().zip(gpu::lerp(&pairs, share)?));
+        mean.extend(names.into_iter().zip(gpu::lerp(&pairs, share(images, more))?));
         return Ok(mean);
     }
     for (name, new) in other {
-        let gradient = match mean.remove(&name) {
-            Some(old) => between(&old, &new, share)?,
-            None => new,
-        };
+        let gradient = merged_one((&mut mean, images), &name, (new, more))?;
         mean.insert(name, gradient);
     }
     Ok(mean)
@@ -57,16 +53,12 @@ pub fn merged_one(
         let pair = (old.contiguous()?, new.contiguous()?);
         return Ok(gpu::lerp(&[pair], share)?.remove(0));
     }
-    between(&old, &new, share)
+    combine2(&old, &new, move |a, b| a + share * (b - a))
 }
 
 /// The later images' share in the mean over all.
 fn share(images: usize, more: usize) -> f32 {
     (more as f64 / (images + more) as f64) as f32
-}
-
-fn between(a: &Tensor, b: &Tensor, share: f32) -> Result<Tensor> {
-    combine2(a, b, move |a, b| a + share * (b - a))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Result as TensorResult, Tensor};
+use tallow_builder::Rng;
 use tallow_builder::exec::{BatchStatistics, Gradients, Tape};
-use tallow_builder::{Network, Rng};
 use tallow_cuda::Uploader;
 
 use super::{STEP_STREAM, Trainer};
@@ -116,7 +116,7 @@ impl Trainer {
             return merged((before, images), (gradients.collect::<Result<_>>()?, counts.total));
         }
         parallel.sum_gradients(network.graph(), &wanted, gradient.device(), |add| {
-            walked(tape, network, &gradient, wanted, |name, gradient| {
+            tape.backward_watched(network, &gradient, wanted, |name, gradient| {
                 let newest = (part(gradient)?, counts.total);
                 add(name, merged_one((&mut before, images), name, newest)?)
             })
@@ -224,27 +224,5 @@ impl Trainer {
         let skipped = self.train.skipped();
         let first = skipped.first().map(|Skipped { origin, reason }| format!("{origin}: {reason}"));
         Err(Error::NoUsableImages { tried: skipped.len(), first: first.unwrap_or_default() })
-    }
-}
-
-/// A backward pass that hands its gradients to a function with the errors of this crate.
-fn walked(
-    tape: Tape,
-    network: &Network,
-    gradient: &Tensor,
-    wanted: impl Fn(&str) -> bool,
-    mut ready: impl FnMut(&str, Tensor) -> Result<()>,
-) -> Result<()> {
-    let mut failed = None;
-    let pass = tape.backward_watched(network, gradient, wanted, |name, gradient| {
-        ready(name, gradient).map_err(|error| {
-            let text = error.to_string();
-            failed = Some(error);
-            candle_core::Error::Msg(text).into()
-        })
-    });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(pass?),
     }
 }

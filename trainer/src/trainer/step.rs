@@ -24,8 +24,6 @@ pub(super) struct Group {
     batch: Batch,
     /// Of the mean over its images.
     gradients: Gradients,
-    /// Whether they are those of all processes; else each has its part in them.
-    summed: bool,
     loss: StepLoss,
     /// Images in all of its batches.
     counts: Counts,
@@ -84,7 +82,7 @@ impl Trainer {
         };
 
         let number = self.group_of(batch.index);
-        let newest = Group { number, batch, gradients, summed: last, loss, counts, seen };
+        let newest = Group { number, batch, gradients, loss, counts, seen };
         let Some(before) = group else { return Ok(newest) };
         Ok(Group {
             loss: before.loss.and(before.counts, newest.loss, counts)?,
@@ -113,14 +111,14 @@ impl Trainer {
 
     /// The update of a step, and what is written down of it; `first` says whether it is the epoch's first.
     pub(super) fn update(&mut self, mut group: Group, first: bool, progress: &mut Progress) -> Result<()> {
-        // Nobody had a usable image in the step's last batch.
-        if !group.summed {
+        // Nobody had a usable image in the step's last batch, in which all processes' parts are summed.
+        if !self.is_last(group.batch.index) {
             group.gradients = self.sum_gradients(group.gradients)?;
         }
         if self.on_device.is_some() {
             return self.update_on_device(group, first, progress);
         }
-        let Group { number, batch, gradients, loss, counts, seen, .. } = group;
+        let Group { number, batch, gradients, loss, counts, seen } = group;
         let norm = global_norm(&gradients)?;
         if !norm.is_finite() {
             return Err(self.exploded(&batch, &gradients)?);
@@ -142,7 +140,7 @@ impl Trainer {
 
     /// As [`Self::update`] on a GPU, which decides by itself how long the step is, and whether there is one.
     fn update_on_device(&mut self, group: Group, first: bool, progress: &mut Progress) -> Result<()> {
-        let Group { number, batch, gradients, loss, counts, seen, .. } = group;
+        let Group { number, batch, gradients, loss, counts, seen } = group;
         let rate = self.rate(number)?;
         let (epoch, tuning) = (self.position.epoch, &self.tuning);
         let Some(on_device) = &self.on_device else { return Ok(()) };

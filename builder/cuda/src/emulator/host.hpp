@@ -117,3 +117,5 @@ static void emulate(void (*kernel)(Arguments...), void **arguments, const unsign
                 }
             }
 }
+
+template <typename... Arguments> constexpr unsigned parameters(void (*)(Arguments...)) { return sizeof...(Arguments); }

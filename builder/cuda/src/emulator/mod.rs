@@ -89,7 +89,7 @@ fn library(source: &'static Source, variant: Variant) -> Result<Arc<Library>> {
 fn compile(source: &'static Source, variant: Variant) -> Result<Library> {
     let failed = |log: String| Error::Compile { source_name: source.name, log };
     let text = variant.text(source).map_err(|error| failed(error.to_string()))?;
-    let text = format!("{}\n{text}\n{}", include_str!("host.hpp"), exported(source.text));
+    let text = format!("{}\n{text}", include_str!("host.hpp"));
     let folder = tempfile::tempdir().map_err(|source| Error::Io { path: std::env::temp_dir(), source })?;
     let (code, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
     std::fs::write(&code, text).map_err(|source| Error::Io { path: code.clone(), source })?;
@@ -108,20 +108,4 @@ fn compile(source: &'static Source, variant: Variant) -> Result<Library> {
 fn load(path: &Path) -> Result<Library> {
     // SAFETY: it was compiled a moment ago from our own text, and has no initialisers.
     unsafe { Library::new(path) }.map_err(|source| Error::Load { what: path.display().to_string(), source })
-}
-
-/// For each kernel of a source, a function that unpacks its arguments. Fibres are for those with barriers alone.
-fn exported(text: &str) -> String {
-    let kernels = text.split("\nKERNEL ").skip(1).filter_map(|kernel| kernel.split_once('('));
-    kernels
-        .map(|(name, body)| {
-            let barriers = ["__syncthreads", "block_", "sum_over_rows", "row_of_block"]
-                .iter()
-                .any(|call| body.contains(call));
-            format!(
-                "extern \"C\" void emulate_{name}(void **arguments, const unsigned *grid, unsigned threads) \
-                 {{ emulate({name}, arguments, grid, threads, {barriers}); }}\n"
-            )
-        })
-        .collect()
 }

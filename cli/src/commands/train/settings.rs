@@ -165,17 +165,9 @@ impl Settings {
         if *self != alone {
             return Ok(None);
         }
-        let data = self.data()?;
+        let (epochs, data) = (None, self.data()?);
         let device::Args { device, precision } = device;
-        let how = Changes {
-            device,
-            precision,
-            checkpoint_activations,
-            batch_size,
-            accumulate,
-            ..Changes::default()
-        };
-        Ok(Some(Changes { data, ..how }))
+        Ok(Some(Changes { epochs, data, device, precision, checkpoint_activations, batch_size, accumulate }))
     }
 
     /// The GPU that a flag names.

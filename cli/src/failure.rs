@@ -59,7 +59,8 @@ pub fn code(error: &anyhow::Error) -> ExitCode {
     if is_usage(error) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
 }
 
-/// What was tried, then why it failed, on one line. Many errors name their cause themselves; it is not said twice.
+/// What was tried, then why it failed, on one line. Many errors name their cause themselves; it is not said twice. A want
+/// of a GPU's memory that nothing closer to it explains gets its remedy here.
 pub fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(|cause| one_line(&cause.to_string())) {
@@ -69,15 +70,25 @@ pub fn text(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
+    if tallow_cuda::device::is_out_of_memory_text(&text) {
+        text += ": end what else uses the GPU (nvidia-smi shows it), or choose --device cpu";
+    }
     text
 }
 
-/// Without the stack that candle appends where RUST_BACKTRACE is set.
 fn one_line(message: &str) -> String {
-    let frame =
-        |line: &str| line.trim_start().split_once(": ").is_some_and(|(n, _)| n.parse::<u32>().is_ok());
-    let lines: Vec<&str> = message.lines().take_while(|line| !frame(line)).map(str::trim).collect();
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
     lines.join(" ").trim_end().to_owned()
+}
+
+/// Errors are one line, with what to do at its end; candle would put the stack into it where RUST_BACKTRACE is set, as
+/// many who write Rust have it for panics. RUST_LIB_BACKTRACE=1 asks for it by name.
+pub fn without_stacks() {
+    const STACKS: &str = "RUST_LIB_BACKTRACE";
+    if std::env::var_os(STACKS).is_none() {
+        // SAFETY: the program begins with this, before it has a second thread.
+        unsafe { std::env::set_var(STACKS, "0") };
+    }
 }
 
 fn is_usage(error: &anyhow::Error) -> bool {
@@ -145,7 +156,14 @@ mod tests {
         assert_eq!(text(&error), "cannot write m.onnx: no room");
         let error = Err::<(), _>(io()).context("cannot write m.onnx").unwrap_err();
         assert_eq!(text(&error), "cannot write m.onnx: no room");
-        assert_eq!(one_line("shape mismatch\n   0: candle_core::Tensor\n   1: main"), "shape mismatch");
+        assert_eq!(one_line("shape mismatch:\n   [2]\n"), "shape mismatch: [2]");
+    }
+
+    #[test]
+    fn a_full_gpu_is_told_with_what_to_do() {
+        let driver = anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        let text = text(&driver.context("cannot load w.safetensors"));
+        assert!(text.starts_with("cannot load w.safetensors: ") && text.ends_with("--device cpu"), "{text}");
     }
 
     #[test]

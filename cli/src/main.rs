@@ -85,6 +85,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    failure::without_stacks();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => failure::report(&error),

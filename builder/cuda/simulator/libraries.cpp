@@ -151,14 +151,17 @@ struct Communicator {
     Shared *shared;
     int ranks, rank;
     std::string name;
+    std::atomic<bool> aborted = false;
 
-    void meet() {
+    /// Waits for all ranks; false where the communicator is ended meanwhile.
+    bool meet() {
         int round = shared->round;
         if (++shared->arrived == ranks) {
             shared->arrived = 0;
             shared->round++;
         } else
-            while (shared->round == round) sched_yield();
+            while (shared->round == round && !aborted) sched_yield();
+        return !aborted;
     }
     char *part(int of) { return shared->values + (size_t)of * SHARED; }
 };
@@ -168,13 +171,13 @@ template <typename T> void sum(Communicator &c, const T *from, T *to, size_t cou
     for (size_t start = 0; start < count || start == 0; start += most) {
         size_t length = std::min(most, count - start);
         memcpy(c.part(c.rank), from + start, length * sizeof(T));
-        c.meet();
+        if (!c.meet()) return;
         for (size_t i = 0; i < length; i++) {
             T total = 0;
             for (int rank = 0; rank < c.ranks; rank++) total += ((T *)c.part(rank))[i];
             to[start + i] = total;
         }
-        c.meet();
+        if (!c.meet()) return;
     }
 }
 
@@ -211,7 +214,7 @@ API int ncclAllReduce(const void *from, void *to, size_t count, int type, int op
     enqueue(stream, [=, &c] {
         c.shared->asked[c.rank].count = count;
         c.shared->asked[c.rank].type = type;
-        c.meet();
+        if (!c.meet()) return;
         for (int rank = 0; rank < c.ranks; rank++)
             if (c.shared->asked[rank].count != count || c.shared->asked[rank].type != type) {
                 refuse(INVALID, "rank %d sums %zu numbers, rank %d %zu: other sums", c.rank, count, rank,
@@ -223,8 +226,8 @@ API int ncclAllReduce(const void *from, void *to, size_t count, int type, int op
     });
     return SUCCESS;
 }
-// A sum may be under way, so it stays.
-API int ncclCommAbort(void *) { return SUCCESS; }
+// Sums that are under way or still to come end without a result. They use the communicator, so it stays.
+API int ncclCommAbort(void *handle) { return ((Communicator *)handle)->aborted = true, SUCCESS; }
 
 // The runtime, which candle's quantised kernels register with; Tallow launches none of those.
 

@@ -238,7 +238,7 @@ mod gpu {
         let name = context.name().unwrap_or_else(|error| error.to_string());
         let memory = context.total_mem().map_or(0.0, |bytes| bytes as f64 / f64::from(1u32 << 30));
         let (major, minor) = context.compute_capability().unwrap_or((0, 0));
-        format!("cuda:{} {name}, {memory:.0} GiB, compute capability {major}.{minor}", context.ordinal())
+        format!("cuda:{} {name}, {memory:.1} GiB, compute capability {major}.{minor}", context.ordinal())
     }
 
     pub(super) fn uuid(device: &CudaDevice) -> candle_core::Result<[u8; 16]> {

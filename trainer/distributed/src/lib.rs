@@ -14,6 +14,8 @@ mod identity;
 mod nccl;
 mod reduce;
 mod tcp;
+mod thread;
+mod watch;
 
 pub use buckets::Buckets;
 pub use environment::Place;
@@ -23,6 +25,7 @@ pub use identity::Identity;
 pub use nccl::{BesideComputing, NcclCommunicator};
 pub use reduce::{InBackground, SumTensors};
 pub use tcp::{Options, TcpCommunicator};
+pub use watch::Watch;
 
 /// What processes do together. All of them make the same calls in the same order; each call returns when its result is
 /// there, or with an error that names the rank that failed. After an error a communicator is of no more use.

@@ -5,43 +5,74 @@
 //! first and wait there for the rest (NCCL's documentation, "Using multiple NCCL communicators
 //! concurrently").
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::CudaStream;
-use candle_core::cuda_backend::cudarc::nccl::{Comm, Id, ReduceOp, result::NcclError};
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtrMut, DeviceSlice};
+use candle_core::cuda_backend::cudarc::nccl::result::{self, NcclError};
+use candle_core::cuda_backend::cudarc::nccl::{Id, safe::NcclType, sys};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
 
 use crate::Communicator;
 use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
+use crate::watch::Watch;
+
+/// How often hosts hear of each other.
+const HEARD_EVERY: Duration = Duration::from_secs(1);
 
 /// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes
-/// and waited for by it, so that the host waits for neither. A peer that ends leaves NCCL waiting: whoever
-/// started the processes has to end the others, as `tallow train --processes` and torchrun do, and srun with
-/// `--kill-on-bad-exit`.
+/// and waited for by it, so that the host waits for neither. A GPU does not notice that a peer has ended: the hosts watch
+/// over each other, and end NCCL's waiting where one is lost.
 pub struct NcclCommunicator {
     rank: usize,
-    comm: Mutex<Handle>,
+    watch: Watch,
+    state: Arc<State>,
     device: CudaDevice,
     /// The stream of the sums.
     stream: Arc<CudaStream>,
 }
 
-/// NCCL's own.
-struct Handle(Comm);
+/// NCCL's communicator, or why there is none any more.
+struct State(Mutex<Result<Handle>>);
+
+/// NCCL's own; ended, with the sums that are under way, when it is dropped.
+struct Handle(sys::ncclComm_t);
 
 // SAFETY: a communicator of NCCL belongs to no thread; its calls only have to come one at a time, which the mutex around
 // it sees to.
 unsafe impl Send for Handle {}
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: the communicator was made by `ncclCommInitRank` and is ended once. Where a GPU has failed, so does this,
+        // and there is no more to do.
+        let _ = unsafe { result::comm_abort(self.0) };
+    }
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Result<Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what NCCL waits for. Whoever sees an end of it sees the error.
+    fn lose(&self, error: Error) {
+        let ended = std::mem::replace(&mut *self.lock(), Err(error));
+        drop(ended);
+    }
+}
+
 impl NcclCommunicator {
-    /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all.
+    /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all. The hosts watch
+    /// over each other by `watched`, which nothing else uses. Until all have met, one that ends leaves the others waiting.
     ///
     /// # Errors
     /// Those of the communicator; [`Error::Nccl`].
-    pub fn new(device: &CudaDevice, host: &dyn Communicator) -> Result<Self> {
+    pub fn new(device: &CudaDevice, host: &dyn Communicator, watched: Arc<dyn Communicator>) -> Result<Self> {
         let rank = host.rank();
         let mut id = match rank {
             0 => Id::new().map_err(nccl(rank, "ncclGetUniqueId"))?.internal().map(|c| c as u8).to_vec(),
@@ -52,33 +83,55 @@ impl NcclCommunicator {
             let problem = format!("an id of {} bytes came instead of 128", id.len());
             Error::OutOfStep { rank, peer: 0, problem }
         })?;
-        let id = Id::uninit(id.map(|byte| byte as core::ffi::c_char));
+        let id = sys::ncclUniqueId { internal: id.map(|byte| byte as core::ffi::c_char) };
         let compute = device.cuda_stream();
         let context = compute.context();
         let driver = |problem: String| Error::Nccl { rank, problem };
         context.bind_to_thread().map_err(|error| driver(format!("no context: {error}")))?;
         let stream = context.new_stream().map_err(|error| driver(format!("no stream: {error}")))?;
-        let comm = Comm::from_rank(stream.clone(), rank, host.world_size(), id);
-        let comm = comm.map_err(nccl(rank, "ncclCommInitRank"))?;
-        let comm = Mutex::new(Handle(comm));
-        Ok(Self { rank, comm, device: device.clone(), stream })
+        let mut made = MaybeUninit::uninit();
+        let sizes = (host.world_size() as i32, rank as i32);
+        // SAFETY: the thread has the device's context, and `made` is read only where the call has filled it.
+        let handle = unsafe {
+            let call = result::comm_init_rank(made.as_mut_ptr(), sizes.0, id, sizes.1);
+            call.map_err(nccl(rank, "ncclCommInitRank"))?;
+            Handle(made.assume_init())
+        };
+        let state = Arc::new(State(Mutex::new(Ok(handle))));
+        let lost = state.clone();
+        let watch = Watch::new(watched, HEARD_EVERY, move |error| lost.lose(error))?;
+        Ok(Self { rank, watch, state, device: device.clone(), stream })
     }
 
     /// Replaces a contiguous tensor of f32 or f64 by its sums over all ranks. What the computing stream does after this
     /// call sees the sums, and those of all that was begun before.
     ///
     /// # Errors
-    /// [`Error::Nccl`]; where the tensor is of another type or lies on another device.
+    /// [`Error::Nccl`]; where the tensor is of another type or lies on another device; as [`Self::require_all`].
     pub fn all_reduce(&self, tensor: &Tensor) -> Result<()> {
         self.enqueue(tensor)?;
         self.wait()
     }
 
+    /// Refuses to use what has been read from the GPU where a peer was lost before: its sums may have been ended.
+    ///
+    /// # Errors
+    /// That of the peer.
+    pub fn require_all(&self) -> Result<()> {
+        self.state.lock().as_ref().map_err(Error::clone).map(drop)
+    }
+
+    /// As [`Communicator::abort`], for peers whose GPUs wait for this one's.
+    pub fn abort(&self, origin: usize, reason: &str) {
+        self.watch.abort(origin, reason);
+    }
+
     /// The sums' stream waits for what has been computed so far, then sums.
     fn enqueue(&self, tensor: &Tensor) -> Result<()> {
-        let comm = self.comm.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
+        let handle = state.as_ref().map_err(Error::clone)?;
         self.stream.join(&self.device.cuda_stream()).map_err(|error| self.driver(error))?;
-        tensor.inplace_op1(&Sum(&comm.0))?;
+        tensor.inplace_op1(&Sum { handle, stream: &self.stream })?;
         Ok(())
     }
 
@@ -127,7 +180,23 @@ fn nccl(rank: usize, call: &'static str) -> impl Fn(NcclError) -> Error {
 }
 
 /// The sum in place.
-struct Sum<'a>(&'a Comm);
+struct Sum<'a> {
+    handle: &'a Handle,
+    stream: &'a Arc<CudaStream>,
+}
+
+impl Sum<'_> {
+    fn values<T: NcclType>(&self, values: &mut impl DevicePtrMut<T>) -> candle_core::Result<()> {
+        let count = values.len();
+        let (address, _written) = values.device_ptr_mut(self.stream);
+        let (address, dtype) = (address as *mut core::ffi::c_void, T::as_nccl_type());
+        let (sum, stream) = (sys::ncclRedOp_t::ncclSum, self.stream.cu_stream() as sys::cudaStream_t);
+        // SAFETY: so many values lie at the address, which the stream may write to from here on; the communicator was made
+        // and is not ended before the mutex around it is free.
+        let begun = unsafe { result::all_reduce(address, address, count, dtype, sum, self.handle.0, stream) };
+        begun.map(drop).map_err(|NcclError(code)| candle_core::Error::Msg(format!("ncclAllReduce: {code:?}")))
+    }
+}
 
 impl InplaceOp1 for Sum<'_> {
     fn name(&self) -> &'static str {
@@ -142,18 +211,14 @@ impl InplaceOp1 for Sum<'_> {
         let Some((start, end)) = layout.contiguous_offsets() else {
             bail!("nccl-all-reduce: the tensor is not contiguous")
         };
-        let failed = |NcclError(code)| candle_core::Error::Msg(format!("ncclAllReduce: {code:?}"));
         match storage.dtype() {
             candle_core::DType::F32 => {
-                let mut values = storage.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
-                self.0.all_reduce_in_place(&mut values, &ReduceOp::Sum).map_err(failed)?;
+                self.values(&mut storage.as_cuda_slice_mut::<f32>()?.slice_mut(start..end))
             }
             candle_core::DType::F64 => {
-                let mut values = storage.as_cuda_slice_mut::<f64>()?.slice_mut(start..end);
-                self.0.all_reduce_in_place(&mut values, &ReduceOp::Sum).map_err(failed)?;
+                self.values(&mut storage.as_cuda_slice_mut::<f64>()?.slice_mut(start..end))
             }
             other => bail!("nccl-all-reduce: {other:?} is not summed, only f32 and f64"),
         }
-        Ok(())
     }
 }

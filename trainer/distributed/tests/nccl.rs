@@ -2,29 +2,28 @@
 #![cfg(feature = "nccl")]
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-use std::sync::Arc;
+mod support;
+
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use tallow_cuda::testing;
-use tallow_distributed::{
-    BesideComputing, Buckets, Identity, NcclCommunicator, Options, Place, TcpCommunicator,
-};
+use support::on_ranks;
+use tallow_cuda::{device::DeviceSpec, testing};
+use tallow_distributed::{BesideComputing, Buckets, Communicator, Error, NcclCommunicator, TcpCommunicator};
 
 /// A communicator of one process on the first GPU; says that `test` did not run where there is none.
 fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
     let device = testing::gpu(test)?;
-    let place = Place {
-        rank: 0,
-        local_rank: 0,
-        world_size: 1,
-        local_world_size: 1,
-        master: "127.0.0.1".into(),
-        ports: vec![1],
-    };
-    let options = Options::new(Identity::default(), 1).unwrap();
-    let host = TcpCommunicator::connect(&place, &options).unwrap().remove(0);
-    let communicator = NcclCommunicator::new(device.as_cuda_device().unwrap(), &host).unwrap();
+    let communicator = on_ranks(1, |host| join(&device, host)).remove(0);
     Some((device, communicator))
+}
+
+/// The communicator of a process on its GPU.
+fn join(device: &Device, host: Vec<TcpCommunicator>) -> NcclCommunicator {
+    let mut host = host.into_iter();
+    let (control, watched) = host.next().zip(host.next()).unwrap();
+    NcclCommunicator::new(device.as_cuda_device().unwrap(), &control, Arc::new(watched)).unwrap()
 }
 
 #[test]
@@ -71,4 +70,37 @@ fn buckets_sum_beside_the_stream_that_computes() {
             assert!(values.iter().all(|value| (value - expected).abs() < 1e-3), "{name}: {}", values[0]);
         }
     }
+}
+
+#[test]
+fn a_rank_whose_gpu_waits_for_one_that_fails_ends_with_its_reason() {
+    let test = "a_rank_whose_gpu_waits_for_one_that_fails_ends_with_its_reason";
+    if testing::gpu(test).is_none() {
+        return;
+    }
+    if tallow_cuda::device::count() < 2 {
+        return eprintln!("{test}: NOT RUN, for it needs two GPUs");
+    }
+    let both_sum = Barrier::new(2);
+    on_ranks(2, |host| {
+        let rank = host[0].rank();
+        let device = DeviceSpec::Cuda(rank).open(rank).unwrap();
+        let communicator = join(&device, host);
+        let ones = Tensor::ones(1 << 20, DType::F32, &device).unwrap();
+        communicator.all_reduce(&ones).unwrap();
+        assert_eq!(ones.mean_all().unwrap().to_scalar::<f32>().unwrap(), 2.0);
+        communicator.require_all().unwrap();
+        both_sum.wait();
+        if rank == 1 {
+            return communicator.abort(1, "the disk is full");
+        }
+        let start = Instant::now();
+        communicator.all_reduce(&ones).unwrap();
+        // Whatever comes: it comes, and is not used.
+        let _ = ones.mean_all().unwrap().to_scalar::<f32>();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let reason = Error::Aborted { origin: 1, reason: "the disk is full".into() };
+        assert_eq!(communicator.require_all().unwrap_err().to_string(), reason.to_string());
+        assert_eq!(communicator.all_reduce(&ones).unwrap_err().to_string(), reason.to_string());
+    });
 }

@@ -1,46 +1,18 @@
 //! Collectives over TCP on this host: sums, what ranks see of each other, and how they end.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
+use support::{free_port, on_ranks, options, place};
 use tallow_distributed::{
     Buckets, Communicator, Error, Identity, InBackground, Options, Place, TcpCommunicator,
 };
-
-/// A port that is free at this moment.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn options(channels: usize) -> Options {
-    let identity = Identity::default().with("`batch_size`", "32").with("`seed`", "0");
-    Options { timeout: Duration::from_secs(20), ..Options::new(identity, channels).unwrap() }
-}
-
-fn place(rank: usize, world_size: usize, port: u16) -> Place {
-    Place {
-        rank,
-        local_rank: rank,
-        world_size,
-        local_world_size: 1,
-        master: "127.0.0.1".into(),
-        ports: vec![port],
-    }
-}
-
-/// What each of so many ranks gives, each on a thread of its own.
-fn on_ranks<T: Send>(world_size: usize, work: impl Fn(Vec<TcpCommunicator>) -> T + Sync) -> Vec<T> {
-    let port = free_port();
-    let rank = |rank| work(TcpCommunicator::connect(&place(rank, world_size, port), &options(2)).unwrap());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..world_size).map(|number| scope.spawn(move || rank(number))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
 
 /// Numbers that differ by rank and place, with rounding in their sums.
 fn values(rank: usize, length: usize) -> Vec<f32> {

@@ -39,7 +39,8 @@ use moments::Synchronised;
 #[cfg(test)]
 pub(crate) use watch::Calls;
 
-/// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile.
+/// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile, or, where NCCL
+/// sums those, for watching over each other.
 const CHANNELS: usize = 2;
 
 /// A process's part in a training by several.
@@ -106,7 +107,8 @@ impl DataParallel {
         #[cfg(feature = "nccl")]
         let nccl = match device {
             Device::Cuda(device) => {
-                Some(Arc::new(tallow_distributed::NcclCommunicator::new(device, &*control)?))
+                let nccl = tallow_distributed::NcclCommunicator::new(device, &*control, gradients.clone())?;
+                Some(Arc::new(nccl))
             }
             _ => None,
         };
@@ -168,8 +170,24 @@ impl DataParallel {
     /// Ends the others with the error that ends this process.
     pub fn abort(&self, error: &Error) {
         let (origin, reason) = blame(error, self.rank());
-        self.gradients.abort(origin, &reason);
         self.control.abort(origin, &reason);
+        #[cfg(feature = "nccl")]
+        if let Some(nccl) = &self.nccl {
+            return nccl.abort(origin, &reason);
+        }
+        self.gradients.abort(origin, &reason);
+    }
+
+    /// Refuses to use what a GPU has computed where it was for want of another process that it waited no longer.
+    ///
+    /// # Errors
+    /// That of the other process.
+    pub fn require_all(&self) -> Result<()> {
+        #[cfg(feature = "nccl")]
+        if let Some(nccl) = &self.nccl {
+            nccl.require_all()?;
+        }
+        Ok(())
     }
 
     /// Begins a training that nobody has been asked to stop.

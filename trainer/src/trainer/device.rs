@@ -82,15 +82,20 @@ impl Trainer {
         Ok(state)
     }
 
-    /// An error with what to do about it, where a batch did not fit into the GPU's memory.
+    /// An error with what to do about it, where a batch did not fit into the GPU's memory; that of another process where
+    /// this one's may follow from its loss.
     pub(super) fn explained(&self, error: Error) -> Error {
         let is_memory = match &error {
             Error::Candle(source) => device::is_out_of_memory(source),
             Error::Builder(source) => device::is_out_of_memory_text(&source.to_string()),
+            Error::Distributed(_) => return error,
             _ => false,
         };
-        let available = device::memory(self.compute.device()).ok().flatten().map(|memory| memory.available);
-        let Some(available) = available.filter(|_| is_memory) else { return error };
+        if !is_memory {
+            return self.require_all().err().unwrap_or(error);
+        }
+        let memory = device::memory(self.compute.device()).ok().flatten();
+        let Some(available) = memory.map(|memory| memory.available) else { return error };
         let slots = self.optimizer.state().len().div_ceil(self.network.weights().iter().count().max(1));
         let need = Need {
             graph: self.network.graph(),
@@ -98,11 +103,14 @@ impl Trainer {
             precision: self.compute.precision(),
             copies: 1 + slots + usize::from(self.ema.is_some()),
         };
+        // A batch has as many shares as the run had processes when it began, whoever computes them now.
+        let shares = self.config.distributed.world_size.unwrap_or(1);
         Error::OutOfMemory(NoRoom {
             device: device::describe(self.compute.device()),
             batch_size: self.config.batch_size,
             accumulate: self.config.accumulate,
-            fits: need.images_within(available),
+            available,
+            fits: need.images_within(available) * self.processes() / shares,
             checkpointed: self.config.compute.checkpoint_activations,
         })
     }

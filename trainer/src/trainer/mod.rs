@@ -316,6 +316,7 @@ impl Trainer {
             optimizer: self.state_on_host()?,
             position: self.position.clone(),
         };
+        self.require_all()?;
         self.check_finite(&checkpoint)?;
         self.saved = Instant::now();
         checkpoint.write(path)

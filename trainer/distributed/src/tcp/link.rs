@@ -5,10 +5,11 @@ use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::frame::{Frame, Kind};
 use crate::error::{Error, Result};
+use crate::thread::wait_at_most;
 
 /// How long a rank that ends waits for its reason to leave, and one that lost a peer for that peer's reason.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -169,10 +170,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         drop(self.outgoing.take());
         if let Some(sender) = self.sender.take() {
-            let start = Instant::now();
-            while !sender.is_finished() && start.elapsed() < LAST_WORDS {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_at_most(LAST_WORDS, &sender);
         }
         // What was sent still arrives; a sender that hangs is woken.
         let _ = self.next.shutdown(Shutdown::Write);

@@ -120,8 +120,11 @@ impl Context {
         if let Some(choice) = known {
             return self.attempt(choice, &mut descriptors, operands, device);
         }
+        let candidates = self.candidates(shape, &descriptors, operands, device)?;
+        // What runs may take less room than what was measured, now and from here on.
+        *self.workspace.borrow_mut() = None;
         let mut failure = None;
-        for choice in self.candidates(shape, &descriptors, operands, device)? {
+        for choice in candidates {
             let attempt = self.sized(choice, &mut descriptors);
             match attempt
                 .and_then(|choice| self.attempt(choice, &mut descriptors, operands, device).map(|()| choice))

@@ -3,6 +3,7 @@
 //! Plans are built on first use and a few are kept; runs share a plan without waiting for each other.
 
 mod activations;
+mod registers;
 mod widen;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -161,7 +162,10 @@ impl Engine for TractEngine {
 
 /// Runs a step of tract's; its errors, and the panics with which it meets some malformed graphs, become a text.
 fn guarded<T>(step: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(step)) {
+    let ended = catch_unwind(AssertUnwindSafe(step));
+    // Else what the caller does next, such as reading photos, takes many times as long.
+    registers::free_upper_parts();
+    match ended {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(one_line(format!("{error:#}"))),
         Err(panic) => {

@@ -13,6 +13,8 @@ use tallow_trainer::Error as Train;
 
 /// The command ended before its work was done because it was told to, as shells report a Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
+/// What to do where a GPU's memory is full.
+const MAKE_ROOM: &str = "end what else uses the GPU (nvidia-smi shows it), or choose --device cpu";
 /// The command line or a setting made no sense.
 pub const USAGE: u8 = 2;
 
@@ -70,8 +72,9 @@ pub fn text(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
-    if tallow_cuda::device::is_out_of_memory_text(&text) {
-        text += ": end what else uses the GPU (nvidia-smi shows it), or choose --device cpu";
+    // A process of several hands over a text that has it.
+    if tallow_cuda::device::is_out_of_memory_text(&text) && !text.ends_with(MAKE_ROOM) {
+        text += &format!(": {MAKE_ROOM}");
     }
     text
 }
@@ -162,8 +165,9 @@ mod tests {
     #[test]
     fn a_full_gpu_is_told_with_what_to_do() {
         let driver = anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
-        let text = text(&driver.context("cannot load w.safetensors"));
-        assert!(text.starts_with("cannot load w.safetensors: ") && text.ends_with("--device cpu"), "{text}");
+        let said = text(&driver.context("cannot load w.safetensors"));
+        assert!(said.starts_with("cannot load w.safetensors: ") && said.ends_with("--device cpu"), "{said}");
+        assert_eq!(text(&anyhow::anyhow!(said.clone())), said);
     }
 
     #[test]

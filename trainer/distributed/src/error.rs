@@ -118,6 +118,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether this is a peer's error or tells of its loss, and no fault of this rank.
+    pub fn is_of_a_peer(&self) -> bool {
+        matches!(
+            self,
+            Self::Aborted { .. } | Self::Gone { .. } | Self::Timeout { .. } | Self::OutOfStep { .. }
+        )
+    }
+
     /// The rank that failed first and its reason, for the others: as another rank told it, or else `rank` itself.
     pub fn origin(&self, rank: usize) -> (usize, String) {
         match self {

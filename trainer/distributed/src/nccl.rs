@@ -5,12 +5,13 @@
 //! first and wait there for the rest (NCCL's documentation, "Using multiple NCCL communicators
 //! concurrently").
 
+use std::io::Write;
 use std::mem::MaybeUninit;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtrMut, DeviceSlice};
+use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtrMut};
 use candle_core::cuda_backend::cudarc::nccl::result::{self, NcclError};
 use candle_core::cuda_backend::cudarc::nccl::{Id, safe::NcclType, sys};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage};
@@ -19,10 +20,13 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
 use crate::Communicator;
 use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
+use crate::thread::wait_at_most;
 use crate::watch::Watch;
 
 /// How often hosts hear of each other.
 const HEARD_EVERY: Duration = Duration::from_secs(1);
+/// How long NCCL may take to begin a sum, and to end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes
 /// and waited for by it, so that the host waits for neither. A GPU does not notice that a peer has ended: the hosts watch
@@ -40,17 +44,33 @@ pub struct NcclCommunicator {
 struct State(Mutex<Result<Handle>>);
 
 /// NCCL's own; ended, with the sums that are under way, when it is dropped.
-struct Handle(sys::ncclComm_t);
+struct Handle(Address);
+
+/// Where NCCL keeps it.
+#[derive(Clone, Copy)]
+struct Address(sys::ncclComm_t);
 
 // SAFETY: a communicator of NCCL belongs to no thread; its calls only have to come one at a time, which the mutex around
 // it sees to.
-unsafe impl Send for Handle {}
+unsafe impl Send for Address {}
+
+impl Address {
+    /// Ends the communicator, which is used no more.
+    fn end(self) {
+        // SAFETY: it was made by `ncclCommInitRank`, and only `Handle` calls this, once. Where a GPU has failed, so does
+        // this, and there is no more to do.
+        let _ = unsafe { result::comm_abort(self.0) };
+    }
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: the communicator was made by `ncclCommInitRank` and is ended once. Where a GPU has failed, so does this,
-        // and there is no more to do.
-        let _ = unsafe { result::comm_abort(self.0) };
+        let address = self.0;
+        // By another thread, for NCCL may wait for peers here, which is no reason not to end.
+        let thread = std::thread::Builder::new().name("ncclCommAbort".into()).spawn(move || address.end());
+        if let Ok(thread) = thread {
+            wait_at_most(PATIENCE, &thread);
+        }
     }
 }
 
@@ -59,19 +79,40 @@ impl State {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends what NCCL waits for. Whoever sees an end of it sees the error.
+    /// Ends what NCCL waits for. Whoever sees an end of it sees the error, the first one.
     fn lose(&self, error: Error) {
-        let ended = std::mem::replace(&mut *self.lock(), Err(error));
-        drop(ended);
+        let start = Instant::now();
+        let mut state = loop {
+            match self.0.try_lock() {
+                Ok(state) => break state,
+                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
+                Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                // The thread that begins a sum waits itself, in NCCL or the driver, for the GPU that will never come.
+                Err(TryLockError::WouldBlock) => {
+                    // Nobody may be listening there.
+                    let _ = writeln!(std::io::stderr(), "error: {error}");
+                    std::process::exit(1);
+                }
+            }
+        };
+        if state.is_ok() {
+            let ended = std::mem::replace(&mut *state, Err(error));
+            drop(state);
+            drop(ended);
+        }
     }
 }
 
 impl NcclCommunicator {
     /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all. The hosts watch
-    /// over each other by `watched`, which nothing else uses. Until all have met, one that ends leaves the others waiting.
+    /// over each other by `watched`, which nothing else uses, once all have met in NCCL; one that is killed amid that leaves
+    /// the others waiting. Where a loss cannot be told to the thread that sums, because that waits inside of NCCL, the
+    /// process ends with exit code 1 and the error on standard error.
     ///
     /// # Errors
-    /// Those of the communicator; [`Error::Nccl`].
+    /// Those of the communicator; [`Error::Nccl`], [`Error::Thread`].
     pub fn new(device: &CudaDevice, host: &dyn Communicator, watched: Arc<dyn Communicator>) -> Result<Self> {
         let rank = host.rank();
         let mut id = match rank {
@@ -89,13 +130,15 @@ impl NcclCommunicator {
         let driver = |problem: String| Error::Nccl { rank, problem };
         context.bind_to_thread().map_err(|error| driver(format!("no context: {error}")))?;
         let stream = context.new_stream().map_err(|error| driver(format!("no stream: {error}")))?;
+        // Those who fail before this do not leave the others waiting in NCCL.
+        host.barrier()?;
         let mut made = MaybeUninit::uninit();
         let sizes = (host.world_size() as i32, rank as i32);
         // SAFETY: the thread has the device's context, and `made` is read only where the call has filled it.
         let handle = unsafe {
             let call = result::comm_init_rank(made.as_mut_ptr(), sizes.0, id, sizes.1);
             call.map_err(nccl(rank, "ncclCommInitRank"))?;
-            Handle(made.assume_init())
+            Handle(Address(made.assume_init()))
         };
         let state = Arc::new(State(Mutex::new(Ok(handle))));
         let lost = state.clone();
@@ -121,9 +164,23 @@ impl NcclCommunicator {
         self.state.lock().as_ref().map_err(Error::clone).map(drop)
     }
 
-    /// As [`Communicator::abort`], for peers whose GPUs wait for this one's.
+    /// The error of a peer that is lost, of which this rank's own may be the consequence: NCCL can notice a loss before
+    /// the hosts hear of it, so this waits for them.
+    pub fn cause(&self) -> Option<Error> {
+        let start = Instant::now();
+        loop {
+            let lost = self.require_all().err();
+            if lost.is_some() || start.elapsed() > 2 * HEARD_EVERY {
+                return lost;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As [`Communicator::abort`], for peers whose GPUs wait for this one's; it waits for theirs no longer either.
     pub fn abort(&self, origin: usize, reason: &str) {
         self.watch.abort(origin, reason);
+        self.state.lose(Error::Aborted { origin, reason: reason.to_owned() });
     }
 
     /// The sums' stream waits for what has been computed so far, then sums.
@@ -193,7 +250,8 @@ impl Sum<'_> {
         let (sum, stream) = (sys::ncclRedOp_t::ncclSum, self.stream.cu_stream() as sys::cudaStream_t);
         // SAFETY: so many values lie at the address, which the stream may write to from here on; the communicator was made
         // and is not ended before the mutex around it is free.
-        let begun = unsafe { result::all_reduce(address, address, count, dtype, sum, self.handle.0, stream) };
+        let begun =
+            unsafe { result::all_reduce(address, address, count, dtype, sum, self.handle.0.0, stream) };
         begun.map(drop).map_err(|NcclError(code)| candle_core::Error::Msg(format!("ncclAllReduce: {code:?}")))
     }
 }

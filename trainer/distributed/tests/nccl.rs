@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
@@ -15,15 +15,14 @@ use tallow_distributed::{BesideComputing, Buckets, Communicator, Error, NcclComm
 /// A communicator of one process on the first GPU; says that `test` did not run where there is none.
 fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
     let device = testing::gpu(test)?;
-    let communicator = on_ranks(1, |host| join(&device, host)).remove(0);
+    let communicator = on_ranks(1, |mut host| join(&device, &mut host)).remove(0);
     Some((device, communicator))
 }
 
-/// The communicator of a process on its GPU.
-fn join(device: &Device, host: Vec<TcpCommunicator>) -> NcclCommunicator {
-    let mut host = host.into_iter();
-    let (control, watched) = host.next().zip(host.next()).unwrap();
-    NcclCommunicator::new(device.as_cuda_device().unwrap(), &control, Arc::new(watched)).unwrap()
+/// The communicator of a process on its GPU; the last of the host's watches.
+fn join(device: &Device, host: &mut Vec<TcpCommunicator>) -> NcclCommunicator {
+    let watched = Arc::new(host.pop().unwrap());
+    NcclCommunicator::new(device.as_cuda_device().unwrap(), &host[0], watched).unwrap()
 }
 
 #[test]
@@ -81,24 +80,23 @@ fn a_rank_whose_gpu_waits_for_one_that_fails_ends_with_its_reason() {
     if tallow_cuda::device::count() < 2 {
         return eprintln!("{test}: NOT RUN, for it needs two GPUs");
     }
-    let both_sum = Barrier::new(2);
-    on_ranks(2, |host| {
+    on_ranks(2, |mut host| {
         let rank = host[0].rank();
         let device = DeviceSpec::Cuda(rank).open(rank).unwrap();
-        let communicator = join(&device, host);
+        let communicator = join(&device, &mut host);
         let ones = Tensor::ones(1 << 20, DType::F32, &device).unwrap();
         communicator.all_reduce(&ones).unwrap();
         assert_eq!(ones.mean_all().unwrap().to_scalar::<f32>().unwrap(), 2.0);
         communicator.require_all().unwrap();
-        both_sum.wait();
+        host[0].barrier().unwrap();
         if rank == 1 {
             return communicator.abort(1, "the disk is full");
         }
         let start = Instant::now();
-        communicator.all_reduce(&ones).unwrap();
         // Whatever comes: it comes, and is not used.
-        let _ = ones.mean_all().unwrap().to_scalar::<f32>();
+        let _ = communicator.all_reduce(&ones).map(|()| ones.mean_all().unwrap().to_scalar::<f32>());
         assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(communicator.cause().is_some());
         let reason = Error::Aborted { origin: 1, reason: "the disk is full".into() };
         assert_eq!(communicator.require_all().unwrap_err().to_string(), reason.to_string());
         assert_eq!(communicator.all_reduce(&ones).unwrap_err().to_string(), reason.to_string());

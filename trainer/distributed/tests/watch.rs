@@ -64,7 +64,7 @@ fn a_rank_that_dies_is_heard_by_all() {
             }
             let (_watch, losses) = begin(all);
             let loss = losses.recv_timeout(SOON).unwrap().to_string();
-            assert!(loss.contains("lost rank 1 (the connection was closed)"), "{loss}");
+            assert!(loss.contains("lost rank 1 ("), "{loss}");
         });
     }
 }

@@ -65,10 +65,14 @@ impl fmt::Display for NoRoom {
         let gigabytes = *available as f64 / 1e9;
         write!(
             f,
-            "{device}: a batch of {batch_size} images does not fit into the {gigabytes:.1} GB that it has for training. "
+            "{device}: a batch of {batch_size} images does not fit into the {gigabytes:.1} GB that it has for \
+             training. "
         )?;
         match fewer {
-            0 => f.write_str("Perhaps not even one image would: end what else uses the GPU (see nvidia-smi), or choose a smaller network or smaller images")?,
+            0 => f.write_str(
+                "Perhaps not even one image would: end what else uses the GPU (see nvidia-smi), or choose a smaller \
+                 network or smaller images",
+            )?,
             _ => {
                 let (each, batches) = same_step(batch_size * accumulate, fewer);
                 let is_same = each * batches == batch_size * accumulate;

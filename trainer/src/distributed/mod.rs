@@ -6,6 +6,8 @@
 //! 0 writes files. Batch normalisation's running averages decide no step: rank 0 keeps them, and hands them
 //! on before they are used.
 
+#[cfg(test)]
+mod calls;
 mod config;
 mod devices;
 mod identity;
@@ -13,8 +15,6 @@ mod lockstep;
 mod moments;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod watch;
 
 use std::sync::Arc;
 
@@ -31,13 +31,13 @@ use crate::data::{Loader, Share, Splits};
 use crate::error::{Error, Result};
 use crate::metrics::{ConfusionMatrix, PrecisionRecall, Running};
 
+#[cfg(test)]
+pub(crate) use calls::Calls;
 pub use config::DistributedConfig;
 pub use devices::Transport;
 pub(crate) use identity::state_digest;
 pub(crate) use lockstep::Lockstep;
 use moments::Synchronised;
-#[cfg(test)]
-pub(crate) use watch::Calls;
 
 /// One communicator for what processes agree on amid a step, one for the gradients under way meanwhile, or, where NCCL
 /// sums those, for watching over each other.
@@ -188,6 +188,18 @@ impl DataParallel {
             nccl.require_all()?;
         }
         Ok(())
+    }
+
+    /// The error of another process of whose loss `error`, this one's, may be the consequence.
+    pub fn cause(&self, error: &Error) -> Option<Error> {
+        if matches!(error, Error::Distributed(error) if error.is_of_a_peer()) {
+            return None;
+        }
+        #[cfg(feature = "nccl")]
+        let cause = self.nccl.as_ref().and_then(|nccl| nccl.cause());
+        #[cfg(not(feature = "nccl"))]
+        let cause: Option<tallow_distributed::Error> = None;
+        cause.map(Error::from)
     }
 
     /// Begins a training that nobody has been asked to stop.
@@ -346,6 +358,15 @@ impl DataParallel {
     pub fn share_skipped(&self, loader: &Loader) -> Result<()> {
         self.gather(&loader.skipped_samples())?.into_iter().for_each(|skipped| loader.note_skipped(skipped));
         Ok(())
+    }
+}
+
+impl Drop for DataParallel {
+    /// Where this process panics, the others hear of it.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.control.abort(self.rank(), "it panicked");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::Device;
 use tallow_builder::exec::Keep;
 use tallow_cuda::device;
+use tallow_distributed::Error as Distributed;
 
 use super::Trainer;
 use crate::compute::memory::Need;
@@ -38,6 +39,9 @@ impl Trainer {
         let classes = self.network.graph().output_shape().elements();
         let Some(on_device) = &mut self.on_device else { return Ok(()) };
         let read = on_device.read(classes)?;
+        if let Some(parallel) = &self.parallel {
+            parallel.require_all()?;
+        }
         let running = match &self.parallel {
             Some(parallel) => parallel.sum_running(classes, &read.running)?,
             None => read.running,
@@ -88,11 +92,12 @@ impl Trainer {
         let is_memory = match &error {
             Error::Candle(source) => device::is_out_of_memory(source),
             Error::Builder(source) => device::is_out_of_memory_text(&source.to_string()),
-            Error::Distributed(_) => return error,
+            Error::Distributed(Distributed::Tensor(text)) => device::is_out_of_memory_text(text),
             _ => false,
         };
         if !is_memory {
-            return self.require_all().err().unwrap_or(error);
+            let cause = self.parallel.as_ref().and_then(|parallel| parallel.cause(&error));
+            return cause.unwrap_or(error);
         }
         let memory = device::memory(self.compute.device()).ok().flatten();
         let Some(available) = memory.map(|memory| memory.available) else { return error };

@@ -139,17 +139,23 @@ impl Trainer {
         if let Some(parallel) = &mut self.parallel {
             parallel.start();
         }
-        let outcome = self.train_epochs(progress, stop).map_err(|error| self.explained(error));
-        if let (Some(parallel), Err(error)) = (&self.parallel, &outcome) {
-            parallel.abort(error);
+        let error = match self.train_epochs(progress, stop) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => self.explained(error),
+        };
+        let error = match error {
+            // Before the others hear of it, and leave sums that this process's GPU still needs.
+            Error::Events { .. } => self.write_checkpoint(&self.run.last()).err().unwrap_or(error),
+            error => {
+                // The error that ends the run is the one to report, whether or not TensorBoard hears of it.
+                drop(self.recorder.finish(self.position.steps, Status::Failure));
+                error
+            }
+        };
+        if let Some(parallel) = &self.parallel {
+            parallel.abort(&error);
         }
-        match &outcome {
-            Ok(_) => {}
-            Err(Error::Events { .. }) => self.write_checkpoint(&self.run.last())?,
-            // The error that ends the run is the one to report, whether or not TensorBoard hears of it.
-            Err(_) => drop(self.recorder.finish(self.position.steps, Status::Failure)),
-        }
-        outcome
+        Err(error)
     }
 
     fn train_epochs(&mut self, progress: &mut Progress, stop: &AtomicBool) -> Result<Outcome> {
@@ -316,7 +322,6 @@ impl Trainer {
             optimizer: self.state_on_host()?,
             position: self.position.clone(),
         };
-        self.require_all()?;
         self.check_finite(&checkpoint)?;
         self.saved = Instant::now();
         checkpoint.write(path)

@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let measured = measure(args, &graph, batch, precision, &device, peak, timing);
                 let result = match measured {
                     Ok(figures) => Some(figures),
-                    Err(error) if is_out_of_memory(&error) => None,
+                    Err(error) if does_not_fit(&error) => None,
                     Err(error) => return Err(error.context(format!("{}, batch {batch}", setup.name))),
                 };
                 let out_of_memory = result.is_none();
@@ -169,9 +169,11 @@ fn measure(
     })
 }
 
-/// Whether an error is for want of memory, of the driver's, of cuDNN's or of cuBLAS's.
-fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    tallow_cuda::device::is_out_of_memory_text(&format!("{error:#}"))
+/// Whether an error is for want of memory, of the driver's, of cuDNN's or of cuBLAS's, or of cuDNN's 32 bits for the number
+/// of elements, which a small network meets before.
+fn does_not_fit(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    tallow_cuda::device::is_out_of_memory_text(&text) || text.contains("more than cuDNN can count")
 }
 
 #[cfg(test)]
@@ -179,14 +181,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_memory_is_told_from_other_errors_wherever_it_comes_from() {
+    fn what_does_not_fit_is_told_from_other_errors_wherever_it_comes_from() {
         let layer = |text: &str| {
             let source = candle_core::Error::Msg(text.into());
             anyhow::Error::from(tallow_builder::Error::Layer { layer: "conv1".into(), source })
         };
-        assert!(is_out_of_memory(&layer("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")));
-        assert!(is_out_of_memory(&layer("CUBLAS_STATUS_ALLOC_FAILED").context("resnet50")));
-        assert!(!is_out_of_memory(&layer("CUDA_ERROR_ILLEGAL_ADDRESS")));
+        assert!(does_not_fit(&layer("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")));
+        assert!(does_not_fit(&layer("conv2d: 4096 images of … are more than cuDNN can count: choose a smaller batch")));
+        assert!(does_not_fit(&layer("CUBLAS_STATUS_ALLOC_FAILED").context("resnet50")));
+        assert!(!does_not_fit(&layer("CUDA_ERROR_ILLEGAL_ADDRESS")));
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! Every kernel, forward and backward, against naive loops in f64 over random shapes.
+//! Every kernel, forward and backward by candle's autograd, against naive loops in f64 over random shapes: on the CPU and,
+//! where there is one, on a GPU.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 mod reference;
+
+use std::cell::RefCell;
 
 use candle_core::{Device, Tensor, Var};
 use reference::{Map, Reference};
@@ -11,16 +14,37 @@ use tallow_builder::graph::{Activation, Pads, Window};
 use tallow_builder::kernels::{
     ActivationKernel, AvgPool2d, BatchNormKernel, ChannelScale, Conv2dKernel, GlobalAvgPool, MaxPool2d,
 };
+use tallow_cuda::testing;
 
 const CASES: u64 = 250;
+/// On a GPU, where cuDNN measures every new shape.
+const GPU_CASES: u64 = 25;
 const TOLERANCE: f64 = 1e-4;
+
+thread_local! {
+    /// Where this thread's test computes.
+    static DEVICE: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+}
+
+fn device() -> Device {
+    DEVICE.with_borrow(Clone::clone)
+}
+
+/// The cases of a test, on the CPU and then on a GPU.
+fn cases(test: &str) -> impl Iterator<Item = u64> {
+    let gpu = testing::gpu(test).map(|gpu| (gpu, GPU_CASES));
+    [(Device::Cpu, CASES)].into_iter().chain(gpu).flat_map(|(device, cases)| {
+        DEVICE.set(device);
+        0..cases
+    })
+}
 
 fn random(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.normal() as f32).collect()
 }
 
 fn var(values: &[f32], dims: &[usize]) -> Var {
-    Var::from_slice(values, dims, &Device::Cpu).unwrap()
+    Var::from_slice(values, dims, &device()).unwrap()
 }
 
 /// The largest difference, relative to the largest expected value.
@@ -39,7 +63,7 @@ fn assert_close(what: &str, case: &str, actual: &Tensor, expected: &[f64]) {
 
 /// Runs `kernel` on candle's autograd with the upstream gradient `grad` and returns the output and the gradients.
 fn backward(output: &Tensor, grad: &[f32], vars: &[&Var]) -> Vec<Tensor> {
-    let grad = Tensor::from_slice(grad, output.dims(), &Device::Cpu).unwrap();
+    let grad = Tensor::from_slice(grad, output.dims(), output.device()).unwrap();
     let store = (output * grad).unwrap().sum_all().unwrap().backward().unwrap();
     vars.iter().map(|v| store.get(v).expect("a gradient for every argument").clone()).collect()
 }
@@ -97,7 +121,7 @@ fn check_conv_at(rng: &mut Rng, map: Map, window: Window, groups: usize, group_o
 
 #[test]
 fn convolution_matches_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("convolution_matches_the_naive_loops") {
         let rng = &mut Rng::stream(11, &[case]);
         let (groups, inputs, outputs) = (1 + rng.below(4), 2 + rng.below(5), 1 + rng.below(6));
         check_conv(rng, groups, inputs, outputs);
@@ -106,7 +130,7 @@ fn convolution_matches_the_naive_loops() {
 
 #[test]
 fn depthwise_convolution_matches_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("depthwise_convolution_matches_the_naive_loops") {
         let rng = &mut Rng::stream(12, &[case]);
         let (groups, multiplier) = (1 + rng.below(9), 1 + rng.below(3));
         check_conv(rng, groups, 1, multiplier);
@@ -140,7 +164,7 @@ fn convolutions_of_real_networks_match_the_naive_loops() {
 
 #[test]
 fn max_pool_matches_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("max_pool_matches_the_naive_loops") {
         let rng = &mut Rng::stream(14, &[case]);
         let channels = 1 + rng.below(4);
         let map = random_map(rng, channels);
@@ -164,7 +188,7 @@ fn max_pool_matches_the_naive_loops() {
 
 #[test]
 fn avg_pool_matches_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("avg_pool_matches_the_naive_loops") {
         let rng = &mut Rng::stream(15, &[case]);
         let channels = 1 + rng.below(4);
         let map = random_map(rng, channels);
@@ -184,7 +208,7 @@ fn avg_pool_matches_the_naive_loops() {
 
 #[test]
 fn batch_norm_matches_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("batch_norm_matches_the_naive_loops") {
         let rng = &mut Rng::stream(16, &[case]);
         let channels = 1 + rng.below(5);
         let mut map = random_map(rng, channels);
@@ -209,7 +233,7 @@ fn batch_norm_matches_the_naive_loops() {
         assert_close("dγ", &name, &grads[1], &expected.dw);
         assert_close("dβ", &name, &grads[2], &expected.db);
         let moments = op.moments().unwrap();
-        let vector = |v: &[f32]| Tensor::from_slice(v, v.len(), &Device::Cpu).unwrap();
+        let vector = |v: &[f32]| Tensor::from_slice(v, v.len(), &device()).unwrap();
         assert_close("mean", &name, &moments.mean, &expected.mean);
         assert_close("variance", &name, &moments.var, &expected.var);
         let n = (map.images * map.height * map.width) as f64;
@@ -232,7 +256,7 @@ fn batch_norm_matches_the_naive_loops() {
 
 #[test]
 fn channel_scale_and_global_pool_match_the_naive_loops() {
-    for case in 0..CASES {
+    for case in cases("channel_scale_and_global_pool_match_the_naive_loops") {
         let rng = &mut Rng::stream(17, &[case]);
         let channels = 1 + rng.below(6);
         let map = random_map(rng, channels);
@@ -276,7 +300,7 @@ fn activations_match_their_definitions_and_numeric_derivatives() {
         (Activation::Silu, Box::new(move |x| x * sigmoid(x))),
         (Activation::HardSwish, Box::new(|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0)),
     ];
-    for case in 0..CASES {
+    for case in cases("activations_match_their_definitions_and_numeric_derivatives") {
         let rng = &mut Rng::stream(18, &[case]);
         let n = 1 + rng.below(300);
         // Keep clear of the kinks at −3, 0, 3 and 6, where a numeric derivative means nothing.

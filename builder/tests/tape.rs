@@ -6,6 +6,7 @@ use tallow_builder::exec::{Gradients, Keep};
 use tallow_builder::graph::{Activation, BatchNorm, ConvSpec, Linear, Shape};
 use tallow_builder::{Graph, GraphBuilder, Network, Rng, Weights};
 use tallow_cuda::emulator::emulated;
+use tallow_cuda::testing;
 
 /// Smooth everywhere, so that finite differences mean something, with a branch, a gate and every kind of sum.
 fn smooth() -> Graph {
@@ -237,27 +238,41 @@ fn moments_are_counted_once_where_values_are_computed_twice() {
 fn a_training_pass_on_a_gpu_gives_the_cpus_gradients() {
     let (network, images, upstream) = start(3, SMOOTH);
     let (logits, gradients) = pass(&network, &images, &upstream, Keep::Everything);
+    let agree = |case: &str, (other, found): (Tensor, Gradients), of_logits: f64, of_gradients: f64| {
+        let difference = largest_difference(&other, &logits);
+        assert!(difference < of_logits, "{case}: logits differ by {difference:.1e}");
+        assert_eq!(found.len(), gradients.len());
+        for (name, gradient) in &gradients {
+            assert_eq!(found[name].dtype(), DType::F32);
+            let scale = gradient.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            // The gradient of a bias in front of a normalisation is nothing but rounding.
+            let difference = largest_difference(&found[name], gradient);
+            assert!(difference < of_gradients || scale < 1e-4, "{case} {name}: {difference:.1e}");
+        }
+    };
     // Rounding of the activations grows on its way through fifteen normalisations.
-    for (dtype, of_logits, of_gradients) in [(DType::F32, 1e-5, 1e-4), (DType::F16, 1e-2, 6e-2)] {
-        for keep in [Keep::Everything, Keep::Needed, Keep::Checkpoints] {
-            let (other, found) = emulated(|| {
-                let [images, upstream] = [&images, &upstream].map(|t| t.to_dtype(dtype).unwrap());
+    let cases = [(DType::F32, 1e-5, 1e-4), (DType::F16, 1e-2, 6e-2), (DType::BF16, 8e-2, 0.5)];
+    let keeps = [Keep::Everything, Keep::Needed, Keep::Checkpoints];
+    for (dtype, of_logits, of_gradients) in &cases[..2] {
+        for keep in keeps {
+            let found = emulated(|| {
+                let [images, upstream] = [&images, &upstream].map(|t| t.to_dtype(*dtype).unwrap());
                 pass(&network, &images, &upstream, keep)
             });
-            assert_eq!(other.dtype(), dtype);
-            let difference = largest_difference(&other, &logits);
-            assert!(difference < of_logits, "{dtype:?} {keep:?}: logits differ by {difference:.1e}");
-            assert_eq!(found.len(), gradients.len());
-            for (name, gradient) in &gradients {
-                assert_eq!(found[name].dtype(), DType::F32);
-                let scale = gradient.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-                // The gradient of a bias in front of a normalisation is nothing but rounding.
-                let difference = largest_difference(&found[name], gradient);
-                assert!(
-                    difference < of_gradients || scale < 1e-4,
-                    "{dtype:?} {keep:?} {name}: {difference:.1e}"
-                );
-            }
+            assert_eq!(found.0.dtype(), *dtype);
+            agree(&format!("emulated {dtype:?} {keep:?}"), found, *of_logits, *of_gradients);
+        }
+    }
+    let Some(gpu) = testing::gpu("a training pass") else { return };
+    let there = Network::new(network.graph().clone(), network.weights().to_device(&gpu).unwrap());
+    for (dtype, of_logits, of_gradients) in cases {
+        for keep in keeps {
+            let [images, upstream] =
+                [&images, &upstream].map(|t| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap());
+            let (other, found) = pass(&there, &images, &upstream, keep);
+            let host = |tensor: &Tensor| tensor.to_device(&Device::Cpu).unwrap();
+            let found = found.iter().map(|(name, gradient)| (name.clone(), host(gradient))).collect();
+            agree(&format!("{dtype:?} {keep:?}"), (host(&other), found), of_logits, of_gradients);
         }
     }
 }

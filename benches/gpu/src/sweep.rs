@@ -187,7 +187,9 @@ mod tests {
             anyhow::Error::from(tallow_builder::Error::Layer { layer: "conv1".into(), source })
         };
         assert!(does_not_fit(&layer("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")));
-        assert!(does_not_fit(&layer("conv2d: 4096 images of … are more than cuDNN can count: choose a smaller batch")));
+        assert!(does_not_fit(&layer(
+            "conv2d: 4096 images of … are more than cuDNN can count: choose a smaller batch"
+        )));
         assert!(does_not_fit(&layer("CUBLAS_STATUS_ALLOC_FAILED").context("resnet50")));
         assert!(!does_not_fit(&layer("CUDA_ERROR_ILLEGAL_ADDRESS")));
     }

@@ -100,7 +100,7 @@ def markdown(lines, notes, gpu, quick):
         header = ("network", "numbers", "batch", "Tallow, images/s", "of the matmul peak", "PyTorch", "ratio")
         header += ("PyTorch, compiled", "ratio")
         parts.append(
-            "### In turn, at the batch at which PyTorch was the fastest\n\n"
+            "### In turn, at the batch that fits both and at which PyTorch was the fastest\n\n"
             + table(header, duels(held, macs))
             + f"\n\nGoals: {BESIDE_PYTORCH:.1f}x PyTorch, {percent(SHARE)} of the matmul peak on ResNet-50."
         )

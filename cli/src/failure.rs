@@ -13,10 +13,10 @@ use tallow_trainer::Error as Train;
 
 /// The command ended before its work was done because it was told to, as shells report a Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
-/// What to do where a GPU's memory is full.
-const MAKE_ROOM: &str = "end what else uses the GPU (nvidia-smi shows it), or choose --device cpu";
 /// The command line or a setting made no sense.
 pub const USAGE: u8 = 2;
+/// What to do where a GPU's memory is full.
+const MAKE_ROOM: &str = "end what else uses the GPU (nvidia-smi shows it), or choose --device cpu";
 
 /// A flag or setting that makes no sense: exit code 2.
 #[derive(Debug)]

@@ -173,7 +173,7 @@ fn measure(
 /// of elements, which a small network meets before.
 fn does_not_fit(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
-    tallow_cuda::device::is_out_of_memory_text(&text) || text.contains("more than cuDNN can count")
+    tallow_cuda::device::is_out_of_memory_text(&text) || text.contains(tallow_cuda::device::BEYOND_CUDNN)
 }
 
 #[cfg(test)]

@@ -174,6 +174,9 @@ pub fn is_out_of_memory_text(text: &str) -> bool {
         .any(|name| text.contains(name))
 }
 
+/// What errors call a map with more elements than cuDNN's 32 bits can number.
+pub const BEYOND_CUDNN: &str = "more than cuDNN can count";
+
 #[cfg(feature = "cuda")]
 use gpu::open;
 

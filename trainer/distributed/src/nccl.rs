@@ -8,7 +8,7 @@
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtrMut};
@@ -20,7 +20,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
 use crate::Communicator;
 use crate::error::{Error, Result};
 use crate::reduce::SumTensors;
-use crate::thread::wait_at_most;
+use crate::thread::{wait_at_most, within};
 use crate::watch::Watch;
 
 /// How often hosts hear of each other.
@@ -81,21 +81,16 @@ impl State {
 
     /// Ends what NCCL waits for. Whoever sees an end of it sees the error, the first one.
     fn lose(&self, error: Error) {
-        let start = Instant::now();
-        let mut state = loop {
-            match self.0.try_lock() {
-                Ok(state) => break state,
-                Err(TryLockError::Poisoned(state)) => break state.into_inner(),
-                Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                // The thread that begins a sum waits itself, in NCCL or the driver, for the GPU that will never come.
-                Err(TryLockError::WouldBlock) => {
-                    // Nobody may be listening there.
-                    let _ = writeln!(std::io::stderr(), "error: {error}");
-                    std::process::exit(1);
-                }
-            }
+        let free = || match self.0.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let Some(mut state) = within(PATIENCE, free) else {
+            // The thread that begins a sum waits itself, in NCCL or the driver, for the GPU that will never come. Nobody may
+            // be listening here.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            std::process::exit(1);
         };
         if state.is_ok() {
             let ended = std::mem::replace(&mut *state, Err(error));
@@ -167,14 +162,7 @@ impl NcclCommunicator {
     /// The error of a peer that is lost, of which this rank's own may be the consequence: NCCL can notice a loss before
     /// the hosts hear of it, so this waits for them.
     pub fn cause(&self) -> Option<Error> {
-        let start = Instant::now();
-        loop {
-            let lost = self.require_all().err();
-            if lost.is_some() || start.elapsed() > 2 * HEARD_EVERY {
-                return lost;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        within(2 * HEARD_EVERY, || self.require_all().err())
     }
 
     /// As [`Communicator::abort`], for peers whose GPUs wait for this one's; it waits for theirs no longer either.

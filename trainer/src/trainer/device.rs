@@ -39,9 +39,7 @@ impl Trainer {
         let classes = self.network.graph().output_shape().elements();
         let Some(on_device) = &mut self.on_device else { return Ok(()) };
         let read = on_device.read(classes)?;
-        if let Some(parallel) = &self.parallel {
-            parallel.require_all()?;
-        }
+        self.require_all()?;
         let running = match &self.parallel {
             Some(parallel) => parallel.sum_running(classes, &read.running)?,
             None => read.running,

@@ -68,6 +68,11 @@ impl Trainer {
         }
     }
 
+    /// Refuses to use what was read from the device where another process was lost before.
+    pub(super) fn require_all(&self) -> Result<()> {
+        self.parallel.as_ref().map_or(Ok(()), DataParallel::require_all)
+    }
+
     /// Whether to stop: where any process was asked to when they last agreed.
     pub(super) fn stops(&self, stop: &AtomicBool) -> bool {
         self.parallel.as_ref().map_or_else(|| stop.load(Ordering::Relaxed), DataParallel::stops)

@@ -160,9 +160,7 @@ impl Trainer {
         let due = wanted && self.recorder.is_due(self.position.steps);
         if due || seen.is_some() {
             (known, norm) = (loss.read()?, control.norm()?);
-            if let Some(parallel) = &self.parallel {
-                parallel.require_all()?;
-            }
+            self.require_all()?;
         }
         // Rank 0 alone inspects; what is due is due in all.
         if due {

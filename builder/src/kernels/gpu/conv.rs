@@ -99,8 +99,9 @@ impl Symmetric {
                 // cuDNN counts elements in 32 bits.
                 if input.elements().max(output.elements()) > i32::MAX as usize {
                     bail!(
-                        "conv2d: {} images of {input:?} are more than cuDNN can count: choose a smaller batch",
-                        input.images
+                        "conv2d: {} images of {input:?} are {}: choose a smaller batch",
+                        input.images,
+                        tallow_cuda::device::BEYOND_CUDNN
                     );
                 }
                 super::cudnn::run(&self.problem, direction, &x, &weight, &y)?;

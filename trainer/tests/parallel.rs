@@ -8,7 +8,6 @@ mod partly_broken;
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -76,7 +75,7 @@ fn start(
     processes: usize,
     variables: impl Fn(usize) -> Vec<(&'static str, String)>,
 ) -> Vec<Child> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = tallow_distributed::free_port().unwrap();
     let start = |rank: usize| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["a_rank", "--exact", "--nocapture"]).env(FOLDER, folder).env("TALLOW_TIMEOUT", "60");

@@ -1,6 +1,5 @@
 //! Several processes that train together, as `--processes` and as a launcher's variables start them.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,7 +104,7 @@ fn the_error_of_any_process_is_said_once() {
 
 /// Processes started as torchrun would.
 fn launched(folder: &Path, line: impl Fn(usize) -> String) -> Vec<Child> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = tallow_distributed::free_port().unwrap().to_string();
     let start = |rank: usize| {
         let mut command = command(folder);
         command.args(line(rank).split(' ')).env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());

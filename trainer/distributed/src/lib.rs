@@ -12,6 +12,7 @@ mod host_list;
 mod identity;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod port;
 mod reduce;
 mod tcp;
 mod thread;
@@ -23,6 +24,7 @@ pub use error::{Error, Result};
 pub use identity::Identity;
 #[cfg(feature = "nccl")]
 pub use nccl::{BesideComputing, NcclCommunicator};
+pub use port::free_port;
 pub use reduce::{InBackground, SumTensors};
 pub use tcp::{Options, TcpCommunicator};
 pub use watch::Watch;

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use support::{free_port, on_ranks, options, place};
+use support::{on_ranks, options, place};
 use tallow_distributed::{
-    Buckets, Communicator, Error, Identity, InBackground, Options, Place, TcpCommunicator,
+    Buckets, Communicator, Error, Identity, InBackground, Options, Place, TcpCommunicator, free_port,
 };
 
 /// Numbers that differ by rank and place, with rounding in their sums.
@@ -142,7 +142,7 @@ fn a_peer_that_ends_is_named_and_its_reason_goes_round() {
 
 #[test]
 fn a_silent_peer_ends_the_wait_with_its_number() {
-    let port = free_port();
+    let port = free_port().unwrap();
     let patient = Options { timeout: Duration::from_secs(1), ..options(1) };
     let (done, wait) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -180,18 +180,18 @@ fn meeting(first: (Place, Options), second: (Place, Options)) -> [String; 2] {
 
 #[test]
 fn processes_of_other_runs_are_refused_on_both_sides() {
-    let port = free_port();
+    let port = free_port().unwrap();
     let identity = Identity::default().with("`batch_size`", "64").with("`seed`", "1");
     let other = Options { identity, ..options(1) };
     for error in meeting((place(0, 2, port), options(1)), (place(1, 2, port), other)) {
         let parts = ["`batch_size` is 32 on rank 0 and 64 on rank 1: start all with the same", "127.0.0.1:"];
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
-    let port = free_port();
+    let port = free_port().unwrap();
     for error in meeting((place(0, 2, port), options(1)), (place(1, 3, port), options(1))) {
         assert!(error.contains("WORLD_SIZE = 3, rank 0 has 2"), "{error}");
     }
-    let port = free_port();
+    let port = free_port().unwrap();
     let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
     for error in meeting((place(0, 2, port), hasty.clone()), (place(0, 2, port), hasty)) {
         // Two that take themselves for rank 0: one cannot listen, the other waits in vain; neither hangs.
@@ -202,7 +202,7 @@ fn processes_of_other_runs_are_refused_on_both_sides() {
 #[test]
 fn who_is_missing_is_named_and_strangers_at_the_port_do_no_harm() {
     let hasty = Options { timeout: Duration::from_secs(1), ..options(1) };
-    let port = free_port();
+    let port = free_port().unwrap();
     let error = TcpCommunicator::connect(&place(0, 3, port), &hasty).err().unwrap().to_string();
     assert!(error.contains("ranks 1, 2 did not come within 1 s"), "{error}");
     let error = TcpCommunicator::connect(&place(1, 3, port), &hasty).err().unwrap().to_string();
@@ -212,7 +212,7 @@ fn who_is_missing_is_named_and_strangers_at_the_port_do_no_harm() {
     assert!(error.contains("its host is not known"), "{error}");
 
     // A port scan, and a launcher's own server at the first of two ports.
-    let (taken, port) = (TcpListener::bind("127.0.0.1:0").unwrap(), free_port());
+    let (taken, port) = (TcpListener::bind("127.0.0.1:0").unwrap(), free_port().unwrap());
     let ports = vec![taken.local_addr().unwrap().port(), port];
     let stranger = std::thread::spawn(move || knock(port).write_all(&[b'x'; 200]).unwrap());
     let server = std::thread::spawn(move || taken.accept().map(drop));
@@ -229,7 +229,7 @@ static NOTICES: Mutex<Vec<String>> = Mutex::new(vec![]);
 #[test]
 fn who_waits_says_so_once_on_both_sides() {
     let notice = |line: &str| NOTICES.lock().unwrap().push(line.to_owned());
-    let (port, late) = (free_port(), free_port());
+    let (port, late) = (free_port().unwrap(), free_port().unwrap());
     let quick = Options { notice_after: Duration::from_millis(200), notice, ..options(1) };
     let hasty = Options { timeout: Duration::from_secs(1), ..quick.clone() };
     assert!(TcpCommunicator::connect(&place(0, 3, port), &hasty).is_err());
@@ -257,7 +257,7 @@ fn knock(port: u16) -> TcpStream {
 
 #[test]
 fn those_who_say_nothing_keep_nobody_waiting() {
-    let port = free_port();
+    let port = free_port().unwrap();
     let start = Instant::now();
     let host =
         std::thread::spawn(move || TcpCommunicator::connect(&place(0, 3, port), &options(2)).map(drop));
@@ -292,7 +292,7 @@ fn those_who_say_nothing_keep_nobody_waiting() {
 #[test]
 fn another_version_is_called_so_and_one_that_comes_again_is_taken_in() {
     let host = |port| move || TcpCommunicator::connect(&place(0, 2, port), &options(1)).map(drop);
-    let port = free_port();
+    let port = free_port().unwrap();
     let old = std::thread::spawn(host(port));
     let mut stream = knock(port);
     // The first version's hello.
@@ -305,7 +305,7 @@ fn another_version_is_called_so_and_one_that_comes_again_is_taken_in() {
     }
 
     // A host that was taken away and comes back before all are there.
-    let port = free_port();
+    let port = free_port().unwrap();
     let rank_0 =
         std::thread::spawn(move || TcpCommunicator::connect(&place(0, 3, port), &options(1)).map(drop));
     let hasty = Options { timeout: Duration::from_millis(500), ..options(1) };

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use support::{free_port, on_ranks, options, place};
-use tallow_distributed::{Communicator, Error, Options, TcpCommunicator, Watch};
+use support::{on_ranks, options, place};
+use tallow_distributed::{Communicator, Error, Options, TcpCommunicator, Watch, free_port};
 
 const EVERY: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_secs(5);
@@ -18,6 +18,12 @@ fn begin(mut all: Vec<TcpCommunicator>) -> (Watch, Receiver<Error>) {
     let (lost, losses) = channel();
     let watched = Arc::new(all.pop().unwrap());
     (Watch::new(watched, EVERY, move |error| lost.send(error).unwrap()).unwrap(), losses)
+}
+
+/// The loss that a rank hears of.
+fn loss(all: Vec<TcpCommunicator>) -> String {
+    let (_watch, losses) = begin(all);
+    losses.recv_timeout(SOON).unwrap().to_string()
 }
 
 #[test]
@@ -62,8 +68,7 @@ fn a_rank_that_dies_is_heard_by_all() {
             if all[0].rank() == 1 {
                 return std::thread::sleep(3 * EVERY);
             }
-            let (_watch, losses) = begin(all);
-            let loss = losses.recv_timeout(SOON).unwrap().to_string();
+            let loss = loss(all);
             assert!(loss.contains("lost rank 1 ("), "{loss}");
         });
     }
@@ -71,7 +76,7 @@ fn a_rank_that_dies_is_heard_by_all() {
 
 #[test]
 fn a_rank_that_is_silent_is_heard_of_in_the_end() {
-    let port = free_port();
+    let port = free_port().unwrap();
     let patience = Duration::from_secs(1);
     std::thread::scope(|scope| {
         for rank in 0..2 {
@@ -81,8 +86,7 @@ fn a_rank_that_is_silent_is_heard_of_in_the_end() {
                 if rank == 1 {
                     return std::thread::sleep(3 * patience);
                 }
-                let (_watch, losses) = begin(all);
-                let loss = losses.recv_timeout(SOON).unwrap().to_string();
+                let loss = loss(all);
                 assert!(loss.contains("heard nothing from rank 1 for 1 s"), "{loss}");
             });
         }

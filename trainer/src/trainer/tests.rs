@@ -3,8 +3,6 @@
 #[path = "../../tests/support/partly_broken.rs"]
 mod partly_broken;
 
-use std::net::TcpListener;
-
 use candle_core::{DType, Tensor};
 
 use super::*;
@@ -15,7 +13,7 @@ use crate::schedule::{RateDecay, Schedule};
 use crate::tensorboard::TensorboardConfig;
 use tallow_builder::Weights;
 use tallow_cuda::emulator::{self, emulated};
-use tallow_distributed::Place;
+use tallow_distributed::{Place, free_port};
 use tallow_tensorflow::event::{EventReader, is_event_file};
 
 use partly_broken::partly_broken;
@@ -39,7 +37,7 @@ fn config(batch_size: usize) -> Config {
 /// kernels for GPUs.
 fn ranks<R: Send>(config: &Config, world_size: usize, body: impl Fn(Trainer, Calls) -> R + Sync) -> Vec<R> {
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let place = |rank| Place {
         rank,
         local_rank: rank,

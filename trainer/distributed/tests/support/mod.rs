@@ -1,15 +1,9 @@
 //! Processes of one host, as threads of a test.
 #![allow(dead_code)] // Each test program uses some of it.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
-use tallow_distributed::{Identity, Options, Place, TcpCommunicator};
-
-/// A port that is free at this moment.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use tallow_distributed::{Identity, Options, Place, TcpCommunicator, free_port};
 
 /// Of a run with these settings, with little patience.
 pub fn options(channels: usize) -> Options {
@@ -31,7 +25,7 @@ pub fn place(rank: usize, world_size: usize, port: u16) -> Place {
 
 /// What each of so many ranks gives, each on a thread of its own.
 pub fn on_ranks<T: Send>(world_size: usize, work: impl Fn(Vec<TcpCommunicator>) -> T + Sync) -> Vec<T> {
-    let port = free_port();
+    let port = free_port().unwrap();
     let rank = |rank| work(TcpCommunicator::connect(&place(rank, world_size, port), &options(2)).unwrap());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..world_size).map(|number| scope.spawn(move || rank(number))).collect();

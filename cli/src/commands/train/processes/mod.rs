@@ -5,7 +5,6 @@ mod verdict;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,8 +47,7 @@ pub fn run(processes: usize, run: &Path, chosen: bool) -> Result<ExitCode> {
         )));
     }
     let pressed = listen()?;
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = port.context("cannot find a free port on 127.0.0.1")?.port();
+    let port = tallow_distributed::free_port().context("cannot find a free port on 127.0.0.1")?;
     let errors = tempfile::tempdir().context("cannot make a temporary folder")?;
     let mut arguments = without_flag(std::env::args_os().skip(1));
     if chosen {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::graph::{Graph, Role};
+use crate::graph::{Graph, Parameter, Role};
 use crate::rng::Rng;
 
 /// Every parameter and buffer of one network, by name.
@@ -25,13 +26,16 @@ impl Weights {
     /// # Errors
     /// Where the device has no room.
     pub fn init(graph: &Graph, seed: u64, device: &Device) -> Result<Self> {
+        let parameters = graph.parameters();
+        let draw = |(i, parameter): (usize, &Parameter)| {
+            parameter.init.sample(&parameter.shape, &mut Rng::stream(seed, &[i as u64]))
+        };
+        let drawn: Vec<Vec<f32>> = parameters.par_iter().enumerate().map(draw).collect();
         let mut tensors = BTreeMap::new();
-        for (i, parameter) in graph.parameters().into_iter().enumerate() {
-            let tensor = if parameter.role == Role::BatchesTracked {
-                Tensor::zeros((), DType::I64, device)?
-            } else {
-                let values = parameter.init.sample(&parameter.shape, &mut Rng::stream(seed, &[i as u64]));
-                Tensor::from_vec(values, parameter.shape, device)?
+        for (parameter, values) in parameters.into_iter().zip(drawn) {
+            let tensor = match parameter.role {
+                Role::BatchesTracked => Tensor::zeros((), DType::I64, device)?,
+                _ => Tensor::from_vec(values, parameter.shape, device)?,
             };
             tensors.insert(parameter.name, tensor);
         }

@@ -2,9 +2,10 @@
 //! Initialisers will not do: they leave batch norms at the identity, which a wrong export would leave there too.
 //! Random batch-norm statistics will not do either: deep networks blow up or forget their input.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use tallow_builder::exec::BatchStatistics;
-use tallow_builder::graph::{Op, Role, Shape};
+use tallow_builder::graph::{Op, Parameter, Role, Shape};
 use tallow_builder::{Graph, Network, NodeId, Rng, Weights};
 use tallow_exporter::passes::remove_training;
 
@@ -36,24 +37,28 @@ pub fn randomised(graph: &Graph, seed: u64) -> Result<Weights, Error> {
 }
 
 fn parameters(graph: &Graph, seed: u64) -> Result<Weights, tallow_exporter::Error> {
-    let mut weights = Weights::init(graph, seed, &Device::Cpu)?;
-    for (i, parameter) in graph.parameters().into_iter().enumerate() {
-        let mut rng = Rng::stream(seed, &[i as u64]);
+    let draw = |(i, parameter): (usize, &Parameter)| -> candle_core::Result<(String, Tensor)> {
         let fan_in: usize = parameter.shape.iter().skip(1).product();
-        let mut draw: Box<dyn FnMut() -> f64> = match parameter.role {
-            Role::BatchesTracked | Role::RunningMean | Role::RunningVar => continue,
-            Role::Weight => Box::new(move || rng.normal() * (2.0 / fan_in as f64).sqrt()),
-            Role::Scale if ends_branch(graph, parameter.node) => Box::new(move || rng.uniform_in(0.1, 0.3)),
-            Role::Scale => Box::new(move || rng.uniform_in(0.5, 1.5)),
-            Role::Bias => Box::new(move || rng.uniform_in(-0.5, 0.5)),
-            Role::Shift if ends_branch(graph, parameter.node) => Box::new(move || rng.uniform_in(-0.1, 0.4)),
-            Role::Shift => Box::new(move || rng.uniform_in(0.5, 1.5)),
+        let (low, high) = match parameter.role {
+            Role::BatchesTracked => {
+                return Ok((parameter.name.clone(), Tensor::zeros((), DType::I64, &Device::Cpu)?));
+            }
+            Role::RunningMean => (0.0, 0.0),
+            Role::RunningVar => (1.0, 1.0),
+            // A uniform distribution's variance is a third of its bound's square.
+            Role::Weight => (-(6.0 / fan_in as f64).sqrt(), (6.0 / fan_in as f64).sqrt()),
+            Role::Scale if ends_branch(graph, parameter.node) => (0.1, 0.3),
+            Role::Scale => (0.5, 1.5),
+            Role::Bias => (-0.5, 0.5),
+            Role::Shift if ends_branch(graph, parameter.node) => (-0.1, 0.4),
+            Role::Shift => (0.5, 1.5),
         };
-        let values: Vec<f32> = (0..parameter.elements()).map(|_| draw() as f32).collect();
-        let tensor = Tensor::from_vec(values, parameter.shape, &Device::Cpu);
-        weights.set(&parameter.name, tensor?);
-    }
-    Ok(weights)
+        let mut rng = Rng::stream(seed, &[i as u64]);
+        let values = (0..parameter.elements()).map(|_| rng.uniform_in(low, high) as f32).collect();
+        Ok((parameter.name.clone(), Tensor::from_vec(values, parameter.shape.clone(), &Device::Cpu)?))
+    };
+    let drawn = graph.parameters().par_iter().enumerate().map(draw).collect::<candle_core::Result<_>>()?;
+    Ok(Weights::from_tensors(graph, drawn, "random weights")?)
 }
 
 /// Sets running averages to the moments of a batch, each moved a little.

@@ -25,8 +25,13 @@ const BATCH: usize = 4;
 pub fn trials(environment: &Environment) -> Vec<Trial> {
     let few = ["plain_cnn", "resnet18_cifar", "resnet50", "efficientnet_b0", "efficientnet_lite0"];
     vec![
-        environment.trial("models::load_the_zoo", |python| {
-            consume(python, "load", zoo(tallow_models::names(), 33), &SavedModelOptions::default())
+        environment.trial("models::load_the_resnets", |python| {
+            let names = tallow_models::names().filter(|name| !is_efficientnet(name));
+            consume(python, "load", zoo(names, 33), &SavedModelOptions::default())
+        }),
+        environment.trial("models::load_the_efficientnets", |python| {
+            let names = tallow_models::names().filter(is_efficientnet);
+            consume(python, "load", zoo(names, 33), &SavedModelOptions::default())
         }),
         environment.trial("models::load_every_operation", |python| {
             consume(python, "load", operations(), &SavedModelOptions::default())
@@ -85,6 +90,10 @@ pub fn trials(environment: &Environment) -> Vec<Trial> {
             consume(python, "dropout", vec![g.finish(x).unwrap()], &SavedModelOptions::default())
         }),
     ]
+}
+
+fn is_efficientnet(name: &&str) -> bool {
+    name.starts_with("efficientnet")
 }
 
 fn zoo<'a>(names: impl Iterator<Item = &'a str>, size: usize) -> Vec<Graph> {

@@ -2,7 +2,10 @@
 // are fibres that hand on at every barrier. For tests of what kernels compute, not of how fast.
 
 #define EMULATED 1
+// Fortified, longjmp refuses to go from one stack to another.
+#undef _FORTIFY_SOURCE
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -46,48 +49,61 @@ static inline unsigned short float_to_half(float value) {
 template <typename A> static inline A min(A a, A b) { return a < b ? a : b; }
 template <typename A> static inline A max(A a, A b) { return a > b ? a : b; }
 
-// The threads of the block under way. They are made once and serve one block after another.
+// A thread of a block: made once, it serves one block after another. It begins on its own stack by a context and goes on
+// by jumps, for a switch of contexts asks the system each time.
+struct Fibre {
+    std::unique_ptr<char[]> stack;
+    jmp_buf place;
+    bool done;
+};
 struct Fibres {
-    std::vector<ucontext_t> contexts;
-    std::vector<std::unique_ptr<char[]>> stacks;
-    std::vector<bool> done;
-    ucontext_t scheduler;
+    std::vector<Fibre> all;
+    jmp_buf scheduler;
     unsigned current;
     const std::function<void()> *body;
 };
 static thread_local Fibres fibres;
 static const size_t STACK = 64 * 1024;
 
-static inline void __syncthreads() { swapcontext(&fibres.contexts[fibres.current], &fibres.scheduler); }
+static void __syncthreads() {
+    if (!_setjmp(fibres.all[fibres.current].place)) _longjmp(fibres.scheduler, 1);
+}
 
-static void fibre() {
-    (*fibres.body)();
-    fibres.done[fibres.current] = true;
-    // Returning would end the thread: the context has no successor.
-    swapcontext(&fibres.contexts[fibres.current], &fibres.scheduler);
+static void serve() {
+    for (;;) {
+        (*fibres.body)();
+        fibres.all[fibres.current].done = true;
+        __syncthreads();
+    }
+}
+
+// Runs the current fibre to its next barrier, or to its end.
+__attribute__((noinline)) static void go_on() {
+    if (_setjmp(fibres.scheduler)) return;
+    Fibre &fibre = fibres.all[fibres.current];
+    if (fibre.stack) _longjmp(fibre.place, 1);
+    fibre.stack.reset(new char[STACK]);
+    ucontext_t start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = fibre.stack.get();
+    start.uc_stack.ss_size = STACK;
+    start.uc_link = nullptr;
+    makecontext(&start, serve, 0);
+    setcontext(&start);
 }
 
 static void run_block(unsigned threads, const std::function<void()> &body) {
     fibres.body = &body;
-    fibres.contexts.resize(threads);
-    fibres.done.assign(threads, false);
-    while (fibres.stacks.size() < threads) fibres.stacks.emplace_back(new char[STACK]);
-    for (unsigned thread = 0; thread < threads; thread++) {
-        ucontext_t &context = fibres.contexts[thread];
-        getcontext(&context);
-        context.uc_stack.ss_sp = fibres.stacks[thread].get();
-        context.uc_stack.ss_size = STACK;
-        context.uc_link = nullptr;
-        makecontext(&context, fibre, 0);
-    }
+    if (fibres.all.size() < threads) fibres.all.resize(threads);
+    for (unsigned thread = 0; thread < threads; thread++) fibres.all[thread].done = false;
     for (bool running = true; running;) {
         running = false;
         for (unsigned thread = 0; thread < threads; thread++) {
-            if (fibres.done[thread]) continue;
+            if (fibres.all[thread].done) continue;
             running = true;
             fibres.current = thread;
             threadIdx = {thread, 0, 0};
-            swapcontext(&fibres.scheduler, &fibres.contexts[thread]);
+            go_on();
         }
     }
 }

@@ -20,12 +20,12 @@ mod photos;
 mod precision;
 mod pretrained;
 mod records;
+mod threads;
 mod tta;
 mod zoo;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -86,17 +86,15 @@ enum Command {
 
 fn main() -> ExitCode {
     failure::without_stacks();
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    threads::settle(cli.threads);
+    match run(cli) {
         Ok(code) => code,
         Err(error) => failure::report(&error),
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    if let Some(threads) = cli.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
-        pool.build_global().context("cannot start the threads")?;
-    }
     let threads = cli.threads.map(usize::from);
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     match cli.command {

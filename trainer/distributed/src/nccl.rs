@@ -25,7 +25,7 @@ use crate::watch::Watch;
 
 /// How often hosts hear of each other.
 const HEARD_EVERY: Duration = Duration::from_secs(1);
-/// How long NCCL may take to begin a sum, and to end.
+/// How long NCCL may take to begin a sum or to end once a peer is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Sums of tensors on one GPU a process, in the same order on all. Sums are begun by the stream that computes
@@ -46,7 +46,7 @@ struct State(Mutex<Result<Handle>>);
 /// NCCL's own; ended, with the sums that are under way, when it is dropped.
 struct Handle(Address);
 
-/// Where NCCL keeps it.
+/// Where NCCL keeps it; null before all have met.
 #[derive(Clone, Copy)]
 struct Address(sys::ncclComm_t);
 
@@ -66,6 +66,9 @@ impl Address {
 impl Drop for Handle {
     fn drop(&mut self) {
         let address = self.0;
+        if address.0.is_null() {
+            return;
+        }
         // By another thread, for NCCL may wait for peers here, which is no reason not to end.
         let thread = std::thread::Builder::new().name("ncclCommAbort".into()).spawn(move || address.end());
         if let Ok(thread) = thread {
@@ -87,8 +90,8 @@ impl State {
             Err(TryLockError::WouldBlock) => None,
         };
         let Some(mut state) = within(PATIENCE, free) else {
-            // The thread that begins a sum waits itself, in NCCL or the driver, for the GPU that will never come. Nobody may
-            // be listening here.
+            // The thread that meets the others or begins a sum waits itself, in NCCL or the driver, for the one that will
+            // never come. Nobody may be listening here.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             std::process::exit(1);
         };
@@ -101,10 +104,9 @@ impl State {
 }
 
 impl NcclCommunicator {
-    /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all. The hosts watch
-    /// over each other by `watched`, which nothing else uses, once all have met in NCCL; one that is killed amid that leaves
-    /// the others waiting. Where a loss cannot be told to the thread that sums, because that waits inside of NCCL, the
-    /// process ends with exit code 1 and the error on standard error.
+    /// Meets the others by way of a communicator of the host: rank 0 makes NCCL's id and sends it to all. From then on the
+    /// hosts watch over each other by `watched`, which nothing else uses. Where a loss cannot be told to the thread that
+    /// meets or sums, because that waits inside of NCCL, the process ends with exit code 1 and the error on standard error.
     ///
     /// # Errors
     /// Those of the communicator; [`Error::Nccl`], [`Error::Thread`].
@@ -127,18 +129,31 @@ impl NcclCommunicator {
         let stream = context.new_stream().map_err(|error| driver(format!("no stream: {error}")))?;
         // Those who fail before this do not leave the others waiting in NCCL.
         host.barrier()?;
-        let mut made = MaybeUninit::uninit();
-        let sizes = (host.world_size() as i32, rank as i32);
-        // SAFETY: the thread has the device's context, and `made` is read only where the call has filled it.
-        let handle = unsafe {
-            let call = result::comm_init_rank(made.as_mut_ptr(), sizes.0, id, sizes.1);
-            call.map_err(nccl(rank, "ncclCommInitRank"))?;
-            Handle(Address(made.assume_init()))
-        };
-        let state = Arc::new(State(Mutex::new(Ok(handle))));
+        let state = Arc::new(State(Mutex::new(Ok(Handle(Address(std::ptr::null_mut()))))));
         let lost = state.clone();
         let watch = Watch::new(watched, HEARD_EVERY, move |error| lost.lose(error))?;
-        Ok(Self { rank, watch, state, device: device.clone(), stream })
+        let communicator = Self { rank, watch, state, device: device.clone(), stream };
+        if let Err(error) = communicator.meet(id, host.world_size()) {
+            let error = communicator.cause().unwrap_or(error);
+            let (origin, reason) = error.origin(rank);
+            communicator.abort(origin, &reason);
+            return Err(error);
+        }
+        Ok(communicator)
+    }
+
+    /// Waits for all others inside of NCCL, by a thread that has the device's context.
+    fn meet(&self, id: sys::ncclUniqueId, world_size: usize) -> Result<()> {
+        let mut state = self.state.lock();
+        let handle = state.as_mut().map_err(|error| error.clone())?;
+        let mut made = MaybeUninit::uninit();
+        // SAFETY: `made` is read only where the call has filled it.
+        handle.0.0 = unsafe {
+            result::comm_init_rank(made.as_mut_ptr(), world_size as i32, id, self.rank as i32)
+                .map_err(nccl(self.rank, "ncclCommInitRank"))?;
+            made.assume_init()
+        };
+        Ok(())
     }
 
     /// Replaces a contiguous tensor of f32 or f64 by its sums over all ranks. What the computing stream does after this

@@ -4,13 +4,16 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use support::on_ranks;
+use support::{on_ranks, options, place};
 use tallow_cuda::{device::DeviceSpec, testing};
-use tallow_distributed::{BesideComputing, Buckets, Communicator, Error, NcclCommunicator, TcpCommunicator};
+use tallow_distributed::{
+    BesideComputing, Buckets, Communicator, Error, NcclCommunicator, TcpCommunicator, free_port,
+};
 
 /// A communicator of one process on the first GPU; says that `test` did not run where there is none.
 fn alone(test: &str) -> Option<(Device, NcclCommunicator)> {
@@ -101,4 +104,37 @@ fn a_rank_whose_gpu_waits_for_one_that_fails_ends_with_its_reason() {
         assert_eq!(communicator.require_all().unwrap_err().to_string(), reason.to_string());
         assert_eq!(communicator.all_reduce(&ones).unwrap_err().to_string(), reason.to_string());
     });
+}
+
+/// Where the process of the test below meets its peer.
+const PORT: &str = "TALLOW_TEST_PORT";
+
+/// Not a test by itself: rank 0 of two, which waits inside of NCCL for the other.
+#[test]
+fn one_that_waits() {
+    let Some(port) = std::env::var_os(PORT) else { return };
+    let port = port.to_str().unwrap().parse().unwrap();
+    let device = testing::gpu("one_that_waits").unwrap();
+    let mut host = TcpCommunicator::connect(&place(0, 2, port), &options(2)).unwrap();
+    join(&device, &mut host);
+}
+
+#[test]
+fn a_rank_that_is_lost_while_all_meet_in_nccl_ends_the_others() {
+    if testing::gpu("a_rank_that_is_lost_while_all_meet_in_nccl_ends_the_others").is_none() {
+        return;
+    }
+    let port = free_port().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["one_that_waits", "--exact", "--nocapture"]).env(PORT, port.to_string());
+    let waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let host = TcpCommunicator::connect(&place(1, 2, port), &options(2)).unwrap();
+    // As far as to NCCL, and no further.
+    host[0].broadcast(&mut vec![], 0).unwrap();
+    host[0].barrier().unwrap();
+    drop(host);
+    let ended = waiting.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.lines().any(|line| line.starts_with("error: rank 0 lost rank 1 (")), "{errors}");
 }

@@ -32,7 +32,7 @@ pub struct Args {
     /// Let ort-cuda compute convolutions channels-last, as tensor cores do best
     #[arg(help_heading = HEADING, long)]
     nhwc: bool,
-    /// Record the kernels of each batch size as a CUDA graph and launch them as one
+    /// Let ort-cuda record the kernels of each batch size as a CUDA graph and launch them as one
     #[arg(help_heading = HEADING, long)]
     cuda_graph: bool,
     /// A folder that keeps the engines that ort-tensorrt builds, which takes minutes

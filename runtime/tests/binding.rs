@@ -104,6 +104,9 @@ fn an_option_that_does_not_fit_is_an_error_and_auto_passes_over_what_does_not_ta
     let unbound = EngineOptions { binding: Some(false), ..gpu(GpuOptions::default().cuda_graph(true)) };
     let text = error(named(EngineKind::OrtCuda), &unbound);
     assert!(text.contains("cuda-graph") && text.contains("fixed addresses"), "{text}");
+    let several = EngineOptions { sessions: 2, ..gpu(GpuOptions::default().cuda_graph(true)) };
+    let text = error(named(EngineKind::OrtCuda), &several);
+    assert!(text.contains("cuda-graph") && text.contains("use one session"), "{text}");
     let builder = Classifier::builder().engine(named(EngineKind::Tract)).gpu(GpuOptions::default().device(0));
     let text = builder.from_bytes(bytes(None, Some(&card()))).unwrap_err().to_string();
     assert!(text.contains("does not take the option cuda-device: it runs on no GPU"), "{text}");

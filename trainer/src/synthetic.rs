@@ -35,7 +35,12 @@ impl Synthetic {
     pub fn new(graph: &Graph, batch: usize, precision: Precision, device: &Device) -> Result<Self> {
         let weights = Weights::init(graph, 1, device)?;
         let optimizer = Optimizer::new(SGD, graph, &weights)?;
-        let images = normal(graph.input_shape().with_batch(batch), device)?.to_dtype(precision.dtype())?;
+        let mut images =
+            normal(graph.input_shape().with_batch(batch), device)?.to_dtype(precision.dtype())?;
+        if is_on_gpu(&images) && images.rank() == 4 {
+            // Channels last, as batches of a training come there.
+            images = images.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2))?;
+        }
         let classes = graph.output_shape().elements();
         let labels = (0..batch).map(|i| (i % classes) as u32).collect();
         let scale = match precision {

@@ -130,8 +130,10 @@ impl GpuOptions {
     }
 
     /// Records the kernels of a batch size on its first runs and launches them as one from then on. Needs every node on
-    /// the GPU, and fixed addresses: IO binding, which is on for GPUs anyhow. ONNX Runtime records for each thread that
-    /// runs the network, so a server does well to run it on few.
+    /// the GPU, and fixed addresses: IO binding, which is on for GPUs anyhow; and one session. ONNX Runtime records for
+    /// each thread that runs the network, so a server does well to run it on few; while it records, on the first runs of
+    /// a batch size, CUDA refuses what other threads of the process allocate or copy, so it does well to run each batch
+    /// size once before others use the GPU. `ort-cuda` only.
     pub fn cuda_graph(mut self, on: bool) -> Self {
         self.cuda_graph = on;
         self
@@ -170,9 +172,13 @@ impl GpuOptions {
             ("cuda-device", self.device.is_some()),
             ("cuda-memory", self.memory_limit.is_some()),
             ("cuda-arena", self.arena.is_some()),
+        ];
+        let of_cuda = [
+            ("conv-search", self.conv_search.is_some()),
+            ("tf32", self.tf32),
+            ("nhwc", self.nhwc),
             ("cuda-graph", self.cuda_graph),
         ];
-        let of_cuda = [("conv-search", self.conv_search.is_some()), ("tf32", self.tf32), ("nhwc", self.nhwc)];
         let of_tensorrt = [("trt-cache", self.engine_cache.is_some()), ("trt-fp16", self.fp16)];
         let said =
             |options: &[(&'static str, bool)]| options.iter().find(|(_, said)| *said).map(|(name, _)| *name);
@@ -188,6 +194,10 @@ impl GpuOptions {
                     "tf32",
                     "TensorRT uses TF32 by itself; NVIDIA_TF32_OVERRIDE=0 keeps it from that",
                 );
+            }
+            // Its graph has one number whatever the batch size, so one batch size's would be replayed for all.
+            EngineKind::OrtTensorrt if self.cuda_graph => {
+                return refuse("cuda-graph", "TensorRT records one batch size alone: use --engine ort-cuda");
             }
             _ => {
                 if let Some(option) = said(&of_cuda) {
@@ -238,7 +248,10 @@ mod tests {
         );
         assert!(text(&tf32, EngineKind::OrtTensorrt).contains("NVIDIA_TF32_OVERRIDE"));
         let graph = GpuOptions::default().cuda_graph(true).device(0);
-        graph.check(EngineKind::OrtTensorrt).unwrap();
+        graph.check(EngineKind::OrtCuda).unwrap();
+        assert!(
+            text(&graph, EngineKind::OrtTensorrt).contains("cuda-graph: TensorRT records one batch size")
+        );
         assert!(text(&graph, EngineKind::Tract).contains("cuda-device: it runs on no GPU"));
         let cache = GpuOptions::default().engine_cache("engines").fp16(true);
         cache.check(EngineKind::OrtTensorrt).unwrap();

@@ -149,6 +149,12 @@ impl EngineOptions {
             }
             _ => {}
         }
+        if self.gpu.cuda_graph && self.sessions > 1 {
+            return refuse(
+                "cuda-graph",
+                "CUDA records nothing while another session computes: use one session",
+            );
+        }
         self.gpu.check(engine)
     }
 

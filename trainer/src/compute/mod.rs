@@ -43,7 +43,10 @@ impl Compute {
                           GPU, such as --device cuda:0";
             return Err(Error::Setting { name: "precision", value: config.precision.to_string(), remedy });
         }
-        allow_tf32(config.precision == Precision::Tf32);
+        // It holds for the whole process, so what computes elsewhere leaves it alone.
+        if compute.device.is_cuda() {
+            allow_tf32(config.precision == Precision::Tf32);
+        }
         Ok(compute)
     }
 

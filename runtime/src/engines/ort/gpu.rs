@@ -47,9 +47,7 @@ pub(super) fn providers(
         EngineKind::OrtCuda => vec![cuda(options).build().error_on_failure()],
         EngineKind::OrtTensorrt => {
             let tensorrt = tensorrt(options, dtype)?.build().error_on_failure();
-            // TensorRT records what it runs, and needs to run all of it for that: a second recorder would be in its way.
-            let cuda = cuda(&options.clone().cuda_graph(false));
-            vec![tensorrt, cuda.build().error_on_failure()]
+            vec![tensorrt, cuda(options).build().error_on_failure()]
         }
         EngineKind::Ort | EngineKind::Tract => vec![],
     })
@@ -87,9 +85,6 @@ fn tensorrt(options: &GpuOptions, dtype: Dtype) -> std::io::Result<TensorRT> {
     // TensorRT refuses the float16 layers of a file unless it is allowed to use them.
     let half = options.fp16 || dtype == Dtype::F16;
     let mut tensorrt = TensorRT::default().with_device_id(options.device_id()).with_fp16(half);
-    if options.cuda_graph {
-        tensorrt = tensorrt.with_cuda_graph(true);
-    }
     if let Some(folder) = &options.engine_cache {
         std::fs::create_dir_all(folder)?;
         let folder = folder.display();

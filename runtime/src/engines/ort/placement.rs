@@ -66,6 +66,8 @@ impl Placement {
         let folder = tempfile::tempdir().map_err(|e| wrong(one_line(e)))?;
         let profile = folder.path().join("profile");
         let source = ModelSource::File(path.to_owned());
+        // Nothing is bound here, as a graph would need; nodes are placed the same without.
+        let options = &EngineOptions { gpu: options.gpu.clone().cuda_graph(false), ..options.clone() };
         let mut session = open(engine, &loaded, &info, &source, options, Some(&profile))?;
         let (floats, pixels);
         let batch: Batch<'_> = match info.element {

@@ -55,7 +55,8 @@ def load(case):
     """tf.saved_model.load: called as a function, by signature, its variables and its asset; another batch size."""
     loaded = tf.saved_model.load(case.model)
     difference = case.serves(loaded.signatures["serving_default"](images=tf.constant(case.images)))
-    case.compare("call", loaded(case.images[:1]), case.logits[:1])
+    case.compare("call", loaded(case.images))
+    case.compare("one image", loaded(case.images[:1]), case.logits[:1])
     trainable = len(loaded.trainable_variables)
     assert trainable == case.trainable or case.folded, f"{case.name}: {trainable} trainable variables"
     names = [variable.name for variable in loaded.variables]

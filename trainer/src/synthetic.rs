@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use tallow_builder::exec::Keep;
-use tallow_builder::kernels::{CrossEntropy, MixedLabels};
+use tallow_builder::kernels::{CrossEntropy, MixedLabels, dense};
 use tallow_builder::{Graph, Network, Rng, Weights};
 use tallow_cuda::{Precision, is_on_gpu};
 
@@ -37,9 +37,9 @@ impl Synthetic {
         let optimizer = Optimizer::new(SGD, graph, &weights)?;
         let mut images =
             normal(graph.input_shape().with_batch(batch), device)?.to_dtype(precision.dtype())?;
-        if is_on_gpu(&images) && images.rank() == 4 {
-            // Channels last, as batches of a training come there.
-            images = images.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2))?;
+        if is_on_gpu(&images) {
+            // As batches of a training come there.
+            images = dense(&images)?;
         }
         let classes = graph.output_shape().elements();
         let labels = (0..batch).map(|i| (i % classes) as u32).collect();

@@ -34,7 +34,7 @@ pub use conv2d::Conv2dKernel;
 pub use dropout::{Dropout, DropoutUnit};
 pub use gated_norm::GatedNorm;
 pub use global_avg_pool::GlobalAvgPool;
-pub use gpu::allow_tf32;
+pub use gpu::{allow_tf32, dense};
 pub use linear::{add, cast, linear, linear_bias_gradient, linear_input_gradient, linear_weight_gradient};
 pub use moments::{Moments, RunningMoments};
 pub use pool::{AvgPool2d, MaxPool2d};

@@ -115,8 +115,11 @@ impl Map {
 }
 
 /// A feature map with its channels last in memory, or any other tensor in the order of its shape; without a copy
-/// where it is so already.
-fn dense(x: &Tensor) -> Result<Tensor> {
+/// where it is so already: as all kernels for GPUs take it.
+///
+/// # Errors
+/// Where the device has no room.
+pub fn dense(x: &Tensor) -> Result<Tensor> {
     match x.rank() {
         4 => x.permute((0, 2, 3, 1))?.contiguous()?.permute((0, 3, 1, 2)),
         _ => x.contiguous(),

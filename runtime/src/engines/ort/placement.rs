@@ -67,8 +67,9 @@ impl Placement {
         let profile = folder.path().join("profile");
         let source = ModelSource::File(path.to_owned());
         // Nothing is bound here, as a graph would need; nodes are placed the same without.
-        let options = &EngineOptions { gpu: options.gpu.clone().cuda_graph(false), ..options.clone() };
-        let mut session = open(engine, &loaded, &info, &source, options, Some(&profile))?;
+        let mut unbound = options.clone();
+        unbound.gpu.cuda_graph = false;
+        let mut session = open(engine, &loaded, &info, &source, &unbound, Some(&profile))?;
         let (floats, pixels);
         let batch: Batch<'_> = match info.element {
             Element::Float => {
